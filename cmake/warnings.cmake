@@ -1,0 +1,31 @@
+# Warnings, include paths and sanitizers that every target of ours is built with.
+function(qn_flags target)
+  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+    -Wdouble-promotion -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wvla -Wundef
+    -Wcast-align -Wwrite-strings -Wformat=2 -Wimplicit-fallthrough -Wnull-dereference -fno-common
+    -fvisibility=hidden -ffp-contract=off)
+  if(QN_WERROR)
+    target_compile_options(${target} PRIVATE -Werror)
+  endif()
+  if(QN_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${QN_SANITIZE} -fno-omit-frame-pointer
+      -fno-sanitize-recover=all)
+    target_link_options(${target} PUBLIC -fsanitize=${QN_SANITIZE})
+  endif()
+endfunction()
+
+# One folder of src/ is one static library that links what the layer table lets it include, so a
+# forbidden dependency fails at link time as well as in tools/tidy.py.
+function(qn_module name)
+  cmake_parse_arguments(ARG "" "" "DEPS;LIBS;SOURCES" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.c)
+  add_library(qn_${name} STATIC ${sources} ${ARG_SOURCES})
+  qn_flags(qn_${name})
+  set_target_properties(qn_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  foreach(dep ${ARG_DEPS})
+    target_link_libraries(qn_${name} PUBLIC qn_${dep})
+  endforeach()
+  target_link_libraries(qn_${name} PUBLIC ${ARG_LIBS})
+  set_property(GLOBAL APPEND PROPERTY QN_MODULES ${name})
+endfunction()
