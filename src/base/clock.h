@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file clock.h  The two clocks: one for durations, one for dates.  Any thread. */
+#ifndef QN_BASE_CLOCK_H
+#define QN_BASE_CLOCK_H
+#include <stdint.h>
+
+/** Nanoseconds of a clock that never goes back; only differences mean something. */
+uint64_t qn_clock_ns(void);
+
+/** Nanoseconds since 1970-01-01 UTC; may jump. */
+uint64_t qn_clock_wall_ns(void);
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/file.h"
+
+#include "base/try.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+/* Append what one read() gives; *n_read is 0 at the end of the file. */
+static qn_status read_some(qn_buf *out, int fd, size_t *n_read, const char *path, qn_error *err)
+{
+    enum { PIECE_BYTES = 64 * 1024 };
+    const size_t room_bytes = out->bytes_max - out->len;
+    const size_t piece_bytes = room_bytes < PIECE_BYTES ? room_bytes : PIECE_BYTES;
+    char beyond;
+    if (piece_bytes > 0) {
+        const qn_status status = qn_buf_reserve(out, piece_bytes, NULL);
+        if (status < 0) {
+            return qn_fail(err, status, ENOMEM, __func__, "%s: no memory to read it", path);
+        }
+    }
+    const ssize_t n = piece_bytes > 0 ? read(fd, out->ptr + out->len, piece_bytes)
+                                      : read(fd, &beyond, 1); /* is there one byte too many? */
+    if (n < 0 && errno == EINTR) {
+        *n_read = 1;
+        return QN_OK;
+    }
+    if (n < 0) {
+        return qn_fail(err, QN_E_IO, errno, __func__, "%s: cannot read: %s", path, strerror(errno));
+    }
+    if (n > 0 && piece_bytes == 0) {
+        return qn_fail(err, QN_E_FORMAT, 0, __func__,
+                       "%s: longer than %zu bytes, at most that expected", path, out->bytes_max);
+    }
+    *n_read = (size_t)n;
+    out->len += (size_t)n;
+    return QN_OK;
+}
+
+qn_status qn_file_read(qn_buf *out, const char *path, qn_error *err)
+{
+    qn_status status = QN_OK;
+    const size_t len_before = out->len;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return qn_fail(err, errno == ENOENT ? QN_E_NOT_FOUND : QN_E_IO, errno, __func__,
+                       "%s: cannot open: %s", path, strerror(errno));
+    }
+    for (size_t n_read = 1; n_read > 0;) {
+        QN_TRY(status, read_some(out, fd, &n_read, path, err), fail);
+    }
+fail:
+    if (status < 0) {
+        out->len = len_before;
+    }
+    if (out->ptr != NULL) {
+        out->ptr[out->len] = '\0';
+    }
+    (void)close(fd);
+    return status;
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file file.h  Whole files into memory, with a maximum. */
+#ifndef QN_BASE_FILE_H
+#define QN_BASE_FILE_H
+#include "base/buf.h"
+
+/**
+ * Append the file's bytes to @p out, whose maximum bounds them.  Pipes work too.
+ *
+ * Returns  QN_OK; QN_E_NOT_FOUND; QN_E_IO; QN_E_FORMAT where the file is longer than the maximum
+ *          allows; QN_E_NOMEM.  After a failure @p out holds what it held before
+ */
+QN_MUST_CHECK qn_status qn_file_read(qn_buf *out, const char *path, qn_error *err);
+#endif

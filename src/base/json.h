@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file json.h  JSON from outside as libjansson's values, with errors that name file and key. */
+#ifndef QN_BASE_JSON_H
+#define QN_BASE_JSON_H
+#include "quern/status.h"
+
+#include "base/str.h"
+
+#include <jansson.h>
+#include <stdint.h>
+
+enum { QN_JSON_DEPTH_MAX = 512 }; /**< Levels of nesting that are read. */
+
+/**
+ * Parse one JSON value that fills @p text.  Duplicate keys, trailing bytes, broken UTF-8, NUL
+ * characters, numbers out of range and nesting beyond QN_JSON_DEPTH_MAX are errors.
+ *
+ * @param[out] out  owned by the caller (json_decref); NULL on failure
+ * @param what      names the input in errors, such as "DIR/config.json"
+ * Returns  QN_OK; QN_E_FORMAT with line and column; QN_E_NOMEM
+ */
+QN_MUST_CHECK qn_status qn_json_parse(json_t **out, qn_str text, const char *what, qn_error *err);
+
+/** Read a whole file of at most @p bytes_max and parse it.  QN_E_NOT_FOUND when it is missing. */
+QN_MUST_CHECK qn_status qn_json_load(json_t **out, const char *path, size_t bytes_max,
+                                     qn_error *err);
+
+/**
+ * Fetch object[key] with the type and range asked for.  Errors read
+ * "WHAT: key: SEEN, EXPECTED".  A key that is missing is QN_E_FORMAT.
+ * Integers written as 8.0 or 8e0 are accepted where they are whole.
+ */
+QN_MUST_CHECK qn_status qn_json_get_u64(uint64_t *out, const json_t *object, const char *key,
+                                        uint64_t min, uint64_t max, const char *what,
+                                        qn_error *err);
+QN_MUST_CHECK qn_status qn_json_get_f64(double *out, const json_t *object, const char *key,
+                                        double min, double max, const char *what, qn_error *err);
+QN_MUST_CHECK qn_status qn_json_get_bool(bool *out, const json_t *object, const char *key,
+                                         const char *what, qn_error *err);
+/** The slice is borrowed until @p object is released. */
+QN_MUST_CHECK qn_status qn_json_get_str(qn_str *out, const json_t *object, const char *key,
+                                        const char *what, qn_error *err);
+
+/** "a string", "an object", "null", "nothing" for NULL: a type's name for an error message. */
+const char *qn_json_type_name(const json_t *value);
+
+/** Short text of a value for an error message: a scalar itself, else the type's name. */
+void qn_json_show(char *out, size_t out_bytes, const json_t *value);
+
+/** A whole number, also written as 8.0 or 8e0?  Then *out is its value. */
+bool qn_json_to_integer(int64_t *out, const json_t *value);
+#endif

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file rng.h  Random numbers by counter: a pure function of (seed, stream, counter). */
+#ifndef QN_BASE_RNG_H
+#define QN_BASE_RNG_H
+#include <stdint.h>
+
+/**
+ * 64 random bits for a position in a stream; the same on every machine.
+ * Source   Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators" (SplitMix64
+ *          finaliser), applied to seed, stream and counter in turn:
+ *          h = mix(seed + G); h = mix(h ^ (stream + G)); return mix(h ^ (counter + G)),
+ *          G = 0x9E3779B97F4A7C15, all modulo 2^64.
+ */
+static inline uint64_t qn_rng_mix(uint64_t z)
+{
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
+    return z ^ (z >> 31);
+}
+
+static inline uint64_t qn_rng_u64(uint64_t seed, uint64_t stream, uint64_t counter)
+{
+    const uint64_t g = 0x9E3779B97F4A7C15ULL;
+    uint64_t h = qn_rng_mix(seed + g);
+    h = qn_rng_mix(h ^ (stream + g));
+    return qn_rng_mix(h ^ (counter + g));
+}
+
+/** Uniform in [0, 1), 53 bits. */
+static inline double qn_rng_unit(uint64_t seed, uint64_t stream, uint64_t counter)
+{
+    return (double)(qn_rng_u64(seed, stream, counter) >> 11) * 0x1p-53;
+}
+#endif

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file str.h  A slice of bytes that someone else owns; never assumed to end in NUL. */
+#ifndef QN_BASE_STR_H
+#define QN_BASE_STR_H
+#include "base/banned.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/** Borrowed bytes.  All-zero is the empty slice. */
+typedef struct qn_str {
+    const char *ptr; /**< Borrowed; NULL only when len is 0. */
+    size_t len;      /**< Bytes. */
+} qn_str;
+
+/** Slice over a NUL-terminated string. */
+static inline qn_str qn_str_of(const char *text)
+{
+    return (qn_str){.ptr = text, .len = strlen(text)};
+}
+
+/** Same bytes? */
+static inline bool qn_str_equal(qn_str a, qn_str b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
+}
+
+/** Bytewise order, shorter first where one begins the other: negative, 0 or positive. */
+int qn_str_compare(qn_str a, qn_str b);
+
+/** Bytes of the valid UTF-8 sequence that @p bytes begin with, of @p n_bytes; 0: there is none. */
+size_t qn_utf8_len(const uint8_t *bytes, size_t n_bytes);
+
+/**
+ * Make @p text, in place, one printable line of valid UTF-8: a control character (C0, DEL, C1)
+ * becomes one '?', so does every byte that is not part of a valid sequence.
+ */
+void qn_text_clean(char *text);
+#endif
