@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file checkpoint.h  A model's weight files as one set of named tensors. */
+#ifndef QN_FORMAT_CHECKPOINT_H
+#define QN_FORMAT_CHECKPOINT_H
+#include "format/safetensors.h"
+
+/** Opaque; keeps every shard mapped until closed. */
+typedef struct qn_checkpoint qn_checkpoint;
+
+/**
+ * Open DIR/model.safetensors.index.json and its shards, or without an index the one
+ * DIR/model.safetensors, or DIR's *.safetensors where neither exists.  A tensor in two shards, one
+ * that the index names and its shard lacks, or the other way round is an error that names it.
+ *
+ * Returns  QN_OK; QN_E_NOT_FOUND (folder, weights or a shard); QN_E_IO; QN_E_FORMAT; QN_E_NOMEM
+ */
+QN_MUST_CHECK qn_status qn_checkpoint_open(qn_checkpoint **out, const char *dir, qn_error *err);
+/** Unmap every shard; sets *checkpoint to NULL; accepts NULL. */
+void qn_checkpoint_close(qn_checkpoint **checkpoint);
+
+/** Number of tensors. */
+size_t qn_checkpoint_count(const qn_checkpoint *checkpoint);
+/** The i-th in order of name (bytewise), borrowed until close. */
+const qn_tensor *qn_checkpoint_get(const qn_checkpoint *checkpoint, size_t i_tensor);
+/** NULL where there is none.  O(log n). */
+const qn_tensor *qn_checkpoint_find(const qn_checkpoint *checkpoint, qn_str name);
+/** File of a tensor, for messages: borrowed until close. */
+const char *qn_checkpoint_file_of(const qn_checkpoint *checkpoint, const qn_tensor *tensor);
+/** Sum of file sizes in bytes. */
+uint64_t qn_checkpoint_bytes(const qn_checkpoint *checkpoint);
+#endif

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file safetensors.h  One .safetensors file, mapped; every header field checked before use. */
+#ifndef QN_FORMAT_SAFETENSORS_H
+#define QN_FORMAT_SAFETENSORS_H
+#include "quern/status.h"
+
+#include "base/str.h"
+
+#include <stdint.h>
+
+enum {
+    QN_TENSOR_RANK_MAX = 8,                /**< Dimensions of a tensor. */
+    QN_SAFETENSORS_HEADER_MAX = 100000000, /**< Bytes of a header; the format's own limit. */
+};
+
+/** Element types of the format that this family's checkpoints use; others are refused by name. */
+typedef enum qn_dtype {
+    QN_DTYPE_F32,     /**< IEEE binary32. */
+    QN_DTYPE_F16,     /**< IEEE binary16. */
+    QN_DTYPE_BF16,    /**< Upper half of an F32. */
+    QN_DTYPE_F8_E4M3, /**< OCP e4m3fn. */
+    QN_DTYPE_F8_E5M2, /**< OCP e5m2. */
+    QN_DTYPE_F8_E8M0, /**< Power-of-two scale of an MX block. */
+    QN_DTYPE_U8,      /**< Unsigned byte; MXFP4 pairs and scales. */
+    QN_DTYPE_I8,      /**< Signed byte. */
+    QN_DTYPE_I32,     /**< 32-bit integer. */
+    QN_DTYPE_I64,     /**< 64-bit integer. */
+    QN_DTYPE_F64,     /**< IEEE binary64. */
+    QN_DTYPE_BOOL,    /**< One byte, 0 or 1. */
+} qn_dtype;
+
+/** "BF16", "F8_E4M3" ...: the format's own name. */
+const char *qn_dtype_name(qn_dtype dtype);
+/** Bytes of one element. */
+uint32_t qn_dtype_bytes(qn_dtype dtype);
+/** The type of that name; false where there is none. */
+bool qn_dtype_parse(qn_dtype *out, qn_str name);
+
+/** One tensor of a file.  All borrowed until the file is closed. */
+typedef struct qn_tensor {
+    qn_str name;                        /**< Unique in its file; no NUL in it, one after it. */
+    qn_dtype dtype;                     /**< Of every element. */
+    uint32_t rank;                      /**< 0 .. QN_TENSOR_RANK_MAX */
+    uint64_t shape[QN_TENSOR_RANK_MAX]; /**< Outermost first. */
+    const uint8_t *data;                /**< In the mapping; no alignment promised. */
+    uint64_t size_bytes;                /**< product(shape) * qn_dtype_bytes(dtype), checked. */
+} qn_tensor;
+
+/** Opaque; one file. */
+typedef struct qn_safetensors qn_safetensors;
+
+/**
+ * Map and check one file: header length, JSON, dtype, shape, product without overflow, offsets in
+ * the file, no overlap, no hole.  Errors name file and tensor.
+ *
+ * Returns  QN_OK; QN_E_NOT_FOUND; QN_E_IO; QN_E_FORMAT; QN_E_NOMEM
+ */
+QN_MUST_CHECK qn_status qn_safetensors_open(qn_safetensors **out, const char *path, qn_error *err);
+
+/** The same over bytes in memory (fuzzing, tests): @p bytes borrowed until close. */
+QN_MUST_CHECK qn_status qn_safetensors_open_bytes(qn_safetensors **out, const uint8_t *bytes,
+                                                  size_t size_bytes, const char *what,
+                                                  qn_error *err);
+/** Unmap; sets *file to NULL; accepts NULL. */
+void qn_safetensors_close(qn_safetensors **file);
+
+/** Number of tensors. */
+size_t qn_safetensors_count(const qn_safetensors *file);
+/** Size of the whole file. */
+uint64_t qn_safetensors_bytes(const qn_safetensors *file);
+/** The i-th in order of name (bytewise), borrowed until close. */
+const qn_tensor *qn_safetensors_get(const qn_safetensors *file, size_t i_tensor);
+#endif
