@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/assert.h"
+#include "tokenizer/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* A token of the word so far; merged ones are taken out of the list. */
+typedef struct qn_symbol {
+    int32_t id;
+    uint32_t previous, next; /* NONE at the ends */
+    bool is_gone;
+} qn_symbol;
+
+/* Two neighbours that could merge. */
+typedef struct qn_candidate {
+    uint32_t rank;
+    uint32_t at; /* the left one */
+} qn_candidate;
+
+enum { NONE = UINT32_MAX };
+
+/* ------------------------------------------------------------------------------ hash tables -- */
+
+static uint64_t mix(uint64_t h)
+{
+    h ^= h >> 31;
+    h *= 0x9E3779B97F4A7C15ULL;
+    return h ^ (h >> 29);
+}
+
+static uint32_t slots_for(uint32_t n)
+{
+    uint32_t n_slots = 16;
+    while (n_slots < 2 * n) {
+        n_slots *= 2;
+    }
+    return n_slots;
+}
+
+static uint32_t pair_slot(const qn_tokenizer *t, int32_t left, int32_t right)
+{
+    return (uint32_t)mix(((uint64_t)(uint32_t)left << 32) | (uint32_t)right) & t->merge_mask;
+}
+
+int64_t qn_tokenizer_find_merge(const qn_tokenizer *tokenizer, int32_t left, int32_t right)
+{
+    for (uint32_t slot = pair_slot(tokenizer, left, right); tokenizer->merge_slots[slot] != 0;
+         slot = (slot + 1) & tokenizer->merge_mask) {
+        const uint32_t rank = tokenizer->merge_slots[slot] - 1;
+        if (tokenizer->merges[rank].left == left && tokenizer->merges[rank].right == right) {
+            return rank;
+        }
+    }
+    return -1;
+}
+
+qn_status qn_tokenizer_index_merges(qn_tokenizer *tokenizer, qn_error *err)
+{
+    const uint32_t n_slots = slots_for(tokenizer->n_merges);
+    tokenizer->merge_slots = calloc(n_slots, sizeof *tokenizer->merge_slots);
+    if (tokenizer->merge_slots == NULL) {
+        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "tokenizer: no memory for its merges");
+    }
+    tokenizer->merge_mask = n_slots - 1;
+    for (uint32_t rank = 0; rank < tokenizer->n_merges; rank++) {
+        const qn_merge *merge = &tokenizer->merges[rank];
+        uint32_t slot = pair_slot(tokenizer, merge->left, merge->right);
+        while (tokenizer->merge_slots[slot] != 0) {
+            const qn_merge *other = &tokenizer->merges[tokenizer->merge_slots[slot] - 1];
+            if (other->left == merge->left && other->right == merge->right) {
+                break; /* listed twice: the later rank holds, as in Hugging Face's map */
+            }
+            slot = (slot + 1) & tokenizer->merge_mask;
+        }
+        tokenizer->merge_slots[slot] = rank + 1;
+    }
+    return QN_OK;
+}
+
+static uint32_t word_slot(const qn_tokenizer *t, qn_str word)
+{
+    uint64_t hash = 14695981039346656037ULL; /* FNV-1a */
+    for (size_t i = 0; i < word.len; i++) {
+        hash = (hash ^ (uint8_t)word.ptr[i]) * 1099511628211ULL;
+    }
+    return (uint32_t)mix(hash) & t->word_mask;
+}
+
+int32_t qn_tokenizer_find_word(const qn_tokenizer *tokenizer, qn_str word)
+{
+    for (uint32_t slot = word_slot(tokenizer, word); tokenizer->word_slots[slot] != 0;
+         slot = (slot + 1) & tokenizer->word_mask) {
+        const int32_t id = tokenizer->word_slots[slot] - 1;
+        if (qn_str_equal(qn_tokenizer_bytes(tokenizer, id), word)) {
+            return id;
+        }
+    }
+    return -1;
+}
+
+qn_status qn_tokenizer_index_words(qn_tokenizer *tokenizer, qn_error *err)
+{
+    const uint32_t n_slots = slots_for(tokenizer->n_tokens);
+    tokenizer->word_slots = calloc(n_slots, sizeof *tokenizer->word_slots);
+    if (tokenizer->word_slots == NULL) {
+        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "tokenizer: no memory for its words");
+    }
+    tokenizer->word_mask = n_slots - 1;
+    for (uint32_t id = 0; id < tokenizer->n_tokens; id++) {
+        if (tokenizer->tokens[id].len == 0 || tokenizer->tokens[id].is_added) {
+            continue;
+        }
+        uint32_t slot = word_slot(tokenizer, qn_tokenizer_bytes(tokenizer, (int32_t)id));
+        while (tokenizer->word_slots[slot] != 0) {
+            slot = (slot + 1) & tokenizer->word_mask;
+        }
+        tokenizer->word_slots[slot] = (int32_t)id + 1;
+    }
+    return QN_OK;
+}
+
+/* ------------------------------------------------------------------------------------- merging --
+ */
+
+static bool comes_before(qn_candidate a, qn_candidate b)
+{
+    return a.rank != b.rank ? a.rank < b.rank : a.at < b.at;
+}
+
+static void push(qn_candidate *heap, size_t *n, qn_candidate moving)
+{
+    size_t at = (*n)++;
+    while (at > 0 && comes_before(moving, heap[(at - 1) / 2])) {
+        heap[at] = heap[(at - 1) / 2];
+        at = (at - 1) / 2;
+    }
+    heap[at] = moving;
+}
+
+static qn_candidate pop(qn_candidate *heap, size_t *n)
+{
+    const qn_candidate top = heap[0];
+    const qn_candidate moving = heap[--(*n)];
+    size_t at = 0;
+    for (size_t child = 1; child < *n; child = 2 * at + 1) {
+        if (child + 1 < *n && comes_before(heap[child + 1], heap[child])) {
+            child++;
+        }
+        if (!comes_before(heap[child], moving)) {
+            break;
+        }
+        heap[at] = heap[child];
+        at = child;
+    }
+    heap[at] = moving;
+    return top;
+}
+
+/* Put the pair that begins at @p at into the heap, where it merges. */
+static void consider(qn_bpe *bpe, size_t *n_heap, const qn_tokenizer *t, uint32_t at)
+{
+    if (at == NONE || bpe->symbols[at].next == NONE) {
+        return;
+    }
+    const int64_t rank =
+        qn_tokenizer_find_merge(t, bpe->symbols[at].id, bpe->symbols[bpe->symbols[at].next].id);
+    if (rank >= 0) {
+        QN_DEBUG_ASSERT(*n_heap < 3 * bpe->capacity);
+        push(bpe->heap, n_heap, (qn_candidate){(uint32_t)rank, at});
+    }
+}
+
+/* Each merge removes a symbol and adds at most two candidates, so 3 n of them are enough. */
+static qn_status reserve(qn_bpe *bpe, size_t n, qn_error *err)
+{
+    if (n <= bpe->capacity) {
+        return QN_OK;
+    }
+    qn_bpe_deinit(bpe);
+    const size_t capacity = n < 64 ? 64 : n;
+    bpe->symbols = malloc(capacity * sizeof *bpe->symbols);
+    bpe->heap = malloc(3 * capacity * sizeof *bpe->heap);
+    if (bpe->symbols == NULL || bpe->heap == NULL) {
+        qn_bpe_deinit(bpe);
+        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "tokenizer: no memory for a word");
+    }
+    bpe->capacity = capacity;
+    return QN_OK;
+}
+
+void qn_bpe_deinit(qn_bpe *bpe)
+{
+    free(bpe->symbols);
+    free(bpe->heap);
+    *bpe = (qn_bpe){0};
+}
+
+/* Merge the lowest rank, leftmost first, until nothing merges. */
+static void merge_all(qn_bpe *bpe, const qn_tokenizer *t, uint32_t n)
+{
+    size_t n_heap = 0;
+    for (uint32_t i = 0; i + 1 < n; i++) {
+        consider(bpe, &n_heap, t, i);
+    }
+    while (n_heap > 0) {
+        const qn_candidate best = pop(bpe->heap, &n_heap);
+        const qn_merge *merge = &t->merges[best.rank];
+        qn_symbol *left = &bpe->symbols[best.at];
+        if (left->is_gone || left->id != merge->left || left->next == NONE ||
+            bpe->symbols[left->next].id != merge->right) {
+            continue; /* one of the two has merged with somebody else */
+        }
+        qn_symbol *right = &bpe->symbols[left->next];
+        left->id = merge->result;
+        left->next = right->next;
+        right->is_gone = true;
+        if (left->next != NONE) {
+            bpe->symbols[left->next].previous = best.at;
+        }
+        consider(bpe, &n_heap, t, left->previous);
+        consider(bpe, &n_heap, t, best.at);
+    }
+}
+
+qn_status qn_bpe_encode(qn_bpe *bpe, const qn_tokenizer *tokenizer, qn_str word, qn_ids *out,
+                        qn_error *err)
+{
+    if (tokenizer->ignore_merges) {
+        const int32_t id = qn_tokenizer_find_word(tokenizer, word);
+        if (id >= 0) {
+            return qn_ids_append(out, id, err);
+        }
+    }
+    qn_status status = reserve(bpe, word.len, err);
+    if (status != QN_OK) {
+        return status;
+    }
+    const uint32_t n = (uint32_t)word.len;
+    for (uint32_t i = 0; i < n; i++) {
+        bpe->symbols[i] = (qn_symbol){.id = tokenizer->byte_ids[(uint8_t)word.ptr[i]],
+                                      .previous = i > 0 ? i - 1 : NONE,
+                                      .next = i + 1 < n ? i + 1 : NONE};
+    }
+    merge_all(bpe, tokenizer, n);
+    for (uint32_t i = 0; i < n && status == QN_OK; i = bpe->symbols[i].next) {
+        status = qn_ids_append(out, bpe->symbols[i].id, err);
+    }
+    return status;
+}
