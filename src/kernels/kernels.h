@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file kernels.h  Every operation of the model on a CPU: one declaration, one table entry. */
+#ifndef QN_KERNELS_H
+#define QN_KERNELS_H
+#include "kernels/weight.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * Rules for every kernel here: it neither allocates nor logs nor decides policy; a row's result
+ * depends on that row alone, never on how many rows the call has; sums run in one fixed order.
+ * References sum f32 in 16 interleaved partial sums (element i goes to sum i % 16) that are added
+ * pairwise at the end (8 + 8, 4 + 4, ...): plain C that a compiler can keep in vectors.
+ */
+
+/**
+ * Weight row to f32: what "the value of a weight" means for each storage.
+ *
+ * Shapes   y [n_in] f32
+ * Error    none; a scale byte of 255 (NaN) gives a block of NaN
+ * Accuracy exact for f32, bf16, MXFP4; FP8: one f32 rounding of code * scale
+ * Source   docs/formats.md; OCP MX 1.0; weight_scale_inv of the FP8 checkpoints multiplies
+ */
+typedef void qn_dequant_row_fn(float *y, const qn_weight *w, uint32_t i_out);
+
+/** Arguments of qn_matmul_fn. */
+typedef struct qn_matmul_args {
+    float *y;           /**< [n_rows] rows y_stride apart; column o - out_first holds output o. */
+    size_t y_stride;    /**< Elements. */
+    const float *x;     /**< [n_rows] rows of n_in, x_stride apart. */
+    size_t x_stride;    /**< Elements. */
+    const qn_weight *w; /**< Borrowed. */
+    uint32_t n_rows;    /**< May be 0. */
+    uint32_t out_first; /**< First output of this call ... */
+    uint32_t out_end;   /**< ... and one past the last. */
+    qn_compute compute;
+    float *scratch; /**< n_in floats of this thread. */
+} qn_matmul_args;
+
+/**
+ * y[t][o] = sum_k x[t][k] * W[o][k] for o in out_first .. out_end - 1.
+ *
+ * Shapes   see qn_matmul_args
+ * Aliasing none
+ * Error    none; NaN and Inf propagate
+ * Accuracy f32: |err| <= (n_in/16 + 8) * 2^-24 * sum_k |x w|, likewise with rounded activations
+ *          for bf16; int8: exact integer sums in a block, f32 sums over blocks
+ * Source   docs/formats.md; activations of int8 mode: scale = amax/127, round half to even
+ */
+typedef void qn_matmul_fn(const qn_matmul_args *args);
+
+/**
+ * Product with the transpose of a block of rows: y[k] = sum_i x[i] * W[row_first + i][k].
+ * Absorbs the key half of kv_b into a query (ql_h = Wk_h^T qn_h).
+ *
+ * Shapes   y [n_in] f32, x [n_x] f32, rows row_first .. row_first + n_x - 1 of w;
+ *          scratch n_in floats.  Rows are added in ascending order.
+ * Error    none; NaN and Inf propagate
+ * Accuracy |err| <= n_x * 2^-24 * sum |x w|.  Compute bf16 rounds x first; int8 is treated as bf16.
+ * Source   spec 2.3 of the model, absorbed form; DeepSeek-V2 (2405.04434) section 2.1.2
+ */
+typedef void qn_matmul_t_fn(float *y, const float *x, uint32_t n_x, const qn_weight *w,
+                            uint32_t row_first, qn_compute compute, float *scratch);
+
+/**
+ * Root-mean-square normalisation, row by row: y = x / sqrt(mean(x^2) + eps) * weight.
+ *
+ * Shapes   x [n_rows] rows of n, x_stride apart; y likewise; weight [n] f32
+ * Aliasing y may be x with the same stride
+ * Error    none; a row of NaN gives a row of NaN
+ * Accuracy within 8 ULP of a sum in f64
+ * Source   Zhang & Sennrich 2019, eq. 4; GlmMoeDsaRMSNorm with eps of the config everywhere
+ */
+typedef void qn_rmsnorm_fn(float *y, size_t y_stride, const float *x, size_t x_stride,
+                           const float *weight, size_t n_rows, size_t n, float eps);
+
+/**
+ * Layer normalisation of one row: y = (x - mean) / sqrt(var + eps) * weight + bias, population
+ * variance.
+ *
+ * Shapes   x, y, weight, bias [n] f32
+ * Aliasing y may be x
+ * Error    none
+ * Accuracy within 8 ULP of max(|y|, |bias|) of a sum in f64
+ * Source   Ba et al. 2016; the indexer's k_norm, eps 1e-6
+ */
+typedef void qn_layernorm_fn(float *y, const float *x, const float *weight, const float *bias,
+                             size_t n, float eps);
+
+/**
+ * Rotary embedding of interleaved pairs, in place:
+ *   (a, b) -> (a cos - b sin, b cos + a sin), angle = (float)position * inv_freq[j] in f32.
+ *
+ * Shapes   x [n_vectors] vectors stride apart, the first rope_dim elements of each are turned;
+ *          inv_freq [rope_dim / 2] f32
+ * Error    none
+ * Accuracy cos and sin of the f32 angle to 1 ULP, products in f32
+ * Source   Su et al. 2021, eq. 34, pairs (2j, 2j+1)
+ */
+typedef void qn_rope_fn(float *x, size_t n_vectors, size_t stride, uint32_t rope_dim,
+                        uint32_t position, const float *inv_freq);
+
+/**
+ * Gate of SwiGLU: y = silu(gate) * up, silu(z) = z / (1 + exp(-z)).
+ *
+ * Shapes   all [n] f32
+ * Aliasing y may be gate or up
+ * Error    none
+ * Accuracy within 8 ULP; silu(-inf) is -0
+ * Source   Shazeer 2020, "GLU variants improve transformer"
+ */
+typedef void qn_silu_mul_fn(float *y, const float *gate, const float *up, size_t n);
+
+/**
+ * y += scale * x.
+ *
+ * Shapes   all [n] f32
+ * Aliasing none
+ * Error    none
+ * Accuracy two roundings
+ * Source   residual stream and the sum over experts, spec 2.6
+ */
+typedef void qn_axpy_fn(float *y, const float *x, float scale, size_t n);
+
+/** Arguments of qn_router_fn. */
+typedef struct qn_router_args {
+    int32_t *experts;    /**< [n_used] out, by descending selection score. */
+    float *weights;      /**< [n_used] out, in the same order. */
+    const float *logits; /**< [n_experts] of this row. */
+    const float *bias;   /**< [n_experts] e_score_correction_bias. */
+    float *scratch;      /**< n_experts floats; holds the selection scores afterwards. */
+    uint32_t n_experts;
+    uint32_t n_used;
+    bool norm_topk;     /**< Divide the weights by their sum + 1e-20. */
+    float routed_scale; /**< Then multiply by this. */
+    bool keep_experts;  /**< experts is input: compute the weights of that choice only. */
+} qn_router_args;
+
+/**
+ * Choose experts: c = sigmoid(logit) + bias, the n_used largest (ties to the lower index, NaN
+ * last); weights from the unbiased sigmoid.
+ *
+ * Shapes   see qn_router_args
+ * Error    none
+ * Accuracy sigmoid in f32 within 4 ULP; the choice is exact on the f32 scores
+ * Source   spec 2.6; DeepSeek-V3 (2412.19437) eq. 13-16
+ */
+typedef void qn_router_fn(const qn_router_args *args);
+
+/**
+ * Indexer scores I(t) = sum_h w[h] * relu(q_h . k_t) for positions first .. end - 1.
+ * The constants 1/sqrt(heads) and 1/sqrt(dim) are in w.
+ *
+ * Shapes   scores [end - first] f32, q [n_heads][dim] f32, w [n_heads] f32, keys: latent part
+ *          (dim) of the view's rows; scratch dim floats
+ * Error    none
+ * Accuracy dot as in matmul, heads added in ascending order
+ * Source   spec 2.4; DeepSeek-V3.2 report, eq. 1
+ */
+typedef void qn_index_scores_fn(float *scores, const float *q, const float *w, uint32_t n_heads,
+                                const qn_kv_view *keys, uint32_t first, uint32_t end,
+                                float *scratch);
+
+/**
+ * Indices of the k largest of n scores, ascending by index.  Exact and deterministic: ties go to
+ * the lower index, -0 equals +0, NaN counts as the lowest value.  k >= n selects all.
+ *
+ * Shapes   set [min(k, n)] i32 out, scores [n] f32
+ * Returns  number of indices written
+ * Error    none
+ * Source   spec 2.4; radix selection over order-preserving keys
+ */
+typedef uint32_t qn_topk_fn(int32_t *set, const float *scores, uint32_t n, uint32_t k);
+
+/** Arguments of qn_attend_fn. */
+typedef struct qn_attend_args {
+    float *u;              /**< [n_heads][latent_dim] out. */
+    const float *q_latent; /**< [n_heads][latent_dim], absorbed query. */
+    const float *q_rope;   /**< n_heads vectors of rope_dim, q_rope_stride apart. */
+    size_t q_rope_stride;  /**< Elements. */
+    qn_kv_view kv;         /**< Rows (latent, rope). */
+    const int32_t *set;    /**< [n_set] positions. */
+    uint32_t n_set;        /**< At least 1. */
+    uint32_t n_heads;      /**< Heads of this call; a head's result does not depend on others. */
+    float scale;           /**< (nope_dim + rope_dim)^-0.5 */
+    float *scratch;        /**< n_heads * n_set + latent_dim + rope_dim floats. */
+} qn_attend_args;
+
+/**
+ * Absorbed MLA attention over a set of cache rows:
+ *   s = scale * (q_latent . c_t + q_rope . ke_t),  p = softmax(s),  u = sum_t p_t c_t
+ *
+ * Shapes   see qn_attend_args
+ * Error    none; NaN propagates
+ * Accuracy relative error of u <= 1e-5 of max |c| for n_set <= 2048
+ * Source   spec 2.3, absorbed form; DeepSeek-V2 (2405.04434) section 2.1.2
+ */
+typedef void qn_attend_fn(const qn_attend_args *args);
+
+/**
+ * Encode one row into the cache: latent [latent_dim] and rope [rope_dim] by the view's dtype.
+ *
+ * Shapes   latent, rope f32; rope may be NULL when rope_dim is 0; FP8: scale = amax / 448 per 128
+ *          (1 where amax is 0), code = e4m3(latent / scale), layout codes, scales, rope bf16
+ * Error    none
+ * Accuracy bf16 and e4m3 round to nearest even
+ * Source   SGLang's 656-byte layout, spec 2.3
+ */
+typedef void qn_kv_write_fn(const qn_kv_view *view, uint32_t position, const float *latent,
+                            const float *rope);
+
+/**
+ * Decode one row of the cache: y = [latent | rope].
+ *
+ * Shapes   y [latent_dim + rope_dim] f32
+ * Error    none
+ * Accuracy exact for bf16 and f32; FP8: one f32 rounding of code * scale
+ * Source   inverse of qn_kv_write_fn
+ */
+typedef void qn_kv_read_fn(float *y, const qn_kv_view *view, uint32_t position);
+
+/** Arguments of qn_sample_fn. */
+typedef struct qn_sample_args {
+    const float *logits; /**< [n_vocab] */
+    uint32_t n_vocab;
+    float temperature;  /**< 0: greedy (first of the largest). */
+    float top_p;        /**< (0, 1]; 1: off. */
+    uint32_t top_k;     /**< 0: off. */
+    float min_p;        /**< [0, 1]; 0: off. */
+    double unit;        /**< Uniform draw in [0, 1). */
+    float *scratch_p;   /**< n_vocab floats. */
+    int32_t *scratch_i; /**< n_vocab ints. */
+} qn_sample_args;
+
+/**
+ * Draw a token: softmax(logits / temperature), keep the top_k most likely, then the smallest prefix
+ * (by descending probability, ties to the lower id) whose sum reaches top_p of what is left, then
+ * those with at least min_p times the largest probability; renormalise; inverse-CDF in that order.
+ *
+ * Shapes   see qn_sample_args
+ * Returns  token id; NaN logits are never drawn; -1 when every logit is NaN or -inf
+ * Error    none
+ * Accuracy exact choice on f32 probabilities summed in f64 in that order
+ * Source   Holtzman et al. 2019 (top-p); order of filters as vLLM and SGLang document
+ */
+typedef int32_t qn_sample_fn(const qn_sample_args *args);
+
+/** The operations chosen for this machine.  Filled once; read by any thread. */
+typedef struct qn_kernels {
+    qn_dequant_row_fn *dequant_row;
+    qn_matmul_fn *matmul;
+    qn_matmul_t_fn *matmul_t;
+    qn_rmsnorm_fn *rmsnorm;
+    qn_layernorm_fn *layernorm;
+    qn_rope_fn *rope;
+    qn_silu_mul_fn *silu_mul;
+    qn_axpy_fn *axpy;
+    qn_router_fn *router;
+    qn_index_scores_fn *index_scores;
+    qn_topk_fn *topk;
+    qn_attend_fn *attend;
+    qn_kv_write_fn *kv_write;
+    qn_kv_read_fn *kv_read;
+    qn_sample_fn *sample;
+} qn_kernels;
+
+/** Fill @p table with the best kernels for the CPU bundles in @p cpu_flags (base/cpu.h). */
+void qn_kernels_init(qn_kernels *table, uint32_t cpu_flags);
+
+qn_dequant_row_fn qn_dequant_row_ref;
+qn_matmul_fn qn_matmul_ref;
+qn_matmul_t_fn qn_matmul_t_ref;
+qn_rmsnorm_fn qn_rmsnorm_ref;
+qn_layernorm_fn qn_layernorm_ref;
+qn_rope_fn qn_rope_ref;
+qn_silu_mul_fn qn_silu_mul_ref;
+qn_axpy_fn qn_axpy_ref;
+qn_router_fn qn_router_ref;
+qn_index_scores_fn qn_index_scores_ref;
+qn_topk_fn qn_topk_ref;
+qn_attend_fn qn_attend_ref;
+qn_kv_write_fn qn_kv_write_ref;
+qn_kv_read_fn qn_kv_read_ref;
+qn_sample_fn qn_sample_ref;
+#endif

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/numbers.h"
+#include "kernels/kernels.h"
+
+#include <math.h>
+
+enum { FP8_GROUP = 128 }; /* latents that share a scale */
+
+static void write_bf16(uint8_t *to, const float *from, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const uint16_t bits = qn_f32_to_bf16(from[i]);
+        memcpy(to + 2 * (size_t)i, &bits, sizeof bits);
+    }
+}
+
+static void read_bf16(float *to, const uint8_t *from, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint16_t bits;
+        memcpy(&bits, from + 2 * (size_t)i, sizeof bits);
+        to[i] = qn_bf16_to_f32(bits);
+    }
+}
+
+/* Where the scales of an FP8 row begin: after its codes, on a multiple of 4. */
+static uint32_t scales_at(uint32_t latent_dim)
+{
+    return (latent_dim + 3) / 4 * 4;
+}
+
+static void write_fp8(uint8_t *row, const float *latent, uint32_t n)
+{
+    uint8_t *scales = row + scales_at(n);
+    for (uint32_t first = 0; first < n; first += FP8_GROUP) {
+        const uint32_t end = first + FP8_GROUP < n ? first + FP8_GROUP : n;
+        float amax = 0.0F;
+        for (uint32_t i = first; i < end; i++) {
+            amax = fabsf(latent[i]) > amax ? fabsf(latent[i]) : amax;
+        }
+        const float scale = amax > 0.0F ? amax / 448.0F : 1.0F;
+        for (uint32_t i = first; i < end; i++) {
+            row[i] = qn_f32_to_e4m3(latent[i] / scale);
+        }
+        memcpy(scales + first / FP8_GROUP * 4, &scale, sizeof scale);
+    }
+}
+
+static void read_fp8(float *latent, const uint8_t *row, uint32_t n)
+{
+    const uint8_t *scales = row + scales_at(n);
+    for (uint32_t i = 0; i < n; i++) {
+        float scale;
+        memcpy(&scale, scales + i / FP8_GROUP * 4, sizeof scale);
+        latent[i] = qn_e4m3_to_f32(row[i]) * scale;
+    }
+}
+
+static uint32_t fp8_rope_at(uint32_t latent_dim)
+{
+    return scales_at(latent_dim) + (latent_dim + FP8_GROUP - 1) / FP8_GROUP * 4;
+}
+
+void qn_kv_write_ref(const qn_kv_view *view, uint32_t position, const float *latent,
+                     const float *rope)
+{
+    uint8_t *row = qn_kv_row(view, position);
+    const uint32_t n = view->latent_dim;
+    switch (view->dtype) {
+    case QN_KV_AUTO: break;
+    case QN_KV_F32:
+        memcpy(row, latent, n * sizeof *latent);
+        if (view->rope_dim > 0) {
+            memcpy(row + n * sizeof *latent, rope, view->rope_dim * sizeof *rope);
+        }
+        break;
+    case QN_KV_BF16:
+        write_bf16(row, latent, n);
+        write_bf16(row + 2 * (size_t)n, rope, view->rope_dim);
+        break;
+    case QN_KV_FP8:
+        write_fp8(row, latent, n);
+        write_bf16(row + fp8_rope_at(n), rope, view->rope_dim);
+        break;
+    }
+}
+
+void qn_kv_read_ref(float *y, const qn_kv_view *view, uint32_t position)
+{
+    const uint8_t *row = qn_kv_row(view, position);
+    const uint32_t n = view->latent_dim;
+    switch (view->dtype) {
+    case QN_KV_AUTO: break;
+    case QN_KV_F32: memcpy(y, row, (n + view->rope_dim) * sizeof *y); break;
+    case QN_KV_BF16: read_bf16(y, row, n + view->rope_dim); break;
+    case QN_KV_FP8:
+        read_fp8(y, row, n);
+        read_bf16(y + n, row + fp8_rope_at(n), view->rope_dim);
+        break;
+    }
+}
