@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/glm.h"
+
+#include "base/assert.h"
+#include "base/try.h"
+#include "model/internal.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Hand out n 4-byte elements, 64-byte aligned; with block NULL only count. */
+static void *carve(uint8_t *block, size_t *used_bytes, size_t n)
+{
+    uint8_t *at = block != NULL ? block + *used_bytes : NULL;
+    *used_bytes += (n * 4 + 63) / 64 * 64;
+    return at;
+}
+
+/* Lay out the workspace; called with block NULL to learn its size. */
+static size_t lay_out(qn_glm *m, uint8_t *block)
+{
+    const qn_config *c = &m->config;
+    qn_workspace *ws = &m->ws;
+    const size_t rows = m->n_rows_max;
+    const size_t heads = c->n_heads;
+    const size_t used = c->n_experts_used;
+    const size_t n_ff = max_size(c->n_ff_dense, (size_t)c->n_experts_shared * c->n_ff_expert);
+    const size_t ff_floats = max_size(rows * n_ff, rows * used * c->n_ff_expert);
+    size_t n_in_max = max_size(max_size(2 * (size_t)c->n_embd, heads * c->v_dim),
+                               max_size(c->q_rank, c->kv_rank));
+    n_in_max = max_size(n_in_max, max_size(n_ff, c->n_ff_expert));
+    ws->scratch_floats =
+        max_size(n_in_max, heads * c->index_topk + c->kv_rank + c->rope_dim + c->index_dim);
+    ws->scratch_floats = (ws->scratch_floats + 15) / 16 * 16;
+    size_t at = 0;
+    m->inv_freq = carve(block, &at, c->rope_dim / 2);
+    ws->x = carve(block, &at, rows * c->n_embd);
+    ws->xn = carve(block, &at, rows * c->n_embd);
+    ws->y = carve(block, &at, rows * c->n_embd);
+    ws->concat = carve(block, &at, m->weights.has_mtp ? rows * 2 * c->n_embd : 0);
+    ws->qr = carve(block, &at, rows * c->q_rank);
+    ws->q = carve(block, &at, rows * heads * (c->nope_dim + c->rope_dim));
+    ws->kv = carve(block, &at, rows * (c->kv_rank + c->rope_dim));
+    ws->ql = carve(block, &at, rows * heads * c->kv_rank);
+    ws->u = carve(block, &at, rows * heads * c->kv_rank);
+    ws->o = carve(block, &at, rows * heads * c->v_dim);
+    ws->qi = carve(block, &at, rows * c->n_index_heads * c->index_dim);
+    ws->ki = carve(block, &at, rows * c->index_dim);
+    ws->wi = carve(block, &at, rows * c->n_index_heads);
+    ws->index_scores = carve(block, &at, c->n_context_max);
+    ws->sets = carve(block, &at, rows * c->index_topk);
+    ws->n_sets = carve(block, &at, rows);
+    ws->gate = carve(block, &at, ff_floats);
+    ws->up = carve(block, &at, ff_floats);
+    ws->router_logits = carve(block, &at, rows * c->n_experts);
+    ws->router_scores = carve(block, &at, c->n_experts);
+    ws->experts = carve(block, &at, rows * used);
+    ws->expert_weights = carve(block, &at, rows * used);
+    ws->slot_of = carve(block, &at, rows * used);
+    ws->first_of = carve(block, &at, (size_t)c->n_experts + 1);
+    ws->active = carve(block, &at, c->n_experts);
+    ws->moe_x = carve(block, &at, rows * used * c->n_embd);
+    ws->moe_y = carve(block, &at, rows * used * c->n_embd);
+    ws->scratch = carve(block, &at, qn_pool_threads(m->pool) * ws->scratch_floats);
+    return at;
+}
+
+/* Everything but the weights. */
+static qn_status open_workspace(qn_glm *m, qn_error *err)
+{
+    m->block_bytes = lay_out(m, NULL);
+    void *block =
+        mmap(NULL, m->block_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block == MAP_FAILED) {
+        return qn_fail(err, QN_E_NOMEM, errno, __func__,
+                       "workspace: %zu bytes for %u rows, no memory", m->block_bytes,
+                       m->n_rows_max);
+    }
+    m->block = block;
+    (void)lay_out(m, block);
+    /* f32 steps in the order of the reference, so that angles agree to the last bit nearly always
+     * (transformers, _compute_default_rope_parameters). */
+    const uint32_t rope_dim = m->config.rope_dim;
+    for (uint32_t j = 0; j < rope_dim / 2; j++) {
+        const float exponent = (float)(2 * j) / (float)rope_dim;
+        m->inv_freq[j] = 1.0F / powf((float)m->config.rope_theta, exponent);
+    }
+    return QN_OK;
+}
+
+static qn_status allocate(qn_glm **out, const qn_config *config, const qn_glm_options *options,
+                          qn_error *err)
+{
+    QN_ASSERT(options->n_rows_max > 0);
+    QN_ASSERT(options->compute != QN_COMPUTE_AUTO);
+    qn_glm *m = calloc(1, sizeof *m);
+    if (m == NULL) {
+        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "model: no memory");
+    }
+    m->config = *config;
+    m->k = options->kernels;
+    m->pool = options->pool;
+    m->compute = options->compute;
+    m->n_rows_max = options->n_rows_max;
+    *out = m;
+    return QN_OK;
+}
+
+/* Does any tensor belong to the MTP layer?  Copies of trunk tables in it do not count. */
+static bool finds_mtp(const qn_config *config, const qn_checkpoint *checkpoint)
+{
+    char prefix[48];
+    const int len = snprintf(prefix, sizeof prefix, "model.layers.%u.", config->n_layers);
+    const size_t n_tensors = qn_checkpoint_count(checkpoint);
+    for (size_t i = 0; config->n_mtp_layers > 0 && i < n_tensors; i++) {
+        const qn_str name = qn_checkpoint_get(checkpoint, i)->name;
+        const qn_str rest = {name.ptr + len, name.len - (size_t)len};
+        if (name.len > (size_t)len && memcmp(name.ptr, prefix, (size_t)len) == 0 &&
+            !qn_str_equal(rest, qn_str_of("embed_tokens.weight")) &&
+            !qn_str_equal(rest, qn_str_of("shared_head.head.weight"))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+qn_status qn_glm_open(qn_glm **out, const qn_config *config, const qn_checkpoint *checkpoint,
+                      const qn_glm_options *options, qn_error *err)
+{
+    qn_status status = QN_OK;
+    qn_glm *m = NULL;
+    *out = NULL;
+    QN_TRY(status, allocate(&m, config, options, err), fail);
+    QN_TRY(status, qn_weights_init(&m->weights, config, finds_mtp(config, checkpoint), err), fail);
+    QN_TRY(status, qn_weights_bind(&m->weights, config, checkpoint, err), fail);
+    QN_TRY(status, open_workspace(m, err), fail);
+    *out = m;
+    return QN_OK;
+
+fail:
+    qn_glm_close(&m);
+    return status;
+}
+
+qn_status qn_glm_open_dummy(qn_glm **out, const qn_config *config, uint64_t seed,
+                            const qn_glm_options *options, qn_error *err)
+{
+    qn_status status = QN_OK;
+    qn_glm *m = NULL;
+    *out = NULL;
+    QN_TRY(status, allocate(&m, config, options, err), fail);
+    QN_TRY(status, qn_weights_init(&m->weights, config, config->n_mtp_layers > 0, err), fail);
+    QN_TRY(status, qn_weights_fill_dummy(&m->weights, config, seed, m->pool, err), fail);
+    QN_TRY(status, open_workspace(m, err), fail);
+    *out = m;
+    return QN_OK;
+
+fail:
+    qn_glm_close(&m);
+    return status;
+}
+
+void qn_glm_close(qn_glm **model)
+{
+    qn_glm *m = *model;
+    if (m == NULL) {
+        return;
+    }
+    qn_weights_deinit(&m->weights);
+    if (m->block != NULL) {
+        (void)munmap(m->block, m->block_bytes);
+    }
+    free(m);
+    *model = NULL;
+}
+
+const qn_config *qn_glm_config(const qn_glm *model)
+{
+    return &model->config;
+}
+
+bool qn_glm_has_mtp(const qn_glm *model)
+{
+    return model->weights.has_mtp;
+}
+
+uint64_t qn_glm_parameters(const qn_glm *model)
+{
+    return model->weights.n_parameters;
+}
+
+uint64_t qn_glm_weight_bytes(const qn_glm *model)
+{
+    return model->weights.weight_bytes;
+}
+
+const char *qn_glm_quantization(const qn_glm *model)
+{
+    const uint32_t *n_of_kind = model->weights.n_of_kind;
+    if (n_of_kind[QN_WEIGHT_MXFP4] > 0) {
+        return "mxfp4";
+    }
+    return n_of_kind[QN_WEIGHT_FP8_BLOCK] + n_of_kind[QN_WEIGHT_FP8_CHANNEL] > 0 ? "fp8" : "none";
+}

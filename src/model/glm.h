@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file glm.h  GLM-5 / 5.1 / 5.2 and nothing else: weights bound to names, and the forward pass
+ * over rows of any number of sequences.
+ */
+#ifndef QN_MODEL_GLM_H
+#define QN_MODEL_GLM_H
+#include "base/pool.h"
+#include "format/checkpoint.h"
+#include "format/config.h"
+#include "kernels/kernels.h"
+#include "model/kv.h"
+
+/** A model's weights and the workspace of its forward pass.  Opaque; one thread at a time. */
+typedef struct qn_glm qn_glm;
+
+/** How a model computes. */
+typedef struct qn_glm_options {
+    const qn_kernels *kernels; /**< Borrowed while the model is open. */
+    qn_pool *pool;             /**< Borrowed while the model is open. */
+    qn_compute compute;        /**< Not AUTO. */
+    uint32_t n_rows_max;       /**< Rows of one forward pass; sizes the workspace. */
+} qn_glm_options;
+
+/**
+ * Bind a checkpoint to the explicit list of tensors that @p config implies.  A tensor that is
+ * unknown, missing, misshapen or of a dtype that its role does not permit stops the load.  A
+ * checkpoint without any tensor of the MTP layer loads without it; half of one is an error.
+ *
+ * @param checkpoint  borrowed while the model is open: weights stay where they are mapped
+ * Returns  QN_OK; QN_E_FORMAT naming the tensor, what was seen and expected; QN_E_NOMEM
+ */
+QN_MUST_CHECK qn_status qn_glm_open(qn_glm **out, const qn_config *config,
+                                    const qn_checkpoint *checkpoint, const qn_glm_options *options,
+                                    qn_error *err);
+
+/**
+ * The same with seeded random weights in bf16 (router bias f32): docs/dummy.md defines every value.
+ * Their bytes are owned by the model.
+ */
+QN_MUST_CHECK qn_status qn_glm_open_dummy(qn_glm **out, const qn_config *config, uint64_t seed,
+                                          const qn_glm_options *options, qn_error *err);
+
+/** Release; sets *model to NULL; accepts NULL. */
+void qn_glm_close(qn_glm **model);
+
+const qn_config *qn_glm_config(const qn_glm *model);
+/** False when config or checkpoint has no MTP layer. */
+bool qn_glm_has_mtp(const qn_glm *model);
+/** Elements of all weights, and bytes as stored (scales included). */
+uint64_t qn_glm_parameters(const qn_glm *model);
+uint64_t qn_glm_weight_bytes(const qn_glm *model);
+/** "none", "fp8" or "mxfp4": the smallest storage of any matrix. */
+const char *qn_glm_quantization(const qn_glm *model);
+
+/**
+ * Rows of one forward pass, from any sequences in any order; several rows of one sequence
+ * (prefill, verification) stand in ascending position.  All arrays borrowed during the call.  A
+ * row attends to its own sequence's cache up to and including its own position, so every earlier
+ * position must have been computed before or stand earlier in the same batch.
+ */
+typedef struct qn_batch {
+    uint32_t n_rows;                   /**< 1 .. n_rows_max */
+    const int32_t *tokens;             /**< [n_rows], each in 0 .. n_vocab - 1 */
+    const int32_t *positions;          /**< [n_rows] */
+    const int32_t *seqs;               /**< [n_rows] index into page_tables */
+    const int32_t *const *page_tables; /**< [n_seqs] page ids; cover every position named */
+    const uint32_t *logit_rows;        /**< [n_logit_rows] rows whose logits are wanted */
+    uint32_t n_logit_rows;
+} qn_batch;
+
+/**
+ * Looks at a forward pass, and may replace its choices (tests inject golden ones).  Every function
+ * may be NULL.  Called from the calling thread, rows in batch order.
+ */
+typedef struct qn_probe {
+    void *context;
+    /** Residual stream [n_rows][n_embd] after a layer; i_layer -1 is the embedding. */
+    void (*hidden)(void *context, int32_t i_layer, const float *x);
+    /**
+     * Experts of one row, [n_experts_used] by descending selection score; may be overwritten.
+     * @param scores  [n_experts] selection scores (sigmoid + bias)
+     */
+    void (*router)(void *context, int32_t i_layer, uint32_t i_row, int32_t *experts,
+                   const float *scores);
+    /**
+     * Index set of one row of a full layer, ascending; may be overwritten with as many positions.
+     * @param scores  [position + 1] indexer scores, NULL where all positions are taken anyway
+     */
+    void (*index)(void *context, int32_t i_layer, uint32_t i_row, int32_t *set, uint32_t n_set,
+                  const float *scores);
+} qn_probe;
+
+/**
+ * One pass of the trunk.  Writes the cache rows of every batch row in @p kv.
+ *
+ * @param[out] hidden  [n_rows][n_embd] after the final norm (what MTP consumes); may be NULL
+ * @param[out] logits  [n_logit_rows][n_vocab]; may be NULL when none are wanted
+ * @param probe        NULL: none
+ * A row's results do not depend on the other rows, on how a prompt is cut, or on the threads.
+ */
+void qn_glm_forward(qn_glm *model, const qn_kv *kv, const qn_batch *batch, float *hidden,
+                    float *logits, const qn_probe *probe);
+
+/** Index sets that rows of an MTP chain share; sized [n_rows][index_topk] and [n_rows]. */
+typedef struct qn_index_sets {
+    int32_t *sets;
+    uint32_t *n_sets;
+} qn_index_sets;
+
+/**
+ * One evaluation of the MTP layer.  Row i holds (token i, trunk hidden i - 1): position p in the
+ * batch is the token's own position, at least 1, and the row attends to MTP rows 1 .. p.
+ *
+ * @param hidden_prev   [n_rows][n_embd] post-norm hidden of position p - 1: the trunk's, or g of
+ *                      the previous step of a chain
+ * @param[out] hidden   [n_rows][n_embd] g, after shared_head.norm; may be NULL
+ * @param[out] logits   [n_logit_rows][n_vocab]; may be NULL
+ * @param[out] keep     the index sets of these rows are copied here; NULL: not wanted
+ * @param reuse         rows attend to these sets and the indexer does not run (IndexShare across a
+ *                      chain, spec 3.3); NULL: own sets
+ */
+void qn_glm_mtp(qn_glm *model, const qn_kv *kv, const qn_batch *batch, const float *hidden_prev,
+                float *hidden, float *logits, const qn_index_sets *keep, const qn_index_sets *reuse,
+                const qn_probe *probe);
+#endif

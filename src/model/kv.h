@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file kv.h  What a page of cache holds: one component per layer and kind, by a table. */
+#ifndef QN_MODEL_KV_H
+#define QN_MODEL_KV_H
+#include "quern/status.h"
+
+#include "format/config.h"
+#include "kernels/weight.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/** What rows of a component are. */
+typedef enum qn_kv_kind {
+    QN_KV_LATENT,    /**< MLA latent and rope key of a layer. */
+    QN_KV_INDEX_KEY, /**< Indexer key of a full layer. */
+} qn_kv_kind;
+
+/** One array [n_pages][QN_PAGE_TOKENS][row_bytes]. */
+typedef struct qn_kv_component {
+    qn_kv_kind kind;
+    uint32_t i_layer; /**< n_layers for the MTP layer. */
+    qn_kv_dtype dtype;
+    uint32_t latent_dim, rope_dim, row_bytes;
+    size_t page_bytes;   /**< row_bytes * QN_PAGE_TOKENS */
+    size_t offset_bytes; /**< Of this component in a page's share: prefix sum of page_bytes. */
+} qn_kv_component;
+
+/** The component table of a model: everything one page carries, shared or evicted as a whole. */
+typedef struct qn_kv_layout {
+    qn_kv_component components[2 * QN_LAYERS_MAX];
+    uint32_t n_components;
+    size_t page_bytes;                /**< All components of one page. */
+    int16_t latent_of[QN_LAYERS_MAX]; /**< Component by layer. */
+    int16_t index_of[QN_LAYERS_MAX];  /**< -1 for shared layers. */
+} qn_kv_layout;
+
+/**
+ * Table for a model and row format.  Index keys are kept in f32 with QN_KV_F32, else in bf16: an
+ * 8-bit key would change which positions are attended to.
+ * @param with_mtp  whether the MTP layer's rows are part of a page
+ */
+void qn_kv_layout_init(qn_kv_layout *layout, const qn_config *config, qn_kv_dtype dtype,
+                       bool with_mtp);
+
+/** A pool of pages: component c starts at base + n_pages * components[c].offset_bytes. */
+typedef struct qn_kv {
+    const qn_kv_layout *layout; /**< Borrowed. */
+    uint8_t *base;              /**< n_pages * layout->page_bytes bytes, borrowed. */
+    uint32_t n_pages;
+} qn_kv;
+
+/** One sequence's rows of one component. */
+static inline qn_kv_view qn_kv_get_view(const qn_kv *kv, int16_t i_component, const int32_t *pages)
+{
+    const qn_kv_component *c = &kv->layout->components[i_component];
+    return (qn_kv_view){
+        .base = kv->base + (size_t)kv->n_pages * c->offset_bytes,
+        .pages = pages,
+        .row_bytes = c->row_bytes,
+        .dtype = c->dtype,
+        .latent_dim = c->latent_dim,
+        .rope_dim = c->rope_dim,
+    };
+}
+#endif

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/weights.h"
+
+#include "base/assert.h"
+#include "base/numbers.h"
+#include "base/try.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+/* Sum of the lengths of all vectors, so that they can lie in one block. */
+static qn_status count_vectors(void *context, const qn_tensor_spec *spec, qn_error *err)
+{
+    (void)err;
+    size_t *n_floats = context;
+    *n_floats += spec->vector != NULL ? spec->n_out : 0;
+    return QN_OK;
+}
+
+qn_status qn_weights_init(qn_weights *weights, const qn_config *config, bool has_mtp, qn_error *err)
+{
+    *weights = (qn_weights){.has_mtp = has_mtp};
+    const uint32_t n_layers = config->n_layers + (has_mtp ? 1 : 0);
+    size_t n_sparse = 0;
+    for (uint32_t i = 0; i < n_layers; i++) {
+        n_sparse += config->is_dense[i] ? 0 : 1;
+    }
+    qn_status status = QN_OK;
+    weights->layers = calloc(n_layers, sizeof *weights->layers);
+    weights->experts = calloc(n_sparse * config->n_experts + 1, sizeof *weights->experts);
+    if (weights->layers == NULL || weights->experts == NULL) {
+        goto no_memory;
+    }
+    qn_mlp_weights *next = weights->experts;
+    for (uint32_t i = 0; i < n_layers; i++) {
+        if (!config->is_dense[i]) {
+            weights->layers[i].experts = next;
+            next += config->n_experts;
+        }
+    }
+    size_t n_floats = 0;
+    QN_TRY(status, qn_tensor_list_walk(config, weights, count_vectors, &n_floats, err), fail);
+    weights->vectors = malloc(n_floats * sizeof *weights->vectors);
+    if (weights->vectors == NULL) {
+        goto no_memory;
+    }
+    return QN_OK;
+
+no_memory:
+    status = qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "weight tables: no memory");
+fail:
+    qn_weights_deinit(weights);
+    return status;
+}
+
+void qn_weights_deinit(qn_weights *weights)
+{
+    free(weights->layers);
+    free(weights->experts);
+    free(weights->vectors);
+    if (weights->dummy != NULL) {
+        (void)munmap(weights->dummy, weights->dummy_bytes);
+    }
+    *weights = (qn_weights){0};
+}
+
+/* ------------------------------------------------------------------ binding to a checkpoint -- */
+
+typedef struct binder {
+    const qn_checkpoint *checkpoint;
+    qn_weights *weights;
+    const qn_tensor **used; /* [count of the checkpoint] tensors taken so far, owned */
+    size_t n_used;
+    float *next_vector;
+} binder;
+
+static const qn_tensor *take(binder *b, const char *name)
+{
+    const qn_tensor *tensor = qn_checkpoint_find(b->checkpoint, qn_str_of(name));
+    if (tensor != NULL) {
+        QN_ASSERT(b->n_used < qn_checkpoint_count(b->checkpoint));
+        b->used[b->n_used++] = tensor;
+        b->weights->weight_bytes += tensor->size_bytes;
+    }
+    return tensor;
+}
+
+/* "[2048, 6144]" for a message. */
+static void print_shape(char *out, size_t out_bytes, const uint64_t *shape, uint32_t rank)
+{
+    size_t used = (size_t)snprintf(out, out_bytes, "[");
+    for (uint32_t i = 0; i < rank && used < out_bytes; i++) {
+        const int n = snprintf(out + used, out_bytes - used, "%s%llu", i > 0 ? ", " : "",
+                               (unsigned long long)shape[i]);
+        used += n > 0 ? (size_t)n : 0;
+    }
+    if (used < out_bytes) {
+        (void)snprintf(out + used, out_bytes - used, "]");
+    }
+}
+
+static bool has_shape(const qn_tensor *tensor, uint64_t rows, uint64_t columns)
+{
+    return tensor->rank == (columns > 0 ? 2U : 1U) && tensor->shape[0] == rows &&
+           (columns == 0 || tensor->shape[1] == columns);
+}
+
+static qn_status wrong_shape(const binder *b, const qn_tensor *tensor, uint64_t rows,
+                             uint64_t columns, qn_error *err)
+{
+    char seen[192];
+    char expected[64];
+    const uint64_t shape[2] = {rows, columns};
+    print_shape(seen, sizeof seen, tensor->shape, tensor->rank);
+    print_shape(expected, sizeof expected, shape, columns > 0 ? 2 : 1);
+    return qn_fail(err, QN_E_FORMAT, 0, __func__, "%s: tensor %.*s: %s %s, expected shape %s",
+                   qn_checkpoint_file_of(b->checkpoint, tensor), (int)tensor->name.len,
+                   tensor->name.ptr, qn_dtype_name(tensor->dtype), seen, expected);
+}
+
+static qn_status wrong_dtype(const binder *b, const qn_tensor *tensor, const char *expected,
+                             qn_error *err)
+{
+    return qn_fail(err, QN_E_FORMAT, 0, __func__, "%s: tensor %.*s: dtype %s, expected %s",
+                   qn_checkpoint_file_of(b->checkpoint, tensor), (int)tensor->name.len,
+                   tensor->name.ptr, qn_dtype_name(tensor->dtype), expected);
+}
+
+static qn_status missing(const char *name, const char *why, qn_error *err)
+{
+    return qn_fail(err, QN_E_FORMAT, 0, __func__, "tensor %s: not in the checkpoint, expected %s",
+                   name, why);
+}
+
+/* Vectors are small: they become f32 once, in our own block. */
+static qn_status bind_vector(binder *b, const qn_tensor_spec *spec, qn_error *err)
+{
+    const qn_tensor *tensor = take(b, spec->name);
+    if (tensor == NULL) {
+        return missing(spec->name, "by the configuration", err);
+    }
+    if (!has_shape(tensor, spec->n_out, 0)) {
+        return wrong_shape(b, tensor, spec->n_out, 0, err);
+    }
+    float *to = b->next_vector;
+    if (tensor->dtype == QN_DTYPE_F32) {
+        memcpy(to, tensor->data, tensor->size_bytes);
+    } else if (tensor->dtype == QN_DTYPE_BF16) {
+        for (uint32_t i = 0; i < spec->n_out; i++) {
+            uint16_t bits;
+            memcpy(&bits, tensor->data + 2 * (size_t)i, sizeof bits);
+            to[i] = qn_bf16_to_f32(bits);
+        }
+    } else {
+        return wrong_dtype(b, tensor, "BF16 or F32", err);
+    }
+    *spec->vector = to;
+    b->next_vector += spec->n_out;
+    b->weights->n_parameters += spec->n_out;
+    return QN_OK;
+}
+
+/* The scale tensor of a quantised matrix, by any of its names (docs/formats.md). */
+static const qn_tensor *take_scale(binder *b, const char *weight_name, const char *const *endings)
+{
+    char name[160];
+    const size_t stem_len = strlen(weight_name) - strlen("weight");
+    for (size_t i = 0; endings[i] != NULL; i++) {
+        (void)snprintf(name, sizeof name, "%.*s%s", (int)stem_len, weight_name, endings[i]);
+        const qn_tensor *scale = take(b, name);
+        if (scale != NULL) {
+            return scale;
+        }
+    }
+    return NULL;
+}
+
+/* e4m3 with block scales (the official FP8 layout) or one scale a row (Quark's per-channel). */
+static qn_status bind_fp8(binder *b, const qn_tensor_spec *spec, qn_error *err)
+{
+    static const char *const endings[] = {"weight_scale_inv", "weight_scale",
+                                          "weight_quantizer.scale", NULL};
+    const uint64_t rows = ((uint64_t)spec->n_out + QN_FP8_BLOCK - 1) / QN_FP8_BLOCK;
+    const uint64_t columns = ((uint64_t)spec->n_in + QN_FP8_BLOCK - 1) / QN_FP8_BLOCK;
+    const qn_tensor *scale = take_scale(b, spec->name, endings);
+    if (scale == NULL) {
+        return missing(spec->name, "its weight_scale_inv or weight_scale beside an F8_E4M3 weight",
+                       err);
+    }
+    if (scale->dtype != QN_DTYPE_F32) {
+        return wrong_dtype(b, scale, "F32", err);
+    }
+    if (has_shape(scale, rows, columns)) {
+        spec->matrix->kind = QN_WEIGHT_FP8_BLOCK;
+    } else if (has_shape(scale, spec->n_out, 1) || has_shape(scale, spec->n_out, 0)) {
+        spec->matrix->kind = QN_WEIGHT_FP8_CHANNEL;
+    } else {
+        return wrong_shape(b, scale, rows, columns, err);
+    }
+    spec->matrix->scale = scale->data;
+    return QN_OK;
+}
+
+static qn_status bind_mxfp4(binder *b, const qn_tensor_spec *spec, qn_error *err)
+{
+    static const char *const endings[] = {"weight_scale", "weight_quantizer.scale", NULL};
+    const qn_tensor *scale = take_scale(b, spec->name, endings);
+    if (scale == NULL) {
+        return missing(spec->name, "its weight_scale beside a U8 (MXFP4) weight", err);
+    }
+    if (scale->dtype != QN_DTYPE_U8 && scale->dtype != QN_DTYPE_F8_E8M0) {
+        return wrong_dtype(b, scale, "U8 or F8_E8M0", err);
+    }
+    if (!has_shape(scale, spec->n_out, spec->n_in / QN_MXFP4_BLOCK)) {
+        return wrong_shape(b, scale, spec->n_out, spec->n_in / QN_MXFP4_BLOCK, err);
+    }
+    spec->matrix->kind = QN_WEIGHT_MXFP4;
+    spec->matrix->scale = scale->data;
+    return QN_OK;
+}
+
+static qn_status bind_matrix(binder *b, const qn_tensor_spec *spec, qn_error *err)
+{
+    const qn_tensor *tensor = take(b, spec->name);
+    if (tensor == NULL) {
+        return missing(spec->name, "by the configuration", err);
+    }
+    qn_weight *to = spec->matrix;
+    *to = (qn_weight){.n_out = spec->n_out, .n_in = spec->n_in, .data = tensor->data};
+    const bool is_packed = tensor->dtype == QN_DTYPE_U8 || tensor->dtype == QN_DTYPE_I8;
+    if (is_packed && (spec->n_in % QN_MXFP4_BLOCK != 0 || spec->role == QN_ROLE_EMBEDDING)) {
+        return wrong_dtype(b, tensor, "BF16 or F32 (a row is no multiple of 32, or a table)", err);
+    }
+    if (!has_shape(tensor, spec->n_out, is_packed ? spec->n_in / 2 : spec->n_in)) {
+        return wrong_shape(b, tensor, spec->n_out, is_packed ? spec->n_in / 2 : spec->n_in, err);
+    }
+    qn_status status = QN_OK;
+    if (is_packed) {
+        status = bind_mxfp4(b, spec, err);
+    } else if (tensor->dtype == QN_DTYPE_F8_E4M3 && spec->role != QN_ROLE_EMBEDDING) {
+        status = bind_fp8(b, spec, err);
+    } else if (tensor->dtype == QN_DTYPE_BF16) {
+        to->kind = QN_WEIGHT_BF16;
+    } else if (tensor->dtype == QN_DTYPE_F32) {
+        to->kind = QN_WEIGHT_F32;
+    } else {
+        status = wrong_dtype(b, tensor,
+                             spec->role == QN_ROLE_EMBEDDING
+                                 ? "BF16 or F32"
+                                 : "BF16, F32, F8_E4M3 with scales or U8 (MXFP4) with scales",
+                             err);
+    }
+    if (status == QN_OK) {
+        b->weights->n_parameters += (uint64_t)spec->n_out * spec->n_in;
+        b->weights->n_of_kind[to->kind]++;
+    }
+    return status;
+}
+
+static qn_status bind_tensor(void *context, const qn_tensor_spec *spec, qn_error *err)
+{
+    binder *b = context;
+    return spec->matrix != NULL ? bind_matrix(b, spec, err) : bind_vector(b, spec, err);
+}
+
+static int compare_pointers(const void *left, const void *right)
+{
+    const uintptr_t a = (uintptr_t) * (const qn_tensor *const *)left;
+    const uintptr_t b = (uintptr_t) * (const qn_tensor *const *)right;
+    return (a > b) - (a < b);
+}
+
+/* Copies of the trunk's embedding and head that some checkpoints keep in the MTP layer. */
+static bool is_trunk_copy(const qn_config *config, const qn_tensor *tensor)
+{
+    static const char *const copies[] = {"embed_tokens.weight", "shared_head.head.weight"};
+    char name[96];
+    for (size_t i = 0; i < sizeof copies / sizeof *copies; i++) {
+        (void)snprintf(name, sizeof name, "model.layers.%u.%s", config->n_layers, copies[i]);
+        if (qn_str_equal(tensor->name, qn_str_of(name))) {
+            return config->n_mtp_layers > 0 && has_shape(tensor, config->n_vocab, config->n_embd);
+        }
+    }
+    return false;
+}
+
+static qn_status refuse_unknown(binder *b, const qn_config *config, qn_error *err)
+{
+    qsort(b->used, b->n_used, sizeof *b->used, compare_pointers);
+    const size_t n_tensors = qn_checkpoint_count(b->checkpoint);
+    for (size_t i = 0; i < n_tensors; i++) {
+        const qn_tensor *tensor = qn_checkpoint_get(b->checkpoint, i);
+        if (bsearch(&tensor, b->used, b->n_used, sizeof *b->used, compare_pointers) != NULL ||
+            is_trunk_copy(config, tensor)) {
+            continue;
+        }
+        char seen[192];
+        print_shape(seen, sizeof seen, tensor->shape, tensor->rank);
+        return qn_fail(err, QN_E_FORMAT, 0, __func__,
+                       "%s: tensor %.*s: %s %s, expected no tensor of this name",
+                       qn_checkpoint_file_of(b->checkpoint, tensor), (int)tensor->name.len,
+                       tensor->name.ptr, qn_dtype_name(tensor->dtype), seen);
+    }
+    return QN_OK;
+}
+
+qn_status qn_weights_bind(qn_weights *weights, const qn_config *config,
+                          const qn_checkpoint *checkpoint, qn_error *err)
+{
+    qn_status status = QN_OK;
+    binder b = {.checkpoint = checkpoint, .weights = weights, .next_vector = weights->vectors};
+    b.used = malloc((qn_checkpoint_count(checkpoint) + 1) * sizeof *b.used);
+    if (b.used == NULL) {
+        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "tensor list: no memory");
+    }
+    QN_TRY(status, qn_tensor_list_walk(config, weights, bind_tensor, &b, err), fail);
+    QN_TRY(status, refuse_unknown(&b, config, err), fail);
+fail:
+    free(b.used);
+    return status;
+}
