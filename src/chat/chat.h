@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file chat.h  Conversations to prompts: GLM-5's formats, control tokens as ids, text as text. */
+#ifndef QN_CHAT_H
+#define QN_CHAT_H
+#include "base/json.h"
+#include "tokenizer/tokenizer.h"
+
+/** Prompt formats of the family. */
+typedef enum qn_chat_format {
+    QN_CHAT_GLM5,   /**< No effort line; hidden reasoning is a lone </think>. */
+    QN_CHAT_GLM5_1, /**< As GLM-5. */
+    QN_CHAT_GLM5_2, /**< Effort line as a system turn; hidden reasoning is <think></think>. */
+} qn_chat_format;
+
+/** "glm5", "glm5.1", "glm5.2". */
+const char *qn_chat_format_name(qn_chat_format format);
+
+/** The format of a name as above.  Returns QN_OK; QN_E_INVAL naming --chat-format. */
+QN_MUST_CHECK qn_status qn_chat_format_parse(qn_chat_format *out, const char *name, qn_error *err);
+
+/**
+ * The format of a model whose user did not name one: by its template where that is a known one,
+ * else by whether its configuration has GLM-5.2's shared index sets.
+ *
+ * @param text             bytes of chat_template.jinja, or empty where there is none
+ * @param[out] is_known    false when there is a template and it is not one we know
+ */
+qn_chat_format qn_chat_format_choose(qn_str text, bool has_index_share, bool *is_known);
+
+/** How to render. */
+typedef struct qn_chat_render_options {
+    qn_chat_format format;
+    bool no_thinking;    /**< The answer begins at once. */
+    bool is_effort_high; /**< "High" instead of "Max" (GLM-5.2). */
+    bool keep_thinking;  /**< Keep the reasoning of all earlier turns (clear_thinking = false). */
+} qn_chat_render_options;
+
+/**
+ * Append the prompt for a conversation to @p out; it ends where the assistant's answer begins.
+ * What messages say is encoded as text: the name of a control token in it never becomes the token.
+ *
+ * @param messages  JSON array of {"role", "content", "reasoning_content"?}; roles system, user,
+ *                  assistant; content a string or a list of {"type": "text", "text"}
+ * Returns  QN_OK; QN_E_FORMAT "messages[i].field: seen, expected"; QN_E_NOMEM
+ */
+QN_MUST_CHECK qn_status qn_chat_render(qn_ids *out, const qn_tokenizer *tokenizer,
+                                       const json_t *messages,
+                                       const qn_chat_render_options *options, qn_error *err);
+#endif
