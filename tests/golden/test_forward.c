@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Every layer, every choice and every log-probability against transformers in f32.
+ *
+ * Near ties in a top-k would make the comparison a lottery, so the golden choices are injected; at
+ * each decision our own choice, made from the same input, may differ only where the gap between the
+ * last chosen and the first refused score is below 1e-5.
+ */
+#include "golden.h"
+
+#include <math.h>
+
+#define GAP_MAX     1e-5F
+#define LOGPROB_MAX 1e-4
+#define HIDDEN_MAX  1e-4F /* relative to the largest element of the row, or to 1 */
+
+enum { ROWS_MAX = 4096 + 8, REPORTS_MAX = 5 };
+
+/* One prompt on its way through the model. */
+typedef struct run {
+    golden g;
+    uint32_t n_rows;  /* prompt tokens */
+    uint32_t first;   /* position of the first row of the current batch */
+    uint32_t shift;   /* rows of golden arrays are position - shift: 1 for MTP */
+    uint32_t n_wrong; /* differences reported */
+    uint32_t n_ties;  /* own choices that differed within the gap */
+    double worst_logprob;
+    float *hidden; /* [n_rows][n_embd] of the trunk */
+} run;
+
+__attribute__((format(printf, 2, 3))) static void report(run *r, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    if (r->n_wrong++ < REPORTS_MAX) {
+        (void)fprintf(stderr, "%s: ", r->g.name);
+        (void)vfprintf(stderr, format, args);
+        (void)fprintf(stderr, "\n");
+    }
+    va_end(args);
+}
+
+static size_t place_of(const golden *g, const char *list, int32_t i_layer)
+{
+    const qn_tensor *tensor = golden_tensor(g, list);
+    for (size_t i = 0; i < tensor->shape[0]; i++) {
+        if (golden_i32(g, list)[i] == i_layer) {
+            return i;
+        }
+    }
+    (void)fprintf(stderr, "%s: no layer %d in %s\n", g->name, i_layer, list);
+    abort();
+}
+
+static void compare_row(run *r, const char *what, int32_t i_layer, uint32_t position,
+                        const float *got, const float *want)
+{
+    const uint32_t n = r->g.config.n_embd;
+    float size = 1.0F;
+    float worst = 0.0F;
+    for (uint32_t i = 0; i < n; i++) {
+        const float off = fabsf(got[i] - want[i]);
+        size = fabsf(want[i]) > size ? fabsf(want[i]) : size;
+        worst = off <= worst ? worst : off; /* NaN becomes the worst */
+    }
+    if (!(worst <= HIDDEN_MAX * size)) {
+        report(r, "%s of layer %d at position %u: off by %g, at most %g expected", what, i_layer,
+               position, (double)worst, (double)(HIDDEN_MAX * size));
+    }
+}
+
+static void check_hidden(void *context, int32_t i_layer, const float *x)
+{
+    run *r = context;
+    const golden *g = &r->g;
+    const size_t n_embd = g->config.n_embd;
+    const size_t n_kept = golden_tensor(g, "hidden_rows")->shape[0];
+    const int32_t *rows = golden_i32(g, "hidden_rows");
+    if (i_layer >= (int32_t)g->config.n_layers) {
+        return; /* the MTP layer's output is compared after its own norm */
+    }
+    for (size_t i = 0; i < n_kept; i++) {
+        const uint32_t row = (uint32_t)rows[i];
+        if (row >= r->first && row < r->first + GOLDEN_CHUNK && row < r->n_rows) {
+            compare_row(r, "hidden state", i_layer, row, x + (row - r->first) * n_embd,
+                        golden_f32(g, "hidden") + ((size_t)(i_layer + 1) * n_kept + i) * n_embd);
+        }
+    }
+}
+
+static bool holds(const int32_t *list, uint32_t n, int32_t value)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (list[i] == value) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void check_router(void *context, int32_t i_layer, uint32_t i_row, int32_t *experts,
+                         const float *scores)
+{
+    (void)scores;
+    run *r = context;
+    const uint32_t n_used = r->g.config.n_experts_used;
+    const size_t at =
+        place_of(&r->g, "router_layers", i_layer) * r->n_rows + r->first + i_row - r->shift;
+    const uint8_t *want = golden_tensor(&r->g, "router_experts")->data + at * n_used;
+    const float gap = golden_f32(&r->g, "router_gaps")[at];
+    bool differs = false;
+    for (uint32_t i = 0; i < n_used; i++) {
+        differs = differs || !holds(experts, n_used, want[i]);
+    }
+    if (differs && gap >= GAP_MAX) {
+        report(r, "router of layer %d at position %u: other experts at a gap of %g", i_layer,
+               r->first + i_row, (double)gap);
+    }
+    r->n_ties += differs ? 1 : 0;
+    for (uint32_t i = 0; i < n_used; i++) {
+        experts[i] = want[i];
+    }
+}
+
+static int32_t hash_set(const int32_t *set, uint32_t n)
+{
+    uint32_t hash = 2166136261U; /* FNV-1a over little-endian i32 */
+    for (uint32_t i = 0; i < n; i++) {
+        for (int byte = 0; byte < 4; byte++) {
+            hash = (hash ^ (((uint32_t)set[i] >> (8 * byte)) & 255U)) * 16777619U;
+        }
+    }
+    return (int32_t)hash;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    return *(const int32_t *)a - *(const int32_t *)b;
+}
+
+/* Take the golden side for each contested position: p is in, -1 - p is out. */
+static uint32_t settle(const int32_t *contested, size_t n_contested, int32_t *set, uint32_t n)
+{
+    for (size_t i = 0; i < n_contested; i++) {
+        const int32_t position = contested[i] < 0 ? -1 - contested[i] : contested[i];
+        uint32_t kept = 0;
+        for (uint32_t k = 0; k < n; k++) {
+            if (set[k] != position) {
+                set[kept++] = set[k];
+            }
+        }
+        n = kept;
+    }
+    for (size_t i = 0; i < n_contested; i++) {
+        if (contested[i] >= 0) {
+            set[n++] = contested[i];
+        }
+    }
+    qsort(set, n, sizeof *set, by_value);
+    return n;
+}
+
+static void check_index(void *context, int32_t i_layer, uint32_t i_row, int32_t *set,
+                        uint32_t n_set, const float *scores)
+{
+    (void)scores;
+    run *r = context;
+    const size_t at =
+        place_of(&r->g, "index_layers", i_layer) * r->n_rows + r->first + i_row - r->shift;
+    const int32_t want = golden_i32(&r->g, "index_hashes")[at];
+    if (hash_set(set, n_set) == want) {
+        return;
+    }
+    int32_t mended[4096];
+    const int32_t *starts = golden_i32(&r->g, "contested_starts");
+    const size_t n_contested = (size_t)(starts[at + 1] - starts[at]);
+    assert_true(n_set + n_contested <= sizeof mended / sizeof *mended);
+    memcpy(mended, set, n_set * sizeof *set);
+    const uint32_t n =
+        settle(golden_i32(&r->g, "contested") + starts[at], n_contested, mended, n_set);
+    const float gap = golden_f32(&r->g, "index_gaps")[at];
+    if (n != n_set || hash_set(mended, n) != want || gap >= GAP_MAX) {
+        report(r, "index set of layer %d at position %u: another set at a gap of %g", i_layer,
+               r->first + i_row, (double)gap);
+        return;
+    }
+    r->n_ties++;
+    memcpy(set, mended, n_set * sizeof *set);
+}
+
+/* Log-probabilities of the golden ids of one row. */
+static void check_logits(run *r, const char *what, uint32_t row, const float *logits)
+{
+    char ids_name[32];
+    char values_name[32];
+    (void)snprintf(ids_name, sizeof ids_name, "%sprobe_ids", what);
+    (void)snprintf(values_name, sizeof values_name, "%sprobe_logprobs", what);
+    const uint64_t n_probes = golden_tensor(&r->g, ids_name)->shape[1];
+    const int32_t *ids = golden_i32(&r->g, ids_name) + row * n_probes;
+    const float *values = golden_f32(&r->g, values_name) + row * n_probes;
+    const uint32_t n_vocab = r->g.config.n_vocab;
+    double max = -INFINITY;
+    double sum = 0.0;
+    for (uint32_t i = 0; i < n_vocab; i++) {
+        max = (double)logits[i] > max ? (double)logits[i] : max;
+    }
+    for (uint32_t i = 0; i < n_vocab; i++) {
+        sum += exp((double)logits[i] - max);
+    }
+    const double lse = max + log(sum);
+    for (uint64_t i = 0; i < n_probes; i++) {
+        const double off = fabs((double)logits[ids[i]] - lse - (double)values[i]);
+        r->worst_logprob = off <= r->worst_logprob ? r->worst_logprob : off;
+        if (!(off <= LOGPROB_MAX)) {
+            report(r, "%slog-probability of id %d at position %u: off by %g, at most %g expected",
+                   what, ids[i], row, off, LOGPROB_MAX);
+        }
+    }
+}
+
+/* Rows position .. position + n - 1 of one sequence, all logits wanted. */
+typedef struct rows {
+    int32_t positions[GOLDEN_CHUNK], seqs[GOLDEN_CHUNK];
+    uint32_t wanted[GOLDEN_CHUNK];
+    const int32_t *tables[1];
+} rows;
+
+static qn_batch make_batch(const run *r, rows *storage, const int32_t *tokens, uint32_t position,
+                           uint32_t n)
+{
+    storage->tables[0] = r->g.pages;
+    for (uint32_t i = 0; i < n; i++) {
+        storage->positions[i] = (int32_t)(position + i);
+        storage->seqs[i] = 0;
+        storage->wanted[i] = i;
+    }
+    return (qn_batch){
+        n, tokens, storage->positions, storage->seqs, storage->tables, storage->wanted, n};
+}
+
+static void run_trunk(run *r, const qn_probe *probe, float *logits)
+{
+    rows storage;
+    const int32_t *ids = golden_i32(&r->g, "ids");
+    const size_t n_vocab = r->g.config.n_vocab;
+    for (r->first = 0; r->first < r->n_rows; r->first += GOLDEN_CHUNK) {
+        const uint32_t left = r->n_rows - r->first;
+        const uint32_t n = left < GOLDEN_CHUNK ? left : GOLDEN_CHUNK;
+        const qn_batch batch = make_batch(r, &storage, ids + r->first, r->first, n);
+        qn_glm_forward(r->g.glm, &r->g.kv, &batch,
+                       r->hidden + (size_t)r->first * r->g.config.n_embd, logits, probe);
+        for (uint32_t i = 0; i < n; i++) {
+            check_logits(r, "", r->first + i, logits + i * n_vocab);
+        }
+    }
+}
+
+/* MTP rows 1 .. n_rows; leaves g and the index set of the last one. */
+static void run_mtp(run *r, const qn_probe *probe, float *logits, float *last_g,
+                    const qn_index_sets *last_set)
+{
+    rows storage;
+    const golden *g = &r->g;
+    const size_t n_embd = g->config.n_embd;
+    const size_t n_topk = g->config.index_topk;
+    const size_t n_kept = golden_tensor(g, "hidden_rows")->shape[0];
+    int32_t *tokens = malloc(r->n_rows * sizeof *tokens);
+    float *hidden = malloc(GOLDEN_CHUNK * n_embd * sizeof *hidden);
+    int32_t *sets = malloc(GOLDEN_CHUNK * n_topk * sizeof *sets);
+    uint32_t n_sets[GOLDEN_CHUNK];
+    assert_true(tokens != NULL && hidden != NULL && sets != NULL);
+    memcpy(tokens, golden_i32(g, "ids") + 1, (r->n_rows - 1) * sizeof *tokens);
+    tokens[r->n_rows - 1] = golden_i32(g, "next_token")[0];
+    const qn_index_sets keep = {sets, n_sets};
+    r->shift = 1;
+    for (r->first = 1; r->first <= r->n_rows; r->first += GOLDEN_CHUNK) {
+        const uint32_t left = r->n_rows + 1 - r->first;
+        const uint32_t n = left < GOLDEN_CHUNK ? left : GOLDEN_CHUNK;
+        const qn_batch batch = make_batch(r, &storage, tokens + r->first - 1, r->first, n);
+        qn_glm_mtp(g->glm, &g->kv, &batch, r->hidden + (r->first - 1) * n_embd, hidden, logits,
+                   &keep, NULL, probe);
+        for (uint32_t i = 0; i < n; i++) {
+            const uint32_t row = r->first + i - 1;
+            check_logits(r, "mtp_", row, logits + (size_t)i * g->config.n_vocab);
+            for (size_t k = 0; k < n_kept; k++) {
+                if (golden_i32(g, "hidden_rows")[k] == (int32_t)row) {
+                    compare_row(r, "MTP output", (int32_t)g->config.n_layers, row + 1,
+                                hidden + i * n_embd, golden_f32(g, "mtp_hidden") + k * n_embd);
+                }
+            }
+        }
+        memcpy(last_g, hidden + (n - 1) * n_embd, n_embd * sizeof *hidden);
+        memcpy(last_set->sets, sets + (n - 1) * n_topk, n_topk * sizeof *sets);
+        last_set->n_sets[0] = n_sets[n - 1];
+    }
+    free(tokens);
+    free(hidden);
+    free(sets);
+}
+
+static int32_t argmax(const float *logits, uint32_t n)
+{
+    int32_t best = 0;
+    for (uint32_t i = 1; i < n; i++) {
+        best = logits[i] > logits[best] ? (int32_t)i : best;
+    }
+    return best;
+}
+
+/* Drafts chained from the last row, with its index set where the model shares it. */
+static void run_chain(run *r, float *logits, float *g_row, const qn_index_sets *set)
+{
+    rows storage;
+    const golden *g = &r->g;
+    const int32_t *drafts = golden_i32(g, "drafts");
+    const uint64_t n_drafts = golden_tensor(g, "drafts")->shape[0];
+    const size_t n_embd = g->config.n_embd;
+    for (uint32_t k = 0; k < n_drafts; k++) {
+        compare_row(r, "draft", (int32_t)g->config.n_layers, r->n_rows + k, g_row,
+                    golden_f32(g, "chain_hidden") + k * n_embd);
+        if (k + 1 == n_drafts) {
+            break;
+        }
+        const qn_batch batch = make_batch(r, &storage, &drafts[k], r->n_rows + 1 + k, 1);
+        qn_glm_mtp(g->glm, &g->kv, &batch, golden_f32(g, "chain_hidden") + k * n_embd, g_row,
+                   logits, NULL, g->config.index_share_for_mtp ? set : NULL, NULL);
+        if (argmax(logits, g->config.n_vocab) != drafts[k + 1]) {
+            report(r, "draft %u: id %d, %d expected", k + 1, argmax(logits, g->config.n_vocab),
+                   drafts[k + 1]);
+        }
+    }
+}
+
+static void check_case(const char *model_dir, bool is_dummy, const char *file)
+{
+    run r = {0};
+    golden_open(&r.g, model_dir, is_dummy, file, ROWS_MAX);
+    const golden *g = &r.g;
+    r.n_rows = (uint32_t)golden_tensor(g, "ids")->shape[0];
+    r.hidden = malloc((size_t)r.n_rows * g->config.n_embd * sizeof *r.hidden);
+    float *logits = malloc((size_t)GOLDEN_CHUNK * g->config.n_vocab * sizeof *logits);
+    float *last_g = malloc(g->config.n_embd * sizeof *last_g);
+    int32_t *last_set = malloc(g->config.index_topk * sizeof *last_set);
+    uint32_t n_last_set = 0;
+    assert_true(r.hidden != NULL && logits != NULL && last_g != NULL && last_set != NULL);
+    const qn_index_sets set = {last_set, &n_last_set};
+    const qn_probe probe = {
+        .context = &r, .hidden = check_hidden, .router = check_router, .index = check_index};
+    run_trunk(&r, &probe, logits);
+    run_mtp(&r, &probe, logits, last_g, &set);
+    run_chain(&r, logits, last_g, &set);
+    (void)fprintf(stderr,
+                  "%s: %u positions, largest difference of a log-probability %.2g, %u near "
+                  "ties decided otherwise\n",
+                  file, r.n_rows, r.worst_logprob, r.n_ties);
+    free(r.hidden);
+    free(logits);
+    free(last_g);
+    free(last_set);
+    golden_close(&r.g);
+    assert_int_equal(r.n_wrong, 0);
+}
+
+#define TINY(test_name, name)                                                                      \
+    static void test_name(void **state)                                                            \
+    {                                                                                              \
+        (void)state;                                                                               \
+        check_case(QN_SOURCE_DIR "/tests/golden/tiny-" name, true,                                 \
+                   "tiny-" name "/golden.safetensors");                                            \
+    }
+TINY(test_tiny_odd_sizes, "odd")
+TINY(test_tiny_all_layers_full, "all-full")
+TINY(test_tiny_fffsss, "fffsss")
+TINY(test_tiny_ffss_unnormalised_router, "ffss-raw")
+TINY(test_tiny_own_index_in_draft_chain, "own-mtp-index")
+
+#define NANO(test_name, name)                                                                      \
+    static void test_name(void **state)                                                            \
+    {                                                                                              \
+        (void)state;                                                                               \
+        check_case(QN_SOURCE_DIR "/models/glm-nano", false, "nano-" name ".safetensors");          \
+    }
+NANO(test_nano_300, "300")
+NANO(test_nano_1000, "1000")
+NANO(test_nano_4096, "4096")
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tiny_odd_sizes),
+        cmocka_unit_test(test_tiny_all_layers_full),
+        cmocka_unit_test(test_tiny_fffsss),
+        cmocka_unit_test(test_tiny_ffss_unnormalised_router),
+        cmocka_unit_test(test_tiny_own_index_in_draft_chain),
+        cmocka_unit_test(test_nano_300),
+        cmocka_unit_test(test_nano_1000),
+        cmocka_unit_test(test_nano_4096),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

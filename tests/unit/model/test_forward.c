@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Results of a row depend on nothing but its own sequence: not on how the prompt is cut, on
+ * neighbours, on where its pages lie, on threads. */
+#include "fixture.h"
+
+static const int32_t pages_in_order[4] = {0, 1, 2, 3};
+static const int32_t pages_scattered[4] = {9, 2, 15, 4};
+
+/* Logits and hidden states [POSITIONS] of one sequence, run alone in chunks. */
+static void run_alone(tiny *t, int32_t i_seq, const int32_t *pages, uint32_t chunk, float *hidden,
+                      float *logits)
+{
+    int32_t tokens[64];
+    int32_t positions[64];
+    int32_t seqs[64] = {0};
+    uint32_t rows[64];
+    const int32_t *tables[1] = {pages};
+    for (uint32_t at = 0; at < POSITIONS; at += chunk) {
+        const uint32_t n = POSITIONS - at < chunk ? POSITIONS - at : chunk;
+        for (uint32_t i = 0; i < n; i++) {
+            positions[i] = (int32_t)(at + i);
+            tokens[i] = tiny_token(i_seq, positions[i]);
+            rows[i] = i;
+        }
+        const qn_batch batch = {n, tokens, positions, seqs, tables, rows, n};
+        qn_glm_forward(t->glm, &t->kv, &batch, hidden + (size_t)at * t->config.n_embd,
+                       logits + (size_t)at * VOCAB, NULL);
+    }
+}
+
+typedef struct result {
+    float hidden[POSITIONS][64];
+    float logits[POSITIONS][VOCAB];
+} result;
+
+static result *reference(qn_kv_dtype dtype)
+{
+    tiny t;
+    tiny_open(&t, 1, 64, dtype);
+    result *r = calloc(1, sizeof *r);
+    assert_non_null(r);
+    run_alone(&t, 1, pages_in_order, 64, r->hidden[0], r->logits[0]);
+    for (size_t i = 0; i < (size_t)POSITIONS * VOCAB; i++) {
+        const float logit = r->logits[i / VOCAB][i % VOCAB];
+        assert_true(logit == logit); /* no NaN: no stale row was read */
+    }
+    tiny_close(&t);
+    return r;
+}
+
+static void same_whatever_the_chunk_threads_and_pages(qn_kv_dtype dtype)
+{
+    static const uint32_t chunks[] = {1, 7, 33, 64};
+    result *want = reference(dtype);
+    result *got = calloc(1, sizeof *got);
+    assert_non_null(got);
+    for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
+        tiny t;
+        tiny_open(&t, (uint32_t)i + 1, 64, dtype);
+        run_alone(&t, 1, i % 2 == 0 ? pages_scattered : pages_in_order, chunks[i],
+                  got->hidden[0], got->logits[0]);
+        assert_memory_equal(got, want, sizeof *got);
+        tiny_close(&t);
+    }
+    free(got);
+    free(want);
+}
+
+static void test_bits_do_not_depend_on_chunk_threads_or_pages_bf16(void **state)
+{
+    (void)state;
+    same_whatever_the_chunk_threads_and_pages(QN_KV_BF16);
+}
+
+static void test_bits_do_not_depend_on_chunk_threads_or_pages_f32(void **state)
+{
+    (void)state;
+    same_whatever_the_chunk_threads_and_pages(QN_KV_F32);
+}
+
+static void test_bits_do_not_depend_on_chunk_threads_or_pages_fp8(void **state)
+{
+    (void)state;
+    same_whatever_the_chunk_threads_and_pages(QN_KV_FP8);
+}
+
+/* Three sequences share every pass, with different row counts each; sequence 1 must not notice. */
+static void test_bits_do_not_depend_on_neighbours(void **state)
+{
+    (void)state;
+    static const int32_t other[2][4] = {{0, 1, 3, 5}, {6, 7, 8, 10}};
+    result *want = reference(QN_KV_BF16);
+    tiny t;
+    tiny_open(&t, 2, 64, QN_KV_BF16);
+    const int32_t *tables[3] = {other[0], pages_scattered, other[1]};
+    int32_t next[3] = {0, 0, 0};
+    float *hidden = calloc(64 * 64, sizeof *hidden);
+    float *logits = calloc((size_t)64 * VOCAB, sizeof *logits);
+    assert_non_null(hidden);
+    assert_non_null(logits);
+    for (int pass = 0; next[1] < POSITIONS; pass++) {
+        int32_t tokens[64];
+        int32_t positions[64];
+        int32_t seqs[64];
+        uint32_t rows[64];
+        uint32_t n = 0;
+        for (int s = 0; s < 3; s++) {
+            const int want_rows = 1 + (pass * 5 + s * 3) % 11;
+            for (int i = 0; i < want_rows && next[s] < POSITIONS; i++, n++) {
+                tokens[n] = tiny_token(s, next[s]);
+                positions[n] = next[s]++;
+                seqs[n] = s;
+                rows[n] = n;
+            }
+        }
+        const qn_batch batch = {n, tokens, positions, seqs, tables, rows, n};
+        qn_glm_forward(t.glm, &t.kv, &batch, hidden, logits, NULL);
+        for (uint32_t i = 0; i < n; i++) {
+            if (seqs[i] == 1) {
+                assert_memory_equal(logits + (size_t)i * VOCAB, want->logits[positions[i]],
+                                    sizeof want->logits[0]);
+                assert_memory_equal(hidden + (size_t)i * 64, want->hidden[positions[i]],
+                                    sizeof want->hidden[0]);
+            }
+        }
+    }
+    free(hidden);
+    free(logits);
+    tiny_close(&t);
+    free(want);
+}
+
+/* MTP rows 1 .. POSITIONS - 1 in chunks: row i holds (token i, hidden i - 1). */
+static void run_mtp(tiny *t, uint32_t chunk, const float *trunk_hidden, float *g,
+                    const qn_index_sets *keep)
+{
+    int32_t tokens[64];
+    int32_t positions[64];
+    int32_t seqs[64] = {0};
+    const int32_t *tables[1] = {pages_scattered};
+    for (uint32_t at = 1; at < POSITIONS; at += chunk) {
+        const uint32_t n = POSITIONS - at < chunk ? POSITIONS - at : chunk;
+        for (uint32_t i = 0; i < n; i++) {
+            positions[i] = (int32_t)(at + i);
+            tokens[i] = tiny_token(1, positions[i]);
+        }
+        const qn_batch batch = {n, tokens, positions, seqs, tables, NULL, 0};
+        qn_glm_mtp(t->glm, &t->kv, &batch, trunk_hidden + (size_t)(at - 1) * 64,
+                   g + (size_t)at * 64, NULL, keep, NULL, NULL);
+    }
+}
+
+static void test_mtp_bits_do_not_depend_on_chunk_or_threads(void **state)
+{
+    (void)state;
+    result *trunk = reference(QN_KV_BF16);
+    float *want = calloc((size_t)POSITIONS * 64, sizeof *want);
+    float *got = calloc((size_t)POSITIONS * 64, sizeof *got);
+    assert_non_null(want);
+    assert_non_null(got);
+    tiny t;
+    tiny_open(&t, 1, 64, QN_KV_BF16);
+    run_mtp(&t, 64, trunk->hidden[0], want, NULL);
+    tiny_close(&t);
+    tiny_open(&t, 2, 64, QN_KV_BF16);
+    run_mtp(&t, 5, trunk->hidden[0], got, NULL);
+    assert_memory_equal(got, want, (size_t)POSITIONS * 64 * sizeof *got);
+    for (size_t i = 64; i < (size_t)POSITIONS * 64; i++) {
+        assert_true(got[i] == got[i]);
+    }
+    tiny_close(&t);
+    free(want);
+    free(got);
+    free(trunk);
+}
+
+/* A chain that reuses the last verified row's set sees nothing of its own rows: its results stay
+ * the same when those rows of the cache are overwritten with garbage. */
+static void test_reused_sets_do_not_see_chained_rows(void **state)
+{
+    (void)state;
+    result *trunk = reference(QN_KV_BF16);
+    tiny t;
+    tiny_open(&t, 1, 64, QN_KV_BF16);
+    int32_t sets[64 * 24];
+    uint32_t n_sets[64];
+    const qn_index_sets keep = {sets, n_sets};
+    float *g = calloc((size_t)(POSITIONS + 2) * 64, sizeof *g);
+    assert_non_null(g);
+    run_mtp(&t, 1, trunk->hidden[0], g, &keep); /* one row a pass: sets are the last row's */
+    assert_int_equal(n_sets[0], 24);
+    const int32_t *tables[1] = {pages_scattered};
+    float first[2][64];
+    for (int round = 0; round < 2; round++) {
+        const int32_t token = 5;
+        const int32_t position = POSITIONS + round * 3;
+        const int32_t seq = 0;
+        const qn_batch batch = {1, &token, &position, &seq, tables, NULL, 0};
+        qn_glm_mtp(t.glm, &t.kv, &batch, g + (size_t)(POSITIONS - 1) * 64, first[round], NULL,
+                   NULL, &keep, NULL);
+    }
+    /* Rope is relative and the set is the same, so only the query's angle differs. */
+    for (int i = 0; i < 64; i++) {
+        assert_true(first[0][i] == first[0][i]);
+    }
+    assert_memory_not_equal(first[0], first[1], sizeof first[0]);
+    const int32_t again_position = POSITIONS;
+    const int32_t token = 5;
+    const int32_t seq = 0;
+    const qn_batch batch = {1, &token, &again_position, &seq, tables, NULL, 0};
+    float again[64];
+    qn_glm_mtp(t.glm, &t.kv, &batch, g + (size_t)(POSITIONS - 1) * 64, again, NULL, NULL, &keep,
+               NULL);
+    assert_memory_equal(again, first[0], sizeof again);
+    free(g);
+    tiny_close(&t);
+    free(trunk);
+}
+
+/* A probe that hands back the model's own choices changes nothing; one that changes them does. */
+typedef struct chooser {
+    int rotate;
+    uint32_t n_calls;
+} chooser;
+
+static void choose_experts(void *context, int32_t i_layer, uint32_t i_row, int32_t *experts,
+                           const float *scores)
+{
+    (void)i_layer;
+    (void)i_row;
+    chooser *c = context;
+    assert_true(scores[experts[0]] >= scores[experts[1]]);
+    c->n_calls++;
+    for (int i = 0; i < 3; i++) {
+        experts[i] = (experts[i] + c->rotate) % 7;
+    }
+}
+
+static void test_probe_replaces_experts(void **state)
+{
+    (void)state;
+    result *want = reference(QN_KV_BF16);
+    tiny t;
+    tiny_open(&t, 1, 64, QN_KV_BF16);
+    const int32_t *tables[1] = {pages_in_order};
+    const int32_t token = tiny_token(1, 0);
+    const int32_t zero = 0;
+    const uint32_t row = 0;
+    const qn_batch batch = {1, &token, &zero, &zero, tables, &row, 1};
+    float logits[VOCAB];
+    chooser c = {0};
+    const qn_probe probe = {.context = &c, .router = choose_experts};
+    qn_glm_forward(t.glm, &t.kv, &batch, NULL, logits, &probe);
+    assert_int_equal(c.n_calls, 3);
+    assert_memory_equal(logits, want->logits[0], sizeof logits);
+    c.rotate = 1;
+    qn_glm_forward(t.glm, &t.kv, &batch, NULL, logits, &probe);
+    assert_memory_not_equal(logits, want->logits[0], sizeof logits);
+    tiny_close(&t);
+    free(want);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bits_do_not_depend_on_chunk_threads_or_pages_bf16),
+        cmocka_unit_test(test_bits_do_not_depend_on_chunk_threads_or_pages_f32),
+        cmocka_unit_test(test_bits_do_not_depend_on_chunk_threads_or_pages_fp8),
+        cmocka_unit_test(test_bits_do_not_depend_on_neighbours),
+        cmocka_unit_test(test_mtp_bits_do_not_depend_on_chunk_or_threads),
+        cmocka_unit_test(test_reused_sets_do_not_see_chained_rows),
+        cmocka_unit_test(test_probe_replaces_experts),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
