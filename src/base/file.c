@@ -27,7 +27,8 @@ static qn_status read_some(qn_buf *out, int fd, size_t *n_read, const char *path
         return QN_OK;
     }
     if (n < 0) {
-        return qn_fail(err, QN_E_IO, errno, __func__, "%s: cannot read: %s", path, strerror(errno));
+        return qn_fail(err, errno == EISDIR ? QN_E_FORMAT : QN_E_IO, errno, __func__,
+                       "%s: cannot read: %s", path, strerror(errno));
     }
     if (n > 0 && piece_bytes == 0) {
         return qn_fail(err, QN_E_FORMAT, 0, __func__,

@@ -7,8 +7,8 @@
 /**
  * Append the file's bytes to @p out, whose maximum bounds them.  Pipes work too.
  *
- * Returns  QN_OK; QN_E_NOT_FOUND; QN_E_IO; QN_E_FORMAT where the file is longer than the maximum
- *          allows; QN_E_NOMEM.  After a failure @p out holds what it held before
+ * Returns  QN_OK; QN_E_NOT_FOUND; QN_E_IO; QN_E_FORMAT for a folder, and where the file is longer
+ *          than the maximum allows; QN_E_NOMEM.  After a failure @p out holds what it held before
  */
 QN_MUST_CHECK qn_status qn_file_read(qn_buf *out, const char *path, qn_error *err);
 #endif

@@ -176,9 +176,9 @@ static qn_status add_found_shards(qn_checkpoint *checkpoint, const char *dir, qn
         }
     }
     (void)closedir(list);
-    if (status == QN_OK && checkpoint->n_shards == 0) {
-        status = qn_fail(err, QN_E_NOT_FOUND, 0, __func__,
-                         "%s: no weights, %s or *.safetensors expected", dir, index_name);
+    if (status == QN_OK && checkpoint->shards == NULL) {
+        return qn_fail(err, QN_E_NOT_FOUND, 0, __func__,
+                       "%s: no weights, %s or *.safetensors expected", dir, index_name);
     }
     if (status == QN_OK) {
         qsort(checkpoint->shards, checkpoint->n_shards, sizeof(shard), by_shard_name);
