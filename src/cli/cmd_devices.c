@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "commands.h"
+#include "report.h"
+
+#include <stdio.h>
+
+typedef struct devices_values {
+    cli_common common;
+    bool as_json;
+} devices_values;
+
+static const cli_option options[] = {
+    {"json", 0, CLI_FLAG, NULL, offsetof(devices_values, as_json), 0, 0,
+     "Print {\"devices\": [...]}"},
+};
+
+enum { DEVICES_MAX = 64 };
+
+static json_t *to_json(const qn_device *d)
+{
+    return json_pack("{ss, ss, sb, ss, ss, ss, sI, sI}", "name", d->name, "description",
+                     d->description, "usable", (int)d->is_usable, "reason", d->reason, "kernels",
+                     d->kernels, "features", d->features, "memory_bytes",
+                     (json_int_t)d->memory_bytes, "threads", (json_int_t)d->n_threads);
+}
+
+static int run(void *values, int n_arguments, char **arguments)
+{
+    (void)n_arguments;
+    (void)arguments;
+    const devices_values *v = values;
+    qn_device devices[DEVICES_MAX];
+    const size_t n = qn_devices(devices, DEVICES_MAX);
+    if (v->as_json) {
+        json_t *list = json_array();
+        for (size_t i = 0; i < n; i++) {
+            (void)json_array_append_new(list, to_json(&devices[i]));
+        }
+        return cli_print_json(json_pack("{so}", "devices", list));
+    }
+    for (size_t i = 0; i < n; i++) {
+        const qn_device *d = &devices[i];
+        (void)printf("%-8s %s, %.1f GB\n", d->name, d->description, (double)d->memory_bytes * 1e-9);
+        if (d->is_usable) {
+            (void)printf("         kernels: %s; present: %s\n", d->kernels, d->features);
+        } else {
+            (void)printf("         not used: %s\n", d->reason);
+        }
+    }
+    return cli_flush(CLI_DONE);
+}
+
+const cli_command cmd_devices = {
+    .name = "devices",
+    .summary = "List what this machine can compute on",
+    .synopsis = "[--json]",
+    .description = "Lists the devices of this machine, which kernels would serve a model on each, "
+                   "and why a device cannot be used.",
+    .examples = "quern devices\nquern devices --json\n",
+    .groups = {{"Options", options, sizeof options / sizeof *options, 0}, CLI_COMMON_GROUP},
+    .n_groups = 2,
+    .n_arguments_max = 0,
+    .run = run,
+};

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file commands.h  The commands, one file each. */
+#ifndef QN_CLI_COMMANDS_H
+#define QN_CLI_COMMANDS_H
+#include "options.h"
+
+extern const cli_command cmd_run;        /**< One answer. */
+extern const cli_command cmd_tokenize;   /**< Text to ids. */
+extern const cli_command cmd_detokenize; /**< Ids to text. */
+extern const cli_command cmd_devices;    /**< What this machine has. */
+extern const cli_command cmd_help;       /**< Pages of help. */
+#endif

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "report.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+enum { TEXT_BYTES_MAX = 64 << 20 };
+
+static volatile sig_atomic_t g_is_interrupted; /* set by the signal handler alone */
+
+static int exit_status_of(qn_status status)
+{
+    switch (status) {
+    case QN_OK:
+    case QN_AGAIN: return CLI_DONE;
+    case QN_E_INVAL: return CLI_USAGE;
+    case QN_E_FORMAT:
+    case QN_E_NOT_FOUND: return CLI_BAD_INPUT;
+    case QN_E_NOMEM:
+    case QN_E_DEVICE: return CLI_NO_RESOURCE;
+    case QN_E_CANCELLED: return CLI_INTERRUPTED;
+    case QN_E_IO: return CLI_FAILED;
+    }
+    return CLI_FAILED;
+}
+
+int cli_report(const qn_error *err)
+{
+    (void)fflush(stdout);
+    (void)fprintf(stderr, "quern: error: %s\n", err->text);
+    return exit_status_of(err->status);
+}
+
+int cli_fail(qn_status status, const char *format, ...)
+{
+    char text[sizeof((qn_error *)0)->text];
+    qn_error err = {0};
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    (void)qn_fail(&err, status, 0, __func__, "%s", text);
+    return cli_report(&err);
+}
+
+bool cli_is_colored(int fd, int color_option)
+{
+    if (color_option != 0) {
+        return color_option == 1;
+    }
+    const char *no_color = getenv("NO_COLOR");
+    return isatty(fd) != 0 && (no_color == NULL || no_color[0] == '\0');
+}
+
+int cli_columns(void)
+{
+    struct winsize size;
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= 40) {
+        return size.ws_col < 120 ? size.ws_col : 120;
+    }
+    return 80;
+}
+
+qn_status cli_read_text(char **text, size_t *len, const char *path, qn_error *err)
+{
+    const bool is_stdin = path == NULL || strcmp(path, "-") == 0;
+    const char *what = is_stdin ? "standard input" : path;
+    qn_status status = QN_OK;
+    FILE *file = is_stdin ? stdin : fopen(path, "rb");
+    char *bytes = NULL;
+    size_t capacity = 0;
+    size_t used = 0;
+    if (file == NULL) {
+        return qn_fail(err, errno == ENOENT ? QN_E_NOT_FOUND : QN_E_IO, errno, __func__,
+                       "%s: %s, expected a readable file", what, strerror(errno));
+    }
+    do {
+        if (used + 1 >= capacity) {
+            capacity = capacity == 0 ? 65536 : 2 * capacity;
+            char *larger = capacity <= 2 * (size_t)TEXT_BYTES_MAX ? realloc(bytes, capacity) : NULL;
+            if (larger == NULL) {
+                status = qn_fail(err, QN_E_NOMEM, 0, __func__, "%s: over %d bytes, expected less",
+                                 what, TEXT_BYTES_MAX);
+                goto fail;
+            }
+            bytes = larger;
+        }
+        used += fread(bytes + used, 1, capacity - used - 1, file);
+    } while (!feof(file) && !ferror(file));
+    if (ferror(file)) {
+        status = qn_fail(err, QN_E_IO, errno, __func__, "%s: %s, expected a readable file", what,
+                         strerror(errno));
+        goto fail;
+    }
+    bytes[used] = '\0';
+    *text = bytes;
+    *len = used;
+    bytes = NULL;
+fail:
+    free(bytes);
+    if (!is_stdin) {
+        (void)fclose(file);
+    }
+    return status;
+}
+
+qn_status cli_parse_ids(int32_t **ids, size_t *n_ids, const char *text, qn_error *err)
+{
+    int32_t *list = malloc((strlen(text) / 2 + 1) * sizeof *list);
+    if (list == NULL) {
+        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "--ids: no memory");
+    }
+    size_t n = 0;
+    for (const char *at = text + strspn(text, ", \t\n"); *at != '\0'; at += strspn(at, ", \t\n")) {
+        char *end = NULL;
+        errno = 0;
+        const long id = strtol(at, &end, 10);
+        if (end == at || errno != 0 || id < 0 || id > INT32_MAX || strchr(", \t\n", *end) == NULL) {
+            free(list);
+            return qn_fail(err, QN_E_INVAL, 0, __func__,
+                           "--ids: \"%.32s\", expected token ids separated by commas", at);
+        }
+        list[n++] = (int32_t)id;
+        at = end;
+    }
+    *ids = list;
+    *n_ids = n;
+    return QN_OK;
+}
+
+void cli_write(const char *text, size_t len)
+{
+    (void)!fwrite(text, 1, len, stdout); /* the stream remembers a failure */
+}
+
+int cli_flush(int status)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout)) {
+        return status;
+    }
+    if (errno == EPIPE) {
+        return CLI_FAILED; /* the reader left: nobody to tell */
+    }
+    return cli_fail(QN_E_IO, "standard output: %s, expected to be writable", strerror(errno));
+}
+
+int cli_print_json(json_t *object)
+{
+    /* 9 digits tell f32 values apart and keep times short. */
+    char *text = json_dumps(object, JSON_REAL_PRECISION(9));
+    json_decref(object);
+    if (text == NULL) {
+        return cli_fail(QN_E_NOMEM, "JSON output: no memory");
+    }
+    cli_write(text, strlen(text));
+    cli_write("\n", 1);
+    free(text);
+    return cli_flush(CLI_DONE);
+}
+
+json_t *cli_json_ids(const int32_t *ids, size_t n_ids)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < n_ids; i++) {
+        (void)json_array_append_new(list, json_integer(ids[i]));
+    }
+    return list;
+}
+
+static void on_interrupt(int signal_number)
+{
+    (void)signal_number;
+    g_is_interrupted = 1;
+}
+
+void cli_catch_interrupt(void)
+{
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
+    (void)sigaction(SIGINT, &action, NULL);
+}
+
+bool cli_is_interrupted(void)
+{
+    return g_is_interrupted != 0;
+}

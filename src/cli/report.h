@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file report.h  What every command does at its edges: errors, exit statuses, files, signals. */
+#ifndef QN_CLI_REPORT_H
+#define QN_CLI_REPORT_H
+#include "quern/quern.h"
+
+#include <jansson.h>
+
+/** Exit statuses (docs/running.md). */
+enum {
+    CLI_DONE = 0,
+    CLI_FAILED = 1,
+    CLI_USAGE = 2,
+    CLI_BAD_INPUT = 3,
+    CLI_NO_RESOURCE = 4,
+    CLI_INTERRUPTED = 130,
+};
+
+/** Print "quern: error: TEXT" and return the exit status that belongs to the failure. */
+int cli_report(const qn_error *err);
+/** The same for a failure found here. */
+QN_PRINTF(2, 3)
+int cli_fail(qn_status status, const char *format, ...);
+
+/** Colour and width of the terminal a stream is connected to. */
+bool cli_is_colored(int fd, int color_option);
+int cli_columns(void);
+
+/**
+ * A whole file, or standard input where @p path is NULL or "-"; NUL-terminated, owned by the caller
+ * (free).  At most 64 MiB.
+ */
+QN_MUST_CHECK qn_status cli_read_text(char **text, size_t *len, const char *path, qn_error *err);
+
+/** Ids separated by commas or blanks; owned by the caller (free). */
+QN_MUST_CHECK qn_status cli_parse_ids(int32_t **ids, size_t *n_ids, const char *text,
+                                      qn_error *err);
+
+/** Write to standard output; false (once reported by cli_flush) when it cannot be written. */
+void cli_write(const char *text, size_t len);
+/** Flush standard output; the exit status: @p status, or CLI_FAILED when writing failed. */
+int cli_flush(int status);
+/** Print one JSON object and a newline, and release it.  Returns the exit status as cli_flush. */
+int cli_print_json(json_t *object);
+/** JSON array of ids. */
+json_t *cli_json_ids(const int32_t *ids, size_t n_ids);
+
+/** Ctrl-C sets a flag once; a second one ends the process. */
+void cli_catch_interrupt(void);
+bool cli_is_interrupted(void);
+#endif

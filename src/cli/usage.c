@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "usage.h"
+
+#include "report.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { INDENT = 2, HELP_COLUMN = 32 };
+
+static const char about[] =
+    "quern runs GLM-5, GLM-5.1 and GLM-5.2 (glm_moe_dsa): checkpoints in bf16, FP8 and MXFP4, "
+    "straight from their safetensors files.";
+
+static const char first_steps[] =
+    "quern run models/glm-nano -p \"What is 12 + 30?\"\n"
+    "quern run models/glm-nano --thinking off -p \"What is 12 + 30?\"\n"
+    "quern tokenize models/glm-nano -p \"Hello\"\n";
+
+static const char exit_statuses[] =
+    "0 done; 1 the operation failed; 2 wrong usage; 3 the input (model, file, JSON) is bad; "
+    "4 a resource is missing (memory, device); 130 interrupted. Every other status than 0 comes "
+    "with one line on standard error: quern: error: WHAT: SEEN, EXPECTED.";
+
+/* Print words from column `from` on, wrapped to the terminal and indented by `indent`. */
+static void wrap(const char *text, int indent, int from)
+{
+    const int columns = cli_columns();
+    int column = from;
+    bool at_start = true;
+    while (*text != '\0') {
+        text += strspn(text, " ");
+        const int len = (int)strcspn(text, " \n");
+        if (!at_start && column + 1 + len > columns) {
+            (void)printf("\n%*s", indent, "");
+            column = indent;
+            at_start = true;
+        }
+        (void)printf("%s%.*s", at_start ? "" : " ", len, text);
+        column += len + (at_start ? 0 : 1);
+        at_start = false;
+        text += len;
+        if (*text == '\n') {
+            (void)printf("\n%*s", text[1] == '\n' || text[1] == '\0' ? 0 : indent, "");
+            column = indent;
+            at_start = true;
+            text++;
+        }
+    }
+    (void)printf("\n");
+}
+
+/* "-p, --prompt TEXT" */
+static void name_of(char *out, size_t out_bytes, const cli_option *o)
+{
+    char letter[8] = "    ";
+    if (o->letter != 0) {
+        (void)snprintf(letter, sizeof letter, "-%c, ", o->letter);
+    }
+    (void)snprintf(out, out_bytes, "%s--%s%s%s", letter, o->name, o->metavar != NULL ? " " : "",
+                   o->metavar != NULL ? o->metavar : "");
+}
+
+static void print_option(const cli_option *o)
+{
+    char name[96];
+    name_of(name, sizeof name, o);
+    const int used = printf("%*s%s", INDENT, "", name);
+    if (used > HELP_COLUMN - 2) {
+        (void)printf("\n%*s", HELP_COLUMN, "");
+    } else {
+        (void)printf("%*s", HELP_COLUMN - used, "");
+    }
+    wrap(o->help, HELP_COLUMN, HELP_COLUMN);
+}
+
+static void print_examples(const char *lines)
+{
+    for (const char *at = lines; *at != '\0';) {
+        const int len = (int)strcspn(at, "\n");
+        (void)printf("%*s%.*s\n", INDENT, "", len, at);
+        at += len + (at[len] == '\n' ? 1 : 0);
+    }
+}
+
+void usage_command(const cli_command *command)
+{
+    (void)printf("Usage: quern %s %s\n\n", command->name, command->synopsis);
+    wrap(command->description, 0, 0);
+    for (size_t g = 0; g < command->n_groups; g++) {
+        (void)printf("\n%s:\n", command->groups[g].title);
+        for (size_t i = 0; i < command->groups[g].n_options; i++) {
+            print_option(&command->groups[g].options[i]);
+        }
+    }
+    (void)printf("\nExamples:\n");
+    print_examples(command->examples);
+    (void)printf("\nExit status:\n%*s", INDENT, "");
+    wrap(exit_statuses, INDENT, INDENT);
+}
+
+void usage_program(void)
+{
+    wrap(about, 0, 0);
+    (void)printf("\nUsage: quern COMMAND [options] [arguments]\n\nCommands:\n");
+    for (size_t i = 0; cli_commands[i] != NULL; i++) {
+        (void)printf("%*s%-12s", INDENT, "", cli_commands[i]->name);
+        wrap(cli_commands[i]->summary, INDENT + 12, INDENT + 12);
+    }
+    (void)printf("\nFirst steps (models/glm-nano is a small trained model that comes with the "
+                 "source):\n");
+    print_examples(first_steps);
+    (void)printf("\n'quern help COMMAND' and 'quern COMMAND --help' say more; 'quern --version' "
+                 "says what this is.\n");
+}
+
+void usage_version(void)
+{
+    const qn_build *build = qn_build_get();
+    (void)printf("quern %s (commit %s, %s, kernels: %s)\n", build->version, build->commit,
+                 build->compiler, build->kernels);
+}
+
+/* ---------------------------------------------------------------------------------- man pages --
+ */
+
+/* Text with what roff would read as a request or an escape made literal; a line break stays one. */
+static void roff(const char *text)
+{
+    for (bool at_start = true; *text != '\0'; text++) {
+        if (at_start && (*text == '.' || *text == '\'')) {
+            (void)printf("\\&");
+        }
+        at_start = *text == '\n';
+        switch (*text) {
+        case '\\': (void)printf("\\e"); break;
+        case '-': (void)printf("\\-"); break;
+        case '\n': (void)printf(text[1] == '\n' ? "\n.PP" : "\n"); break;
+        default: (void)printf("%c", *text); break;
+        }
+    }
+    (void)printf("\n");
+}
+
+static void roff_option(const cli_option *o)
+{
+    (void)printf(".TP\n");
+    if (o->letter != 0) {
+        (void)printf("\\fB\\-%c\\fR, ", o->letter);
+    }
+    (void)printf("\\fB");
+    char name[64];
+    (void)snprintf(name, sizeof name, "--%s", o->name);
+    for (const char *at = name; *at != '\0'; at++) {
+        (void)printf(*at == '-' ? "\\-" : "%c", *at);
+    }
+    (void)printf("\\fR");
+    if (o->metavar != NULL) {
+        (void)printf(" \\fI%s\\fR", o->metavar);
+    }
+    (void)printf("\n");
+    roff(o->help);
+}
+
+static void roff_examples(const char *lines)
+{
+    (void)printf(".SH EXAMPLES\n.nf\n");
+    roff(lines);
+    (void)printf(".fi\n");
+}
+
+static void man_program(void)
+{
+    (void)printf(".TH QUERN 1 \"\" \"quern %s\" \"Quern\"\n.SH NAME\nquern \\- run GLM\\-5 family "
+                 "models\n.SH SYNOPSIS\n\\fBquern\\fR \\fICOMMAND\\fR [options] [arguments]\n"
+                 ".SH DESCRIPTION\n",
+                 qn_build_get()->version);
+    roff(about);
+    (void)printf(".SH COMMANDS\n");
+    for (size_t i = 0; cli_commands[i] != NULL; i++) {
+        (void)printf(".TP\n\\fB%s\\fR\n", cli_commands[i]->name);
+        roff(cli_commands[i]->summary);
+    }
+    roff_examples(first_steps);
+}
+
+void usage_man(const cli_command *command)
+{
+    if (command == NULL) {
+        man_program();
+    } else {
+        (void)printf(".TH QUERN\\-%s 1 \"\" \"quern %s\" \"Quern\"\n.SH NAME\nquern\\-%s \\- ",
+                     command->name, qn_build_get()->version, command->name);
+        roff(command->summary);
+        (void)printf(".SH SYNOPSIS\n\\fBquern %s\\fR ", command->name);
+        roff(command->synopsis);
+        (void)printf(".SH DESCRIPTION\n");
+        roff(command->description);
+        (void)printf(".SH OPTIONS\n");
+        for (size_t g = 0; g < command->n_groups; g++) {
+            (void)printf(".SS %s\n", command->groups[g].title);
+            for (size_t i = 0; i < command->groups[g].n_options; i++) {
+                roff_option(&command->groups[g].options[i]);
+            }
+        }
+        roff_examples(command->examples);
+    }
+    (void)printf(".SH \"EXIT STATUS\"\n");
+    roff(exit_statuses);
+    (void)printf(".SH \"SEE ALSO\"\n");
+    const char *separator = "";
+    for (size_t i = 0; cli_commands[i] != NULL; i++) {
+        if (cli_commands[i] != command && cli_commands[i]->n_groups > 1) {
+            (void)printf("%s\\fBquern\\-%s\\fR(1)", separator, cli_commands[i]->name);
+            separator = ", ";
+        }
+    }
+    (void)printf("\n");
+}
