@@ -12,7 +12,8 @@
  *     qn_chat_encode(&ids, &n_ids, model, NULL, messages, strlen(messages), &err);
  *     qn_session_open(&session, model, NULL, &err);
  *     qn_session_feed(session, ids, n_ids, &err);
- *     while (qn_session_next(&token, session, &err) == QN_OK && !qn_model_is_stop(model, token)) ...
+ *     while (qn_session_next(&token, session, &err) == QN_OK &&
+ *            !qn_model_is_stop(model, token)) ...
  *
  * Every object is used by one thread at a time; several sessions of one model may not run at once
  * (they share its worker threads).  Options structs that are all zero mean the defaults.
@@ -108,7 +109,7 @@ QN_API void qn_model_close(qn_model **model);
 
 /** How a session draws tokens. */
 typedef struct qn_sampling {
-    float temperature; /**< 0: greedy. */
+    float temperature; /**< 0 to 100; 0: greedy. */
     float top_p;       /**< (0, 1]; 1: off. */
     float min_p;       /**< [0, 1]; 0: off. */
     uint32_t top_k;    /**< 0: off. */
@@ -117,27 +118,27 @@ typedef struct qn_sampling {
 
 /** Facts of a loaded model; strings are borrowed until it is closed. */
 typedef struct qn_model_info {
-    const char *name;            /**< As given to qn_model_open(). */
-    const char *path;            /**< Folder it was found in. */
-    const char *architecture;    /**< "GlmMoeDsaForCausalLM" */
-    const char *quantization;    /**< "none", "fp8", "mxfp4": the smallest format of any expert. */
-    const char *weights;         /**< "trained" or "dummy". */
-    const char *device;          /**< "cpu" */
-    const char *kernels;         /**< "ref" */
-    const char *compute;         /**< "f32", "bf16", "int8": what is used. */
-    const char *kv_dtype;        /**< "f32", "bf16", "fp8": what is used. */
-    const char *chat_format;     /**< "glm5.2": what is used. */
-    qn_sampling sampling;        /**< Defaults of generation_config.json. */
-    uint64_t n_parameters;       /**< Weights in elements, MTP layer included. */
-    uint64_t weight_bytes;       /**< As stored. */
-    double load_s;               /**< Time qn_model_open() took. */
-    uint32_t n_layers;           /**< Trunk layers. */
-    uint32_t n_embd;             /**< Width of the residual stream. */
-    uint32_t n_vocab;            /**< Rows of the output matrix. */
-    uint32_t n_context_max;      /**< Positions the model was made for. */
-    uint32_t n_threads;          /**< Threads that compute. */
-    bool has_mtp;                /**< The layer for speculative decoding is there. */
-    bool has_tokenizer;          /**< False for dummy weights without tokenizer.json. */
+    const char *name;         /**< As given to qn_model_open(). */
+    const char *path;         /**< Folder it was found in. */
+    const char *architecture; /**< "GlmMoeDsaForCausalLM" */
+    const char *quantization; /**< "none", "fp8", "mxfp4": the smallest format of any expert. */
+    const char *weights;      /**< "trained", "dummy"; "none" with tokenizer_only. */
+    const char *device;       /**< "cpu" */
+    const char *kernels;      /**< "ref" */
+    const char *compute;      /**< "f32", "bf16", "int8": what is used. */
+    const char *kv_dtype;     /**< "f32", "bf16", "fp8": what is used. */
+    const char *chat_format;  /**< "glm5.2": what is used. */
+    qn_sampling sampling;     /**< Defaults of generation_config.json. */
+    uint64_t n_parameters;    /**< Weights in elements, MTP layer included. */
+    uint64_t weight_bytes;    /**< As stored. */
+    double load_s;            /**< Time qn_model_open() took. */
+    uint32_t n_layers;        /**< Trunk layers. */
+    uint32_t n_embd;          /**< Width of the residual stream. */
+    uint32_t n_vocab;         /**< Rows of the output matrix. */
+    uint32_t n_context_max;   /**< Positions the model was made for. */
+    uint32_t n_threads;       /**< Threads that compute. */
+    bool has_mtp;             /**< The layer for speculative decoding is there. */
+    bool has_tokenizer;       /**< False for dummy weights without tokenizer.json. */
 } qn_model_info;
 
 /** Never NULL; borrowed until the model is closed. */
@@ -191,8 +192,7 @@ typedef struct qn_chat_options {
  */
 QN_MUST_CHECK QN_API qn_status qn_chat_encode(int32_t **ids, size_t *n_ids, const qn_model *model,
                                               const qn_chat_options *options,
-                                              const char *messages_json, size_t len,
-                                              qn_error *err);
+                                              const char *messages_json, size_t len, qn_error *err);
 
 /** Which part of an answer a piece of text belongs to. */
 typedef enum qn_output_part {
@@ -208,12 +208,16 @@ typedef struct qn_output qn_output;
 
 /**
  * @param[out] out  owned by the caller
- * @param prompt    the prompt's ids: they tell whether the model is to think first, n_prompt of them
+ * @param prompt    the prompt's ids, n_prompt of them: they tell whether the answer begins with
+ *                  reasoning
  */
 QN_MUST_CHECK QN_API qn_status qn_output_open(qn_output **out, const qn_model *model,
                                               const int32_t *prompt, size_t n_prompt,
                                               qn_output_fn *fn, void *context, qn_error *err);
-/** Feed one generated id; control and stop tokens print nothing. */
+/**
+ * Feed one generated id; control and stop tokens print nothing.
+ * Returns  QN_OK; QN_E_INVAL for an id outside the vocabulary; QN_E_NOMEM
+ */
 QN_MUST_CHECK QN_API qn_status qn_output_feed(qn_output *output, int32_t token, qn_error *err);
 /** The answer is over: what was held back is printed. */
 QN_API void qn_output_end(qn_output *output);
@@ -234,7 +238,8 @@ typedef struct qn_session_options {
     const char *trace_path;      /**< safetensors file for hidden states and choices (prompt). */
     uint32_t context_tokens;     /**< Positions the cache has room for; 0: the model's maximum,
                                       allocated as it is used. */
-    uint32_t chunk_tokens;       /**< Rows of one forward pass; 0: a good default. */
+    uint32_t chunk_tokens;       /**< Rows of one forward pass, at most 256, which is the
+                                      default (0).  Changes no result. */
 } qn_session_options;
 
 /**
@@ -265,10 +270,12 @@ QN_MUST_CHECK QN_API qn_status qn_session_feed(qn_session *session, const int32_
  * Returns  QN_OK; QN_AGAIN when the context is full (*token is -1); QN_E_INVAL before any feed;
  *          QN_E_NOMEM; QN_E_IO; QN_E_DEVICE when every logit is NaN
  */
-QN_MUST_CHECK QN_API qn_status qn_session_next(int32_t *token, qn_session *session,
-                                               qn_error *err);
+QN_MUST_CHECK QN_API qn_status qn_session_next(int32_t *token, qn_session *session, qn_error *err);
 
-/** Logits [n_vocab] after the last position computed; NULL before any.  Borrowed until the next call. */
+/**
+ * Logits [n_vocab] after the last position computed; NULL before any.  Borrowed until the next
+ * call.
+ */
 QN_API const float *qn_session_logits(qn_session *session);
 
 /** What a session has done. */
@@ -283,7 +290,10 @@ typedef struct qn_session_stats {
 /** Any time. */
 QN_API qn_session_stats qn_session_get_stats(const qn_session *session);
 
-/** Write what is left of the files in the options and give them their names. */
+/**
+ * Write what is left of the files in the options and give them their names; what is computed later
+ * is not in them.  QN_E_IO, QN_E_NOMEM: the first failure of any of them; they vanish.
+ */
 QN_MUST_CHECK QN_API qn_status qn_session_finish_files(qn_session *session, qn_error *err);
 
 /** Release; files that were not finished vanish.  Accepts NULL; sets *session to NULL. */

@@ -24,7 +24,7 @@ typedef enum qn_kv_dtype {
     QN_KV_AUTO, /**< f32 with compute f32, else bf16. */
     QN_KV_BF16, /**< Two bytes an element. */
     QN_KV_F32,  /**< Four bytes an element. */
-    QN_KV_FP8,  /**< Latent e4m3 with an f32 scale per 128, rope part bf16: 656 bytes at 512 + 64. */
+    QN_KV_FP8,  /**< Latent e4m3, an f32 scale per 128, rope part bf16: 656 bytes at 512 + 64. */
 } qn_kv_dtype;
 
 #endif

@@ -215,6 +215,22 @@ static json_t *describe(const spool *tensor, uint64_t *at)
                      "data_offsets", (json_int_t)begin, (json_int_t)*at);
 }
 
+/*
+ * JSON text of @p header, owned by the caller; NULL without memory.  Not json_dumps(): up to
+ * jansson 2.14 it leaves out a key whose bytes it has no memory for, and says nothing.
+ */
+static char *dump(const json_t *header)
+{
+    const size_t len = json_dumpb(header, NULL, 0, JSON_COMPACT);
+    char *text = len > 0 ? malloc(len + 1) : NULL;
+    if (text != NULL && json_dumpb(header, text, len, JSON_COMPACT) == len) {
+        text[len] = '\0';
+        return text;
+    }
+    free(text);
+    return NULL;
+}
+
 /* The header's JSON text, owned by the caller; NULL without memory or for a name not in UTF-8. */
 static char *make_header(qn_safetensors_writer *writer)
 {
@@ -225,7 +241,7 @@ static char *make_header(qn_safetensors_writer *writer)
         result |=
             json_object_set_new(header, writer->spools[i].name, describe(&writer->spools[i], &at));
     }
-    char *const text = result == 0 ? json_dumps(header, JSON_COMPACT) : NULL;
+    char *const text = result == 0 ? dump(header) : NULL;
     json_decref(header);
     return text;
 }

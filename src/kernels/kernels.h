@@ -58,7 +58,7 @@ typedef void qn_matmul_fn(const qn_matmul_args *args);
  * Shapes   y [n_in] f32, x [n_x] f32, rows row_first .. row_first + n_x - 1 of w;
  *          scratch n_in floats.  Rows are added in ascending order.
  * Error    none; NaN and Inf propagate
- * Accuracy |err| <= n_x * 2^-24 * sum |x w|.  Compute bf16 rounds x first; int8 is treated as bf16.
+ * Accuracy |err| <= (n_x + 2) * 2^-24 * sum |x w|; compute bf16 and int8 round x to bf16 first
  * Source   spec 2.3 of the model, absorbed form; DeepSeek-V2 (2405.04434) section 2.1.2
  */
 typedef void qn_matmul_t_fn(float *y, const float *x, uint32_t n_x, const qn_weight *w,
@@ -96,7 +96,7 @@ typedef void qn_layernorm_fn(float *y, const float *x, const float *weight, cons
  * Shapes   x [n_vectors] vectors stride apart, the first rope_dim elements of each are turned;
  *          inv_freq [rope_dim / 2] f32
  * Error    none
- * Accuracy cos and sin of the f32 angle to 1 ULP, products in f32
+ * Accuracy |err| <= 4 * 2^-24 * (|a| + |b|), for the exact cos and sin of the f32 angle
  * Source   Su et al. 2021, eq. 34, pairs (2j, 2j+1)
  */
 typedef void qn_rope_fn(float *x, size_t n_vectors, size_t stride, uint32_t rope_dim,
@@ -108,7 +108,7 @@ typedef void qn_rope_fn(float *x, size_t n_vectors, size_t stride, uint32_t rope
  * Shapes   all [n] f32
  * Aliasing y may be gate or up
  * Error    none
- * Accuracy within 8 ULP; silu(-inf) is -0
+ * Accuracy within 8 ULP, or 1e-36 where exp(-gate) overflows; silu(-inf) is -0
  * Source   Shazeer 2020, "GLU variants improve transformer"
  */
 typedef void qn_silu_mul_fn(float *y, const float *gate, const float *up, size_t n);
@@ -119,7 +119,7 @@ typedef void qn_silu_mul_fn(float *y, const float *gate, const float *up, size_t
  * Shapes   all [n] f32
  * Aliasing none
  * Error    none
- * Accuracy two roundings
+ * Accuracy |err| <= 2 * 2^-24 * (|y| + |scale x|)
  * Source   residual stream and the sum over experts, spec 2.6
  */
 typedef void qn_axpy_fn(float *y, const float *x, float scale, size_t n);
@@ -144,7 +144,7 @@ typedef struct qn_router_args {
  *
  * Shapes   see qn_router_args
  * Error    none
- * Accuracy sigmoid in f32 within 4 ULP; the choice is exact on the f32 scores
+ * Accuracy weights within 16 * 2^-24; the choice is exact on the f32 scores
  * Source   spec 2.6; DeepSeek-V3 (2412.19437) eq. 13-16
  */
 typedef void qn_router_fn(const qn_router_args *args);
@@ -156,7 +156,7 @@ typedef void qn_router_fn(const qn_router_args *args);
  * Shapes   scores [end - first] f32, q [n_heads][dim] f32, w [n_heads] f32, keys: latent part
  *          (dim) of the view's rows; scratch dim floats
  * Error    none
- * Accuracy dot as in matmul, heads added in ascending order
+ * Accuracy |err| <= (dim/16 + heads + 8) * 2^-24 * sum |w q k|; heads in ascending order
  * Source   spec 2.4; DeepSeek-V3.2 report, eq. 1
  */
 typedef void qn_index_scores_fn(float *scores, const float *q, const float *w, uint32_t n_heads,

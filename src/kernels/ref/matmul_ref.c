@@ -8,29 +8,27 @@
 static const int8_t e2m1_doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 /* One block of int8 mode: integer dot of the quantised activations with the doubled weights. */
-static float int8_block(const float *x, const uint8_t *codes, float weight_scale)
+static double int8_block(const float *x, const uint8_t *codes, float weight_scale)
 {
     float amax = 0.0F;
     for (int k = 0; k < QN_MXFP4_BLOCK; k++) {
-        /* Written so that a NaN among the activations becomes the block's amax. */
-        amax = fabsf(x[k]) <= amax ? amax : fabsf(x[k]);
-    }
-    if (!(amax <= 3.402823466e38F)) {
-        return NAN; /* NaN or Inf has no integer form */
-    }
-    if (amax == 0.0F) {
-        return 0.0F * weight_scale;
+        if (!isfinite(x[k])) {
+            return (double)NAN; /* NaN and Inf have no integer form */
+        }
+        amax = fabsf(x[k]) > amax ? fabsf(x[k]) : amax;
     }
     const float scale = amax / 127.0F;
+    if (scale == 0.0F) {
+        return 0.0 * (double)weight_scale;
+    }
     int32_t sum = 0;
     for (int k = 0; k < QN_MXFP4_BLOCK; k++) {
         const uint8_t pair = codes[k / 2];
         const int32_t w = e2m1_doubled[(k & 1) != 0 ? pair >> 4 : pair & 15];
-        /* The quotient leaves -127 .. 127 only where a denormal scale lost digits. */
-        const float q = fmaxf(-127.0F, fminf(127.0F, rintf(x[k] / scale)));
-        sum += (int32_t)q * w;
+        sum += (int32_t)rintf(x[k] / scale) * w;
     }
-    return (float)sum * (0.5F * scale * weight_scale);
+    /* In f64, since a denormal scale times another would lose its digits. */
+    return (double)sum * 0.5 * (double)scale * (double)weight_scale;
 }
 
 static float int8_dot(const float *x, const qn_weight *w, uint32_t i_out)
@@ -40,7 +38,7 @@ static float int8_dot(const float *x, const qn_weight *w, uint32_t i_out)
     const uint8_t *scales = w->scale + i_out * n / QN_MXFP4_BLOCK;
     float sum = 0.0F;
     for (size_t k = 0; k < n; k += QN_MXFP4_BLOCK) {
-        sum += int8_block(x + k, codes + k / 2, qn_e8m0_to_f32(scales[k / QN_MXFP4_BLOCK]));
+        sum += (float)int8_block(x + k, codes + k / 2, qn_e8m0_to_f32(scales[k / QN_MXFP4_BLOCK]));
     }
     return sum;
 }

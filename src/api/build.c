@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "quern/quern.h"
+
+#include "api/internal.h"
+#include "base/log.h"
+#include "device/device.h"
+#include "quern_build.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+const char qn_kernel_set[] = "ref";
+
+const qn_build *qn_build_get(void)
+{
+    static const qn_build build = {
+        .version = QN_BUILD_VERSION,
+        .commit = QN_BUILD_COMMIT,
+        .compiler = QN_BUILD_COMPILER,
+        .kernels = qn_kernel_set,
+    };
+    return &build;
+}
+
+void qn_log_configure(qn_log_level level, bool as_json)
+{
+    qn_log_setup(level, as_json);
+}
+
+void qn_free(void *memory)
+{
+    free(memory);
+}
+
+size_t qn_devices(qn_device *out, size_t n_max)
+{
+    const size_t n = out == NULL ? 0 : qn_device_list(out, n_max, "/dev");
+    for (size_t i = 0; i < n; i++) {
+        if (out[i].is_usable) {
+            (void)snprintf(out[i].kernels, sizeof out[i].kernels, "%s", qn_kernel_set);
+        }
+    }
+    return n;
+}

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "quern/quern.h"
+
+#include "api/internal.h"
+#include "api/locate.h"
+#include "base/clock.h"
+#include "base/cpu.h"
+#include "base/env.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/try.h"
+#include "device/device.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <unistd.h>
+
+static const char *const compute_names[] = {
+    [QN_COMPUTE_AUTO] = "auto",
+    [QN_COMPUTE_F32] = "f32",
+    [QN_COMPUTE_BF16] = "bf16",
+    [QN_COMPUTE_INT8] = "int8",
+};
+static const char *const kv_dtype_names[] = {
+    [QN_KV_AUTO] = "auto",
+    [QN_KV_BF16] = "bf16",
+    [QN_KV_F32] = "f32",
+    [QN_KV_FP8] = "fp8",
+};
+
+/* chat_template.jinja of GLM-5.2 has 5,076 bytes. */
+enum { TEMPLATE_BYTES_MAX = 1 << 20 };
+
+#define LEN(array) (sizeof(array) / sizeof((array)[0]))
+
+/* DIR/NAME in *out, owned by the caller. */
+static qn_status join(char **out, const char *dir, const char *name, qn_error *err)
+{
+    *out = qn_locate_join(dir, name);
+    return *out != NULL ? QN_OK
+                        : qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "%s/%s: no memory", dir, name);
+}
+
+/* What would be a warning about the model is an error with --strict. */
+static qn_status warn(const qn_model_options *o, const char *text, const char *what, qn_error *err)
+{
+    if (o->strict) {
+        return qn_fail(err, QN_E_FORMAT, 0, __func__, "%s: %s (--strict)", what, text);
+    }
+    qn_log(QN_LOG_WARN, "%s: %s", what, text);
+    return QN_OK;
+}
+
+/* Device, arithmetic and kernels: everything that does not depend on the model. */
+static qn_status choose_machine(qn_model *m, const qn_model_options *o, qn_error *err)
+{
+    qn_status status = QN_OK;
+    QN_TRY(status, qn_device_check(o->device, err), fail);
+    if ((size_t)o->compute >= LEN(compute_names) || (size_t)o->kv_dtype >= LEN(kv_dtype_names)) {
+        status = qn_fail(err, QN_E_INVAL, 0, __func__,
+                         "compute %d, kv_dtype %d: no such value, one of the enumeration expected",
+                         (int)o->compute, (int)o->kv_dtype);
+        goto fail;
+    }
+    /* f32 until there are kernels that are faster in another arithmetic. */
+    m->compute = o->compute != QN_COMPUTE_AUTO ? o->compute : QN_COMPUTE_F32;
+    m->kv_dtype = o->kv_dtype;
+    if (m->kv_dtype == QN_KV_AUTO) {
+        m->kv_dtype = m->compute == QN_COMPUTE_F32 ? QN_KV_F32 : QN_KV_BF16;
+    }
+    uint32_t cpu_mask = UINT32_MAX;
+    const char *const level = o->cpu_mask != NULL ? o->cpu_mask : qn_env_get(QN_ENV_CPU_MASK);
+    if (level != NULL) {
+        QN_TRY(status, qn_cpu_mask_parse(&cpu_mask, level, err), fail);
+    }
+    qn_kernels_init(&m->kernels, qn_cpu_flags() & cpu_mask);
+fail:
+    return status;
+}
+
+/* config.json and generation_config.json. */
+static qn_status load_configs(qn_model *m, qn_error *err)
+{
+    qn_status status = QN_OK;
+    char *config_path = NULL;
+    char *generation_path = NULL;
+    qn_generation_config generation;
+    QN_TRY(status, join(&config_path, m->path, "config.json", err), fail);
+    QN_TRY(status, join(&generation_path, m->path, "generation_config.json", err), fail);
+    QN_TRY(status, qn_config_load(&m->config, config_path, err), fail);
+    QN_TRY(status, qn_generation_config_load(&generation, generation_path, m->config.n_vocab, err),
+           fail);
+    if (generation.n_stop_ids > 0) {
+        memcpy(m->config.stop_ids, generation.stop_ids, sizeof m->config.stop_ids);
+        m->config.n_stop_ids = generation.n_stop_ids;
+    }
+    m->info.sampling = (qn_sampling){
+        .temperature = generation.do_sample ? generation.temperature : 0.0F,
+        .top_p = generation.top_p,
+        .top_k = generation.top_k,
+        .min_p = generation.min_p,
+    };
+fail:
+    free(config_path);
+    free(generation_path);
+    return status;
+}
+
+/* Do tokenizer and config speak of the same vocabulary? */
+static qn_status check_tokenizer(const qn_model *m, const char *path, qn_error *err)
+{
+    const uint32_t n_tokens = qn_tokenizer_size(m->tokenizer);
+    if (n_tokens > m->config.n_vocab) {
+        return qn_fail(err, QN_E_FORMAT, 0, __func__,
+                       "%s: ids up to %u, ids below config.json's vocab_size %u expected", path,
+                       n_tokens - 1, m->config.n_vocab);
+    }
+    for (uint32_t i = 0; i < m->config.n_stop_ids; i++) {
+        const int32_t id = m->config.stop_ids[i];
+        if (qn_tokenizer_bytes(m->tokenizer, id).len == 0) {
+            return qn_fail(err, QN_E_FORMAT, 0, __func__,
+                           "%s: no token of id %" PRId32 ", one expected as eos_token_id names it",
+                           path, id);
+        }
+    }
+    return QN_OK;
+}
+
+/* tokenizer.json; dummy weights do without where the model's folder has none. */
+static qn_status load_tokenizer(qn_model *m, const qn_model_options *o, qn_error *err)
+{
+    qn_status status = QN_OK;
+    char *path = NULL;
+    const char *const dir = o->tokenizer_dir != NULL ? o->tokenizer_dir : m->path;
+    QN_TRY(status, join(&path, dir, "tokenizer.json", err), fail);
+    const bool is_optional = o->use_dummy_weights && o->tokenizer_dir == NULL;
+    if (!is_optional || access(path, F_OK) == 0) {
+        QN_TRY(status, qn_tokenizer_open_file(&m->tokenizer, path, err), fail);
+        QN_TRY(status, check_tokenizer(m, path, err), fail);
+    }
+fail:
+    free(path);
+    return status;
+}
+
+/* GLM-5 and 5.1 have no layer that takes over the index set of another. */
+static bool has_index_share(const qn_config *config)
+{
+    uint32_t i = 0;
+    while (i < config->n_layers && config->is_index_full[i]) {
+        i++;
+    }
+    return i < config->n_layers;
+}
+
+/* The prompt format: as told, else by chat_template.jinja beside the model, else by the config. */
+static qn_status choose_chat_format(qn_model *m, const qn_model_options *o, qn_error *err)
+{
+    if (o->chat_format != NULL && strcmp(o->chat_format, "auto") != 0) {
+        return qn_chat_format_parse(&m->chat_format, o->chat_format, err);
+    }
+    qn_status status = QN_OK;
+    bool is_known = false;
+    char *path = NULL;
+    qn_buf text;
+    qn_buf_init(&text, TEMPLATE_BYTES_MAX);
+    QN_TRY(status, join(&path, m->path, "chat_template.jinja", err), fail);
+    status = qn_file_read(&text, path, err);
+    if (status == QN_E_NOT_FOUND) {
+        status = QN_OK; /* most folders have it, none needs it */
+    }
+    QN_TRY(status, status, fail);
+    m->chat_format =
+        qn_chat_format_choose(qn_buf_view(&text), has_index_share(&m->config), &is_known);
+    if (text.len > 0 && !is_known) {
+        char what[64];
+        (void)snprintf(what, sizeof what, "not a template of this family, %s taken by config.json",
+                       qn_chat_format_name(m->chat_format));
+        QN_TRY(status, warn(o, what, path, err), fail);
+    }
+fail:
+    qn_buf_deinit(&text);
+    free(path);
+    return status;
+}
+
+static qn_status load_weights(qn_model *m, const qn_model_options *o, qn_error *err)
+{
+    qn_status status = QN_OK;
+    QN_TRY(status, qn_pool_open(&m->pool, o->n_threads, err), fail);
+    const qn_glm_options options = {.kernels = &m->kernels,
+                                    .pool = m->pool,
+                                    .compute = m->compute,
+                                    .n_rows_max = QN_CHUNK_TOKENS_MAX};
+    if (o->use_dummy_weights) {
+        QN_TRY(status, qn_glm_open_dummy(&m->glm, &m->config, o->dummy_seed, &options, err), fail);
+    } else {
+        QN_TRY(status, qn_checkpoint_open(&m->checkpoint, m->path, err), fail);
+        QN_TRY(status, qn_glm_open(&m->glm, &m->config, m->checkpoint, &options, err), fail);
+    }
+    if (m->config.n_mtp_layers > 0 && !qn_glm_has_mtp(m->glm)) {
+        QN_TRY(status,
+               warn(o,
+                    "no tensor of the MTP layer that config.json names, loads without speculation",
+                    m->path, err),
+               fail);
+    }
+fail:
+    return status;
+}
+
+static void fill_info(qn_model *m, const qn_model_options *o, uint64_t start_ns)
+{
+    qn_model_info *const info = &m->info;
+    info->name = m->name;
+    info->path = m->path;
+    info->architecture = "GlmMoeDsaForCausalLM";
+    info->quantization = "none";
+    info->weights = o->tokenizer_only ? "none" : o->use_dummy_weights ? "dummy" : "trained";
+    info->device = "cpu";
+    info->kernels = qn_kernel_set;
+    info->compute = compute_names[m->compute];
+    info->kv_dtype = kv_dtype_names[m->kv_dtype];
+    info->chat_format = qn_chat_format_name(m->chat_format);
+    info->n_layers = m->config.n_layers;
+    info->n_embd = m->config.n_embd;
+    info->n_vocab = m->config.n_vocab;
+    info->n_context_max = m->config.n_context_max;
+    info->has_tokenizer = m->tokenizer != NULL;
+    if (m->glm != NULL) {
+        info->quantization = qn_glm_quantization(m->glm);
+        info->n_parameters = qn_glm_parameters(m->glm);
+        info->weight_bytes = qn_glm_weight_bytes(m->glm);
+        info->n_threads = qn_pool_threads(m->pool);
+        info->has_mtp = qn_glm_has_mtp(m->glm);
+    }
+    info->load_s = (double)(qn_clock_ns() - start_ns) * 1e-9;
+    qn_log(QN_LOG_INFO,
+           "%s: device=%s kernels=%s compute=%s kv=%s weights=%s quantization=%s bytes=%" PRIu64
+           " threads=%u load_s=%.2f",
+           info->name, info->device, info->kernels, info->compute, info->kv_dtype, info->weights,
+           info->quantization, info->weight_bytes, info->n_threads, info->load_s);
+}
+
+qn_status qn_model_open(qn_model **out, const char *name, const qn_model_options *options,
+                        qn_error *err)
+{
+    static const qn_model_options defaults = {0};
+    const qn_model_options *const o = options != NULL ? options : &defaults;
+    const uint64_t start_ns = qn_clock_ns();
+    qn_status status = QN_OK;
+    *out = NULL;
+    if (name == NULL) {
+        return qn_fail(err, QN_E_INVAL, 0, __func__, "model: NULL, a name expected");
+    }
+    qn_model *m = calloc(1, sizeof *m);
+    if (m == NULL) {
+        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "%s: no memory", name);
+    }
+    m->name = strdup(name);
+    if (m->name == NULL) {
+        status = qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "%s: no memory", name);
+        goto fail;
+    }
+    QN_TRY(status, choose_machine(m, o, err), fail);
+    QN_TRY(status, qn_locate_model(&m->path, name, err), fail);
+    QN_TRY(status, load_configs(m, err), fail);
+    QN_TRY(status, choose_chat_format(m, o, err), fail);
+    QN_TRY(status, load_tokenizer(m, o, err), fail);
+    if (!o->tokenizer_only) {
+        QN_TRY(status, load_weights(m, o, err), fail);
+    }
+    fill_info(m, o, start_ns);
+    *out = m;
+    return QN_OK;
+
+fail:
+    qn_model_close(&m);
+    return status;
+}
+
+void qn_model_close(qn_model **model)
+{
+    if (model == NULL || *model == NULL) {
+        return;
+    }
+    qn_model *const m = *model;
+    qn_glm_close(&m->glm); /* before what it borrows */
+    qn_checkpoint_close(&m->checkpoint);
+    qn_pool_close(&m->pool);
+    qn_tokenizer_close(&m->tokenizer);
+    free(m->name);
+    free(m->path);
+    free(m);
+    *model = NULL;
+}
+
+const qn_model_info *qn_model_get_info(const qn_model *model)
+{
+    return &model->info;
+}
+
+bool qn_model_is_stop(const qn_model *model, int32_t token)
+{
+    for (uint32_t i = 0; i < model->config.n_stop_ids; i++) {
+        if (model->config.stop_ids[i] == token) {
+            return true;
+        }
+    }
+    return false;
+}

@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernelcheck.h"
+
+#include <string.h>
+
+static const char *const kind_names[] = {"f32", "bf16", "fp8-block", "fp8-channel", "mxfp4"};
+
+double kc_e4m3(uint8_t code)
+{
+    const int exponent = (code >> 3) & 15;
+    const int mantissa = code & 7;
+    const double sign = (code & 0x80) != 0 ? -1.0 : 1.0;
+    if (exponent == 15 && mantissa == 7) {
+        return (double)NAN;
+    }
+    return sign * (exponent == 0 ? ldexp(mantissa, -9) : ldexp(8 + mantissa, exponent - 10));
+}
+
+static double e2m1(uint8_t code)
+{
+    const int exponent = (code >> 1) & 3;
+    const double magnitude = exponent == 0 ? 0.5 * (code & 1) : ldexp(2 + (code & 1), exponent - 2);
+    return (code & 8) != 0 ? -magnitude : magnitude;
+}
+
+static double load_f32(const uint8_t *at)
+{
+    float value;
+    memcpy(&value, at, sizeof value);
+    return (double)value;
+}
+
+double kc_weight_value(const qn_weight *w, uint32_t o, uint32_t k)
+{
+    const size_t n = w->n_in;
+    const size_t at = o * n + k;
+    uint16_t bits = 0;
+    switch (w->kind) {
+    case QN_WEIGHT_F32: return load_f32(w->data + 4 * at);
+    case QN_WEIGHT_BF16:
+        memcpy(&bits, w->data + 2 * at, sizeof bits);
+        return ((bits >> 7) & 255) == 0
+                   ? ldexp((bits & 127) * ((bits & 0x8000) != 0 ? -1.0 : 1.0), -133)
+                   : ldexp((128 + (bits & 127)) * ((bits & 0x8000) != 0 ? -1.0 : 1.0),
+                           ((bits >> 7) & 255) - 134);
+    case QN_WEIGHT_FP8_BLOCK:
+        return (double)(float)(kc_e4m3(w->data[at]) *
+                               load_f32(w->scale + 4 * (o / 128 * ((n + 127) / 128) + k / 128)));
+    case QN_WEIGHT_FP8_CHANNEL:
+        return (double)(float)(kc_e4m3(w->data[at]) * load_f32(w->scale + 4 * (size_t)o));
+    case QN_WEIGHT_MXFP4: {
+        const uint8_t pair = w->data[at / 2];
+        const uint8_t scale = w->scale[at / 32];
+        return scale == 255 ? (double)NAN
+                            : ldexp(e2m1((at & 1) != 0 ? pair >> 4 : pair & 15), scale - 127);
+    }
+    }
+    return 0.0;
+}
+
+/* Finite values: random exponents near one for the formats that could hold Inf or NaN. */
+static void tame(kc *run, const qn_weight *w, uint8_t *data, uint8_t *scale, size_t n_scale)
+{
+    const size_t n = (size_t)w->n_out * w->n_in;
+    for (size_t i = 0; i < n && w->kind <= QN_WEIGHT_BF16; i++) {
+        const float value = kc_uniform(run);
+        const uint16_t bits = qn_f32_to_bf16(value);
+        if (w->kind == QN_WEIGHT_F32) {
+            memcpy(data + 4 * i, &value, sizeof value);
+        } else {
+            memcpy(data + 2 * i, &bits, sizeof bits);
+        }
+    }
+    for (size_t i = 0; i < n && w->kind >= QN_WEIGHT_FP8_BLOCK && w->kind < QN_WEIGHT_MXFP4; i++) {
+        data[i] = (data[i] & 0x7f) == 0x7f ? 0x40 : data[i];
+    }
+    for (size_t i = 0; i < n_scale; i++) {
+        if (w->kind == QN_WEIGHT_MXFP4) {
+            scale[i] = (uint8_t)(117 + kc_below(run, 20));
+        } else {
+            const float value = 0.001F + 0.01F * fabsf(kc_uniform(run));
+            memcpy(scale + 4 * i, &value, sizeof value);
+        }
+    }
+}
+
+qn_weight kc_weight(kc *run, qn_weight_kind kind, uint32_t n_out, uint32_t n_in)
+{
+    static const size_t halves[] = {8, 4, 2, 2, 1}; /* bytes of two elements */
+    const size_t n = (size_t)n_out * n_in;
+    size_t n_scale = 0;
+    if (kind == QN_WEIGHT_FP8_BLOCK) {
+        n_scale = (size_t)((n_out + 127) / 128) * ((n_in + 127) / 128);
+    } else if (kind == QN_WEIGHT_FP8_CHANNEL) {
+        n_scale = n_out;
+    } else if (kind == QN_WEIGHT_MXFP4) {
+        n_scale = n / 32;
+    }
+    /* One byte in front of the data when the buffer begins at a page: odd addresses either way. */
+    const size_t odd = run->at_front ? 1 : 0;
+    uint8_t *data = kc_in_bytes(run, n * halves[kind] / 2 + odd) + odd;
+    uint8_t *scale = kc_in_bytes(run, n_scale * (kind == QN_WEIGHT_MXFP4 ? 1 : 4) + odd) + odd;
+    const qn_weight w = {kind, n_out, n_in, data, n_scale > 0 ? scale : NULL};
+    tame(run, &w, data, scale, n_scale);
+    return w;
+}
+
+void check_dequant_row(kc *run)
+{
+    static const uint32_t widths[] = {1, 15, 16, 17, 32, 96, 128, 129, 160, 2048, 6144};
+    for (int kind = QN_WEIGHT_F32; kind <= QN_WEIGHT_MXFP4; kind++) {
+        for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+            const uint32_t n = widths[i];
+            if (kind == QN_WEIGHT_MXFP4 && n % 32 != 0) {
+                continue;
+            }
+            kc_begin(run, "%s [130][%u]", kind_names[kind], n);
+            const qn_weight w = kc_weight(run, (qn_weight_kind)kind, 130, n);
+            const uint32_t rows[] = {0, 1, 127, 129};
+            for (size_t r = 0; r < 4; r++) {
+                float *got = kc_out(run, n);
+                kc_seal(run);
+                run->k->dequant_row(got, &w, rows[r]);
+                for (uint32_t k = 0; k < n; k++) {
+                    if ((double)got[k] != kc_weight_value(&w, rows[r], k)) {
+                        kc_fail(run, "row %u, element %u: %g, %g expected", rows[r], k,
+                                (double)got[k], kc_weight_value(&w, rows[r], k));
+                        break;
+                    }
+                }
+            }
+            kc_end(run);
+        }
+    }
+    /* Every code of every 8-bit format, NaN included. */
+    for (int kind = QN_WEIGHT_FP8_BLOCK; kind <= QN_WEIGHT_MXFP4; kind++) {
+        kc_begin(run, "%s, all codes", kind_names[kind]);
+        uint8_t codes[512];
+        uint8_t scales[256];
+        const float one = 0.75F;
+        float got[512];
+        for (int i = 0; i < 512; i++) {
+            codes[i] = (uint8_t)i;
+        }
+        for (int i = 0; i < 256; i++) {
+            scales[i] = (uint8_t)i;
+        }
+        for (int i = 0; i < 64 && kind != QN_WEIGHT_MXFP4; i++) {
+            memcpy(scales + 4 * (size_t)i, &one, sizeof one);
+        }
+        const uint32_t n_out = kind == QN_WEIGHT_MXFP4 ? 16 : 2;
+        const qn_weight w = {(qn_weight_kind)kind, n_out, kind == QN_WEIGHT_MXFP4 ? 64 : 256, codes,
+                             scales};
+        for (uint32_t o = 0; o < n_out; o++) {
+            run->k->dequant_row(got, &w, o);
+            for (uint32_t k = 0; k < w.n_in; k++) {
+                const double want = kc_weight_value(&w, o, k);
+                if (isnan(want) ? !isnan(got[k]) : (double)got[k] != want) {
+                    kc_fail(run, "row %u, element %u: %g, %g expected", o, k, (double)got[k], want);
+                }
+            }
+        }
+        kc_end(run);
+    }
+}
+
+/* Activation as a compute mode sees it. */
+static double round_to_bf16(float x)
+{
+    const double spacing = ldexp(1.0, (x == 0.0F ? -126 : ilogbf(x) < -126 ? -126 : ilogbf(x)) - 7);
+    return nearbyint((double)x / spacing) * spacing; /* ties to even: the default rounding */
+}
+
+/* int8 mode by its definition, block by block; the products of a block are exact integers. */
+static double int8_sum(const float *x, const qn_weight *w, uint32_t o, double *size)
+{
+    double sum = 0.0;
+    *size = 0.0;
+    for (uint32_t b = 0; b < w->n_in; b += 32) {
+        float amax = 0.0F;
+        for (uint32_t k = b; k < b + 32; k++) {
+            amax = fabsf(x[k]) > amax ? fabsf(x[k]) : amax;
+        }
+        const float scale = amax / 127.0F;
+        double block = 0.0;
+        for (uint32_t k = b; k < b + 32 && amax > 0.0F; k++) {
+            block += nearbyint((double)(x[k] / scale)) * kc_weight_value(w, o, k);
+        }
+        sum += block * (double)scale;
+        *size += fabs(block * (double)scale);
+    }
+    return sum;
+}
+
+static void expect_product(double *want, double *size, const float *x, const qn_weight *w,
+                           uint32_t o, qn_compute compute)
+{
+    *want = 0.0;
+    *size = 0.0;
+    if (compute == QN_COMPUTE_INT8 && w->kind == QN_WEIGHT_MXFP4) {
+        *want = int8_sum(x, w, o, size);
+    } else {
+        for (uint32_t k = 0; k < w->n_in; k++) {
+            const double xk = compute == QN_COMPUTE_F32 ? (double)x[k] : round_to_bf16(x[k]);
+            *want += xk * kc_weight_value(w, o, k);
+            *size += fabs(xk * kc_weight_value(w, o, k));
+        }
+    }
+    *size = (w->n_in / 16.0 + 8.0) * 0x1p-24 * *size + 1e-44;
+}
+
+static void matmul_case(kc *run, qn_weight_kind kind, uint32_t n_out, uint32_t n_in,
+                        uint32_t n_rows, qn_compute compute)
+{
+    static const char *const compute_names[] = {"auto", "f32", "bf16", "int8"};
+    kc_begin(run, "%s %s [%u][%u] x %u rows", kind_names[kind], compute_names[compute], n_out, n_in,
+             n_rows);
+    const qn_weight w = kc_weight(run, kind, n_out, n_in);
+    float *x = kc_in(run, (size_t)n_rows * n_in, (kc_fill_kind)kc_below(run, KC_ZERO));
+    float *y = kc_out(run, (size_t)n_rows * n_out);
+    float *part = kc_out(run, n_out);
+    float *scratch = kc_out(run, n_in);
+    kc_seal(run);
+    qn_matmul_args args = {y, n_out, x, n_in, &w, n_rows, 0, n_out, compute, scratch};
+    run->k->matmul(&args);
+    const uint32_t step = 1 + n_out / 7;
+    for (uint32_t t = 0; t < n_rows; t++) {
+        for (uint32_t o = t % step; o < n_out; o += step) {
+            double want;
+            double size;
+            expect_product(&want, &size, x + (size_t)t * n_in, &w, o, compute);
+            kc_close(run, "y", y + (size_t)t * n_out + o, &want, &size, 1, kc_bound("matmul"));
+        }
+    }
+    for (size_t i = 0; i < (size_t)n_rows * n_out; i++) {
+        if (isnan(y[i])) {
+            kc_fail(run, "y[%zu] was not written", i);
+            break;
+        }
+    }
+    /* The last row alone, its outputs in two parts: the same bits. */
+    if (n_rows > 0) {
+        const uint32_t middle = n_out / 2;
+        args = (qn_matmul_args){
+            part, n_out, x + (size_t)(n_rows - 1) * n_in, n_in, &w, 1, 0, middle, compute, scratch};
+        run->k->matmul(&args);
+        args.y = part + middle;
+        args.out_first = middle;
+        args.out_end = n_out;
+        run->k->matmul(&args);
+        kc_same(run, "a row alone and in parts", part, y + (size_t)(n_rows - 1) * n_out,
+                n_out * sizeof *y);
+    }
+    kc_end(run);
+}
+
+void check_matmul(kc *run)
+{
+    static const uint32_t widths[] = {1, 15, 16, 17, 31, 33, 64, 160, 2048, 6144};
+    static const uint32_t outs[] = {1, 3, 130};
+    for (int kind = QN_WEIGHT_F32; kind <= QN_WEIGHT_MXFP4; kind++) {
+        for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+            for (size_t j = 0; j < sizeof outs / sizeof *outs; j++) {
+                if (kind == QN_WEIGHT_MXFP4 && widths[i] % 32 != 0) {
+                    continue;
+                }
+                for (int compute = QN_COMPUTE_F32; compute <= QN_COMPUTE_INT8; compute++) {
+                    matmul_case(run, (qn_weight_kind)kind, outs[j], widths[i],
+                                widths[i] > 2000 ? 2 : (uint32_t)(i + j) % 4, (qn_compute)compute);
+                }
+            }
+        }
+    }
+    /* NaN and Inf in the activations reach every output. */
+    for (int compute = QN_COMPUTE_F32; compute <= QN_COMPUTE_INT8; compute++) {
+        kc_begin(run, "NaN and Inf, compute %d", compute);
+        const qn_weight w = kc_weight(run, QN_WEIGHT_MXFP4, 4, 64);
+        float *x = kc_in(run, 128, KC_UNIFORM);
+        float *y = kc_out(run, 8);
+        float *scratch = kc_out(run, 64);
+        x[3] = NAN;
+        x[64 + 40] = INFINITY;
+        kc_seal(run);
+        const qn_matmul_args args = {y, 4, x, 64, &w, 2, 0, 4, (qn_compute)compute, scratch};
+        run->k->matmul(&args);
+        for (int i = 0; i < 8; i++) {
+            if (isfinite(y[i])) {
+                kc_fail(run, "y[%d] is %g, expected NaN or Inf", i, (double)y[i]);
+            }
+        }
+        kc_end(run);
+    }
+}
+
+void check_matmul_t(kc *run)
+{
+    static const uint32_t shapes[][3] = {{1, 1, 0},       {17, 15, 3},  {33, 16, 1},
+                                         {192, 512, 192}, {24, 44, 20}, {40, 96, 7}};
+    for (int kind = QN_WEIGHT_F32; kind <= QN_WEIGHT_MXFP4; kind++) {
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+            const uint32_t n_x = shapes[i][0];
+            const uint32_t n_in = shapes[i][1];
+            const uint32_t first = shapes[i][2];
+            const qn_compute compute = i % 2 == 0 ? QN_COMPUTE_F32 : QN_COMPUTE_BF16;
+            if (kind == QN_WEIGHT_MXFP4 && n_in % 32 != 0) {
+                continue;
+            }
+            kc_begin(run, "%s [%u + %u][%u]", kind_names[kind], first, n_x, n_in);
+            const qn_weight w = kc_weight(run, (qn_weight_kind)kind, first + n_x, n_in);
+            float *x = kc_in(run, n_x, KC_UNIFORM);
+            float *y = kc_out(run, n_in);
+            float *scratch = kc_out(run, n_in);
+            kc_seal(run);
+            run->k->matmul_t(y, x, n_x, &w, first, compute, scratch);
+            for (uint32_t k = 0; k < n_in; k++) {
+                double want = 0.0;
+                double size = 0.0;
+                for (uint32_t r = 0; r < n_x; r++) {
+                    const double xr =
+                        compute == QN_COMPUTE_F32 ? (double)x[r] : round_to_bf16(x[r]);
+                    want += xr * kc_weight_value(&w, first + r, k);
+                    size += fabs(xr * kc_weight_value(&w, first + r, k));
+                }
+                size *= (n_x + 2.0) * 0x1p-24;
+                kc_close(run, "y", y + k, &want, &size, 1, kc_bound("matmul_t"));
+            }
+            kc_end(run);
+        }
+    }
+}

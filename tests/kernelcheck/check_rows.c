@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernelcheck.h"
+
+static const size_t widths[] = {1, 15, 16, 17, 31, 33, 128, 512, 2048, 6144};
+enum { N_WIDTHS = sizeof widths / sizeof *widths, ROWS = 3, WIDTH_MAX = 6144 };
+
+static void rmsnorm_oracle(double *want, double *ulp, const float *x, const float *w, size_t n)
+{
+    double sum = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        sum += (double)x[i] * (double)x[i];
+    }
+    for (size_t i = 0; i < n; i++) {
+        want[i] = (double)x[i] / sqrt(sum / (double)n + (double)1e-5F) * (double)w[i];
+        ulp[i] = kc_ulp(want[i]);
+    }
+}
+
+void check_rmsnorm(kc *run)
+{
+    static double want[WIDTH_MAX];
+    static double ulp[WIDTH_MAX];
+    for (size_t i = 0; i < (size_t)N_WIDTHS * KC_N_FILLS; i++) {
+        const size_t n = widths[i % N_WIDTHS];
+        kc_begin(run, "[%d][%zu] fill %zu", ROWS, n, i / N_WIDTHS);
+        float *x = kc_in(run, ROWS * n, (kc_fill_kind)(i / N_WIDTHS));
+        float *w = kc_in(run, n, KC_UNIFORM);
+        float *y = kc_out(run, ROWS * n);
+        float *alone = kc_out(run, n);
+        if (n > 16) {
+            x[n + 5] = NAN; /* the middle row */
+        }
+        kc_seal(run);
+        run->k->rmsnorm(y, n, x, n, w, ROWS, n, 1e-5F);
+        for (size_t t = 0; t < ROWS; t++) {
+            rmsnorm_oracle(want, ulp, x + t * n, w, n);
+            kc_close(run, "y", y + t * n, want, ulp, n, kc_bound("rmsnorm"));
+        }
+        run->k->rmsnorm(alone, n, x + 2 * n, n, w, 1, n, 1e-5F);
+        kc_same(run, "a row alone", alone, y + 2 * n, n * sizeof *y);
+        kc_end(run);
+    }
+}
+
+void check_layernorm(kc *run)
+{
+    static double want[WIDTH_MAX];
+    static double ulp[WIDTH_MAX];
+    for (size_t i = 0; i < (size_t)N_WIDTHS * KC_N_FILLS; i++) {
+        const size_t n = widths[i % N_WIDTHS];
+        kc_begin(run, "[%zu] fill %zu", n, i / N_WIDTHS);
+        float *x = kc_in(run, n, (kc_fill_kind)(i / N_WIDTHS));
+        float *w = kc_in(run, n, KC_UNIFORM);
+        float *b = kc_in(run, n, KC_UNIFORM);
+        float *y = kc_out(run, n);
+        kc_seal(run);
+        run->k->layernorm(y, x, w, b, n, 1e-6F);
+        double mean = 0.0;
+        double variance = 0.0;
+        for (size_t k = 0; k < n; k++) {
+            mean += (double)x[k] / (double)n;
+        }
+        for (size_t k = 0; k < n; k++) {
+            variance += ((double)x[k] - mean) * ((double)x[k] - mean) / (double)n;
+        }
+        for (size_t k = 0; k < n; k++) {
+            want[k] = ((double)x[k] - mean) / sqrt(variance + (double)1e-6F) * (double)w[k] +
+                      (double)b[k];
+            ulp[k] = kc_ulp(fmax(fabs(want[k]), fabs((double)b[k])));
+        }
+        kc_close(run, "y", y, want, ulp, n, kc_bound("layernorm"));
+        kc_end(run);
+    }
+}
+
+void check_rope(kc *run)
+{
+    static const uint32_t positions[] = {0, 1, 63, 4096, 1048575};
+    static const uint32_t dims[][3] = {{64, 64, 1}, {64, 256, 4}, {8, 20, 3}, {2, 2, 5}};
+    for (size_t i = 0; i < 20; i++) {
+        const uint32_t position = positions[i % 5];
+        const uint32_t dim = dims[i / 5][0];
+        const size_t stride = dims[i / 5][1];
+        const size_t n = dims[i / 5][2];
+        kc_begin(run, "dim %u, %zu vectors %zu apart, position %u", dim, n, stride, position);
+        /* The last vector ends where its rope part does. */
+        const size_t n_all = (n - 1) * stride + dim;
+        float *x = kc_out(run, n_all);
+        float *before = kc_in(run, n_all, KC_UNIFORM);
+        float *inv = kc_in(run, dim / 2, KC_UNIFORM);
+        for (uint32_t j = 0; j < dim / 2; j++) {
+            inv[j] = 1.0F / powf(8e6F, (float)(2 * j) / (float)dim);
+        }
+        for (size_t k = 0; k < n_all; k++) {
+            x[k] = before[k];
+        }
+        kc_seal(run);
+        run->k->rope(x, n, stride, dim, position, inv);
+        for (size_t v = 0; v < n; v++) {
+            for (size_t k = 0; k < stride && v * stride + k < n_all; k++) {
+                const size_t at = v * stride + k;
+                const size_t pair = at - k % 2;
+                double want = (double)before[at];
+                double size = 0.0;
+                if (k < dim) {
+                    const double angle = (double)((float)position * inv[k / 2]);
+                    const double a = (double)before[pair];
+                    const double b = (double)before[pair + 1];
+                    want = k % 2 == 0 ? a * cos(angle) - b * sin(angle)
+                                      : b * cos(angle) + a * sin(angle);
+                    size = 0x1p-24 * (fabs(a) + fabs(b));
+                }
+                kc_close(run, "x", x + at, &want, &size, 1, kc_bound("rope"));
+            }
+        }
+        kc_end(run);
+    }
+}
+
+void check_silu_mul(kc *run)
+{
+    static const float special[] = {0.0F,  -0.0F,  100.0F,   -100.0F,   88.0F, -88.0F,
+                                    1e30F, -1e30F, INFINITY, -INFINITY, NAN};
+    static double want[WIDTH_MAX];
+    static double size[WIDTH_MAX];
+    for (size_t i = 0; i < N_WIDTHS; i++) {
+        const size_t n = widths[i];
+        kc_begin(run, "[%zu]", n);
+        float *gate = kc_in(run, n, KC_UNIFORM);
+        float *up = kc_in(run, n, KC_UNIFORM);
+        float *y = kc_out(run, n);
+        for (size_t k = 0; k < n; k++) {
+            gate[k] *= k % 3 == 0 ? 20.0F : 1.0F;
+        }
+        for (size_t k = 0; k < sizeof special / sizeof *special && k < n; k++) {
+            gate[n - 1 - k] = special[k];
+            up[n - 1 - k] = 0.5F;
+        }
+        kc_seal(run);
+        run->k->silu_mul(y, gate, up, n);
+        for (size_t k = 0; k < n; k++) {
+            const double z = (double)gate[k];
+            want[k] = isinf(z) && z < 0.0 ? 0.0 : z / (1.0 + exp(-z)) * (double)up[k];
+            size[k] = fmax(kc_ulp(want[k]), 1e-36 / kc_bound("silu_mul"));
+        }
+        kc_close(run, "y", y, want, size, n, kc_bound("silu_mul"));
+        kc_end(run);
+    }
+}
+
+void check_axpy(kc *run)
+{
+    static double want[WIDTH_MAX];
+    static double size[WIDTH_MAX];
+    for (size_t i = 0; i < N_WIDTHS; i++) {
+        const size_t n = widths[i];
+        kc_begin(run, "[%zu]", n);
+        float *x = kc_in(run, n, KC_UNIFORM);
+        float *before = kc_in(run, n, KC_UNIFORM);
+        float *y = kc_out(run, n);
+        const float scale = kc_uniform(run);
+        for (size_t k = 0; k < n; k++) {
+            y[k] = before[k];
+            want[k] = (double)before[k] + (double)scale * (double)x[k];
+            size[k] = 0x1p-24 * (fabs((double)before[k]) + fabs((double)scale * (double)x[k]));
+        }
+        kc_seal(run);
+        run->k->axpy(y, x, scale, n);
+        kc_close(run, "y", y, want, size, n, kc_bound("axpy"));
+        kc_end(run);
+    }
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fixture.h"
+
+static void test_build_tells_what_it_was_made_from(void **state)
+{
+    (void)state;
+    const qn_build *const build = qn_build_get();
+    unsigned int major = 0;
+    unsigned int minor = 0;
+    assert_int_equal(sscanf(build->version, "%u.%u.", &major, &minor), 2);
+    assert_true(strlen(build->commit) > 0);
+    assert_true(strlen(build->compiler) > 0);
+    assert_string_equal(build->kernels, "ref");
+}
+
+static void test_devices_cpu_names_its_kernels(void **state)
+{
+    (void)state;
+    qn_device list[8];
+    const size_t n = qn_devices(list, 8);
+    assert_true(n >= 1);
+    assert_string_equal(list[0].name, "cpu");
+    assert_string_equal(list[0].kernels, "ref");
+    for (size_t i = 0; i < n; i++) {
+        assert_true(list[i].is_usable == (list[i].reason[0] == '\0'));
+    }
+    assert_int_equal(qn_devices(NULL, 0), 0);
+    assert_int_equal(qn_devices(NULL, 4), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_build_tells_what_it_was_made_from),
+        cmocka_unit_test(test_devices_cpu_names_its_kernels),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fixture.h"
+
+static void test_model_nano_tells_its_facts(void **state)
+{
+    (void)state;
+    qn_model *model = NULL;
+    qn_error err = {0};
+    assert_int_equal(qn_model_open(&model, NANO, NULL, &err), QN_OK);
+    const qn_model_info *const info = qn_model_get_info(model);
+    assert_string_equal(info->name, NANO);
+    assert_string_equal(info->path, NANO);
+    assert_string_equal(info->architecture, "GlmMoeDsaForCausalLM");
+    assert_string_equal(info->quantization, "none");
+    assert_string_equal(info->weights, "trained");
+    assert_string_equal(info->device, "cpu");
+    assert_string_equal(info->kernels, "ref");
+    assert_string_equal(info->compute, "f32");
+    assert_string_equal(info->kv_dtype, "f32");
+    assert_string_equal(info->chat_format, "glm5.2");
+    assert_true(info->sampling.temperature == 1.0F);
+    assert_true(info->sampling.top_p == 0.95F);
+    assert_int_equal(info->sampling.top_k, 0);
+    assert_int_equal(info->weight_bytes, 42570880);
+    assert_true(info->n_parameters > 21000000 && info->n_parameters < 21600000);
+    assert_true(info->load_s > 0.0 && info->load_s < 60.0);
+    assert_int_equal(info->n_layers, 4);
+    assert_int_equal(info->n_embd, 256);
+    assert_int_equal(info->n_vocab, 6144);
+    assert_int_equal(info->n_context_max, 32768);
+    assert_true(info->n_threads >= 1);
+    assert_true(info->has_mtp);
+    assert_true(info->has_tokenizer);
+    assert_true(qn_model_is_stop(model, 6112));
+    assert_true(qn_model_is_stop(model, 6121));
+    assert_false(qn_model_is_stop(model, 6113));
+    qn_model_close(&model);
+    assert_null(model);
+    qn_model_close(&model);
+    qn_model_close(NULL);
+}
+
+enum { ANSWER_BYTES = 256 };
+
+static void add_piece(void *context, qn_output_part part, const char *text, size_t len)
+{
+    char *const all = context;
+    if (part == QN_OUTPUT_TEXT) {
+        (void)snprintf(all + strlen(all), ANSWER_BYTES - strlen(all), "%.*s", (int)len, text);
+    }
+}
+
+/* What the model answers, greedily, after some thought. */
+static void answer(char text[ANSWER_BYTES], qn_model *model, const char *messages)
+{
+    const qn_sampling greedy = {.top_p = 1.0F};
+    const qn_session_options options = {.sampling = &greedy, .context_tokens = 256};
+    int32_t *ids = NULL;
+    size_t n_ids = 0;
+    int32_t token = -1;
+    qn_session *session = NULL;
+    qn_output *output = NULL;
+    qn_error err = {0};
+    text[0] = '\0';
+    assert_int_equal(qn_chat_encode(&ids, &n_ids, model, NULL, messages, strlen(messages), &err),
+                     QN_OK);
+    assert_int_equal(qn_session_open(&session, model, &options, &err), QN_OK);
+    assert_int_equal(qn_output_open(&output, model, ids, n_ids, add_piece, text, &err), QN_OK);
+    assert_int_equal(qn_session_feed(session, ids, n_ids, NULL, NULL, &err), QN_OK);
+    while (qn_session_next(&token, session, &err) == QN_OK && !qn_model_is_stop(model, token)) {
+        assert_int_equal(qn_output_feed(output, token, &err), QN_OK);
+    }
+    qn_output_end(output);
+    assert_true(qn_output_reasoning_tokens(output) > 0);
+    qn_output_close(&output);
+    qn_session_close(&session);
+    qn_free(ids);
+}
+
+static void test_model_nano_answers_a_question(void **state)
+{
+    (void)state;
+    char text[ANSWER_BYTES];
+    qn_model *model = NULL;
+    qn_error err = {0};
+    assert_int_equal(qn_model_open(&model, NANO, NULL, &err), QN_OK);
+    answer(text, model,
+           "[{\"role\": \"user\", \"content\": \"Which number is the smallest?\\n\\n"
+           "(A) 84\\n(B) 39\\n(C) 173\\n(D) 2\"}]");
+    assert_string_equal(text, "The correct answer is (D).");
+    answer(text, model, "[{\"role\": \"user\", \"content\": \"What is 309 + 358?\"}]");
+    assert_string_equal(text, "The answer is 667.");
+    qn_model_close(&model);
+}
+
+static void test_model_options_out_of_range_are_named(void **state)
+{
+    (void)state;
+    assert_open_fails(NULL, NULL, QN_E_INVAL, "model", "NULL");
+    assert_open_fails("", NULL, QN_E_INVAL, "model", "empty");
+    assert_open_fails(NANO, &(qn_model_options){.device = "tpu"}, QN_E_INVAL, "--device", "tpu");
+    assert_open_fails(NANO, &(qn_model_options){.device = "cuda"}, QN_E_DEVICE, "--device", "cuda");
+    assert_open_fails(NANO, &(qn_model_options){.cpu_mask = "sse9"}, QN_E_INVAL, "mask", "sse9");
+    assert_open_fails(NANO, &(qn_model_options){.chat_format = "glm4"}, QN_E_INVAL, "--chat-format",
+                      "glm4");
+    assert_open_fails(NANO, &(qn_model_options){.compute = (qn_compute)77}, QN_E_INVAL, "compute",
+                      "77");
+    assert_open_fails(NANO, &(qn_model_options){.kv_dtype = (qn_kv_dtype)-1}, QN_E_INVAL,
+                      "kv_dtype", "-1");
+    assert_open_fails(NANO, &(qn_model_options){.n_threads = UINT32_MAX}, QN_E_INVAL, "threads",
+                      "4294967295");
+}
+
+static void test_model_cpu_mask_comes_from_the_environment_too(void **state)
+{
+    (void)state;
+    assert_int_equal(setenv("QN_CPU_MASK", "sse9", 1), 0);
+    assert_open_fails(NANO, NULL, QN_E_INVAL, "mask", "sse9");
+    /* The option wins. */
+    const qn_model_options options = {.cpu_mask = "ref", .tokenizer_only = true};
+    qn_model *model = NULL;
+    qn_error err = {0};
+    assert_int_equal(qn_model_open(&model, NANO, &options, &err), QN_OK);
+    qn_model_close(&model);
+    assert_int_equal(unsetenv("QN_CPU_MASK"), 0);
+}
+
+static void test_model_cache_rows_follow_the_arithmetic(void **state)
+{
+    (void)state;
+    static const struct {
+        qn_compute compute;
+        qn_kv_dtype kv_dtype;
+        const char *compute_name;
+        const char *kv_name;
+    } cases[] = {
+        {QN_COMPUTE_AUTO, QN_KV_AUTO, "f32", "f32"},
+        {QN_COMPUTE_F32, QN_KV_FP8, "f32", "fp8"},
+        {QN_COMPUTE_BF16, QN_KV_AUTO, "bf16", "bf16"},
+        {QN_COMPUTE_INT8, QN_KV_AUTO, "int8", "bf16"},
+        {QN_COMPUTE_BF16, QN_KV_F32, "bf16", "f32"},
+        {QN_COMPUTE_AUTO, QN_KV_BF16, "f32", "bf16"},
+    };
+    char dir[PATH_BYTES];
+    folder_tiny(dir);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const qn_model_options options = {
+            .use_dummy_weights = true, .compute = cases[i].compute, .kv_dtype = cases[i].kv_dtype};
+        qn_model *model = NULL;
+        qn_error err = {0};
+        assert_int_equal(qn_model_open(&model, dir, &options, &err), QN_OK);
+        assert_string_equal(qn_model_get_info(model)->compute, cases[i].compute_name);
+        assert_string_equal(qn_model_get_info(model)->kv_dtype, cases[i].kv_name);
+        qn_model_close(&model);
+    }
+    folder_remove(dir);
+}
+
+static void test_model_dummy_needs_config_alone(void **state)
+{
+    (void)state;
+    qn_model *model = open_tiny(2);
+    const qn_model_info *const info = qn_model_get_info(model);
+    assert_string_equal(info->weights, "dummy");
+    assert_false(info->has_tokenizer);
+    assert_true(info->has_mtp);
+    assert_int_equal(info->n_threads, 2);
+    assert_true(info->sampling.temperature == 1.0F && info->sampling.top_p == 1.0F);
+    qn_model_close(&model);
+}
+
+static void test_model_dummy_takes_a_tokenizer_that_is_named(void **state)
+{
+    (void)state;
+    char dir[PATH_BYTES];
+    folder_tiny(dir);
+    qn_model_options options = {.use_dummy_weights = true, .tokenizer_dir = "/nonexistent"};
+    assert_open_fails(dir, &options, QN_E_NOT_FOUND, "/nonexistent/tokenizer.json", "");
+    options.tokenizer_dir = NANO; /* 6,132 ids are too many for 97 rows */
+    assert_open_fails(dir, &options, QN_E_FORMAT, NANO "/tokenizer.json", "97");
+    folder_remove(dir);
+    options.dummy_seed = 1;
+    options.tokenizer_dir = NULL;
+    qn_model *model = NULL;
+    qn_error err = {0};
+    assert_int_equal(qn_model_open(&model, NANO, &options, &err), QN_OK);
+    assert_true(qn_model_get_info(model)->has_tokenizer);
+    assert_string_equal(qn_model_get_info(model)->weights, "dummy");
+    qn_model_close(&model);
+}
+
+static void test_model_tokenizer_only_reads_no_weights(void **state)
+{
+    (void)state;
+    char dir[PATH_BYTES];
+    folder_make(dir);
+    folder_write(dir, "config.json", tiny_config);
+    const qn_model_options options = {.tokenizer_only = true};
+    assert_open_fails(dir, &options, QN_E_NOT_FOUND, "tokenizer.json", dir);
+    folder_remove(dir);
+    folder_link_nano(dir);
+    folder_write(dir, "model.safetensors.index.json", "broken");
+    assert_open_fails(dir, NULL, QN_E_FORMAT, "model.safetensors.index.json", dir);
+    qn_model *model = NULL;
+    qn_session *session = NULL;
+    qn_error err = {0};
+    assert_int_equal(qn_model_open(&model, dir, &options, &err), QN_OK);
+    assert_int_equal(qn_model_get_info(model)->n_parameters, 0);
+    assert_string_equal(qn_model_get_info(model)->weights, "none");
+    assert_int_equal(qn_session_open(&session, model, NULL, &err), QN_E_INVAL);
+    assert_null(session);
+    qn_model_close(&model);
+    folder_remove(dir);
+}
+
+static void test_model_generation_config_gives_sampling_and_stops(void **state)
+{
+    (void)state;
+    char dir[PATH_BYTES];
+    folder_tiny(dir);
+    folder_write(dir, "generation_config.json",
+                 "{\"do_sample\": false, \"temperature\": 0.7, \"top_k\": 5, \"top_p\": 0.5,"
+                 " \"min_p\": 0.25, \"eos_token_id\": 7}");
+    const qn_model_options options = {.use_dummy_weights = true};
+    qn_model *model = NULL;
+    qn_error err = {0};
+    assert_int_equal(qn_model_open(&model, dir, &options, &err), QN_OK);
+    const qn_sampling *const sampling = &qn_model_get_info(model)->sampling;
+    assert_true(sampling->temperature == 0.0F); /* do_sample false */
+    assert_true(sampling->top_p == 0.5F && sampling->min_p == 0.25F && sampling->top_k == 5);
+    assert_true(qn_model_is_stop(model, 7));
+    assert_false(qn_model_is_stop(model, 96)); /* that of config.json */
+    qn_model_close(&model);
+    folder_remove(dir);
+}
+
+static void test_model_files_that_are_missing_or_wrong_are_named(void **state)
+{
+    (void)state;
+    char dir[PATH_BYTES];
+    folder_make(dir);
+    assert_open_fails(dir, NULL, QN_E_NOT_FOUND, "config.json", dir);
+    folder_write(dir, "config.json", "{}");
+    assert_open_fails(dir, NULL, QN_E_FORMAT, "config.json", "architectures");
+    folder_write(dir, "config.json", tiny_config);
+    folder_write(dir, "generation_config.json", "{\"top_p\": 2}");
+    assert_open_fails(dir, NULL, QN_E_FORMAT, "generation_config.json", "top_p");
+    folder_write(dir, "generation_config.json", "{}");
+    assert_open_fails(dir, NULL, QN_E_NOT_FOUND, "tokenizer.json", dir);
+    const qn_model_options nano_tokenizer = {.tokenizer_dir = NANO};
+    assert_open_fails(dir, &nano_tokenizer, QN_E_FORMAT, "tokenizer.json", "vocab_size 97");
+    folder_remove(dir);
+
+    folder_link_nano(dir);
+    folder_write(dir, "generation_config.json", "{\"eos_token_id\": 6143}");
+    assert_open_fails(dir, NULL, QN_E_FORMAT, "tokenizer.json", "6143");
+    folder_remove(dir);
+    folder_link_nano(dir);
+    char path[2 * PATH_BYTES];
+    (void)snprintf(path, sizeof path, "%s/model-00002-of-00003.safetensors", dir);
+    assert_int_equal(unlink(path), 0);
+    assert_open_fails(dir, NULL, QN_E_NOT_FOUND, "model-00002-of-00003.safetensors", dir);
+    folder_remove(dir);
+}
+
+static void test_model_unknown_template_is_an_error_with_strict(void **state)
+{
+    (void)state;
+    char dir[PATH_BYTES];
+    folder_link_nano(dir);
+    folder_write(dir, "chat_template.jinja", "{{ messages }}");
+    qn_model_options options = {.tokenizer_only = true, .strict = true};
+    assert_open_fails(dir, &options, QN_E_FORMAT, "chat_template.jinja", "glm5.2");
+    options.chat_format = "glm5.1"; /* who says so is not asked */
+    qn_model *model = NULL;
+    qn_error err = {0};
+    assert_int_equal(qn_model_open(&model, dir, &options, &err), QN_OK);
+    assert_string_equal(qn_model_get_info(model)->chat_format, "glm5.1");
+    qn_model_close(&model);
+    qn_log_configure(QN_LOG_ERROR, false);
+    options = (qn_model_options){.tokenizer_only = true, .chat_format = "auto"};
+    assert_int_equal(qn_model_open(&model, dir, &options, &err), QN_OK);
+    assert_string_equal(qn_model_get_info(model)->chat_format, "glm5.2");
+    qn_model_close(&model);
+    folder_remove(dir);
+}
+
+int main(void)
+{
+    qn_log_configure(QN_LOG_WARN, false);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_model_nano_tells_its_facts),
+        cmocka_unit_test(test_model_nano_answers_a_question),
+        cmocka_unit_test(test_model_options_out_of_range_are_named),
+        cmocka_unit_test(test_model_cpu_mask_comes_from_the_environment_too),
+        cmocka_unit_test(test_model_cache_rows_follow_the_arithmetic),
+        cmocka_unit_test(test_model_dummy_needs_config_alone),
+        cmocka_unit_test(test_model_dummy_takes_a_tokenizer_that_is_named),
+        cmocka_unit_test(test_model_tokenizer_only_reads_no_weights),
+        cmocka_unit_test(test_model_generation_config_gives_sampling_and_stops),
+        cmocka_unit_test(test_model_files_that_are_missing_or_wrong_are_named),
+        cmocka_unit_test(test_model_unknown_template_is_an_error_with_strict),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
