@@ -18,7 +18,7 @@ typedef struct qn_candidate {
     uint32_t at; /* the left one */
 } qn_candidate;
 
-enum { NONE = UINT32_MAX };
+#define NONE UINT32_MAX /* beyond int, so no enumerator */
 
 /* ------------------------------------------------------------------------------ hash tables -- */
 
@@ -108,7 +108,8 @@ qn_status qn_tokenizer_index_words(qn_tokenizer *tokenizer, qn_error *err)
     }
     tokenizer->word_mask = n_slots - 1;
     for (uint32_t id = 0; id < tokenizer->n_tokens; id++) {
-        if (tokenizer->tokens[id].len == 0 || tokenizer->tokens[id].is_added) {
+        const qn_token *token = &tokenizer->tokens[id];
+        if (token->len == 0 || token->is_added || token->is_raw) {
             continue;
         }
         uint32_t slot = word_slot(tokenizer, qn_tokenizer_bytes(tokenizer, (int32_t)id));
@@ -120,8 +121,7 @@ qn_status qn_tokenizer_index_words(qn_tokenizer *tokenizer, qn_error *err)
     return QN_OK;
 }
 
-/* ------------------------------------------------------------------------------------- merging --
- */
+/* ------------------------------------------------------------------------------------ merging */
 
 static bool comes_before(qn_candidate a, qn_candidate b)
 {
@@ -183,7 +183,8 @@ static qn_status reserve(qn_bpe *bpe, size_t n, qn_error *err)
     bpe->heap = malloc(3 * capacity * sizeof *bpe->heap);
     if (bpe->symbols == NULL || bpe->heap == NULL) {
         qn_bpe_deinit(bpe);
-        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "tokenizer: no memory for a word");
+        (void)qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "tokenizer: no memory for a word");
+        return QN_E_NOMEM; /* spelled out: the analyser does not see through qn_fail() */
     }
     bpe->capacity = capacity;
     return QN_OK;

@@ -14,6 +14,7 @@ typedef struct qn_token {
     bool is_added;   /**< Matched in text before the split. */
     bool is_special; /**< Dropped by skip_special_tokens. */
     bool is_late;    /**< "normalized": matched after the other added tokens. */
+    bool is_raw;     /**< Has characters outside the byte-level alphabet: no word is it. */
 } qn_token;
 
 /** Left and right neighbour that become one token; in order of rank. */
@@ -24,8 +25,7 @@ typedef struct qn_merge {
 struct qn_tokenizer {
     qn_token *tokens; /* [n_tokens] by id, owned */
     uint32_t n_tokens;
-    char *bytes; /* of all tokens, owned */
-    size_t n_bytes;
+    char *bytes;      /* of all tokens, owned */
     qn_merge *merges; /* [n_merges] by rank, owned */
     uint32_t n_merges;
     uint32_t *merge_slots; /* hash of (left, right) to rank + 1, owned */
@@ -60,4 +60,11 @@ QN_MUST_CHECK qn_status qn_tokenizer_index_merges(qn_tokenizer *tokenizer, qn_er
 QN_MUST_CHECK qn_status qn_tokenizer_index_words(qn_tokenizer *tokenizer, qn_error *err);
 /** Id of the token with exactly these bytes, -1 where there is none (needs word_slots). */
 int32_t qn_tokenizer_find_word(const qn_tokenizer *tokenizer, qn_str word);
+
+/**
+ * Compile a split pattern so that it means to PCRE2 what it means to Hugging Face's engine.
+ * @p pattern ends in a NUL.  Returns  QN_OK; QN_E_FORMAT, also for constructs that would differ
+ */
+QN_MUST_CHECK qn_status qn_tokenizer_compile_pattern(pcre2_code **out, qn_str pattern,
+                                                     const char *what, qn_error *err);
 #endif

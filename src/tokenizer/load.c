@@ -11,7 +11,7 @@
 enum {
     FILE_BYTES_MAX = 256 << 20,
     IDS_MAX = 1 << 24,
-    PATTERN_BYTES_MAX = 1 << 16,
+    ADDED_MAX = 4096, /* they are looked for one by one */
 };
 
 /* What a load passes around. */
@@ -19,6 +19,7 @@ typedef struct loader {
     qn_tokenizer *t;
     const char *what; /* names the file in errors */
     qn_buf bytes;     /* becomes t->bytes */
+    uint32_t ids_max; /* t->tokens has room for ids below */
     qn_error *err;
 } loader;
 
@@ -27,12 +28,13 @@ static qn_status no_memory(const loader *l)
     return qn_fail(l->err, QN_E_NOMEM, ENOMEM, "qn_tokenizer_open", "%s: no memory", l->what);
 }
 
-/* "WHAT: FIELD: seen ..., expected ..." for a field that has one permitted form. */
+/* "WHAT: FIELD: seen, expected ..." for a field with few permitted forms; a part shows its type. */
 static qn_status refuse(const loader *l, const char *field, const json_t *seen,
                         const char *expected)
 {
     char text[64];
-    qn_json_show(text, sizeof text, seen);
+    const json_t *type = json_object_get(seen, "type");
+    qn_json_show(text, sizeof text, type != NULL ? type : seen);
     return qn_fail(l->err, QN_E_FORMAT, 0, "qn_tokenizer_open", "%s: %s: %s, expected %s", l->what,
                    field, text, expected);
 }
@@ -47,8 +49,35 @@ static bool is_text(const json_t *value, const char *text)
     return json_is_string(value) && strcmp(json_string_value(value), text) == 0;
 }
 
-/* ----------------------------------------------------------------------- the byte-level alphabet
- */
+/* True or false; a flag that is missing or null is false. */
+static qn_status read_flag(bool *out, const loader *l, const json_t *object, const char *part,
+                           const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+    char field[96];
+    if (!is_null(value) && !json_is_boolean(value)) {
+        (void)snprintf(field, sizeof field, "%s.%s", part, key);
+        return refuse(l, field, value, "true or false");
+    }
+    *out = json_is_true(value);
+    return QN_OK;
+}
+
+/* A flag that this version knows only as false. */
+static qn_status expect_off(const loader *l, const json_t *object, const char *part,
+                            const char *key)
+{
+    bool is_on = false;
+    char field[96];
+    const qn_status status = read_flag(&is_on, l, object, part, key);
+    if (status != QN_OK || !is_on) {
+        return status;
+    }
+    (void)snprintf(field, sizeof field, "%s.%s", part, key);
+    return refuse(l, field, json_object_get(object, key), "false");
+}
+
+/* ---------------------------------------------------------------------- the byte-level alphabet */
 
 /* The character that stands for a byte in the vocabulary's strings (GPT-2's bytes_to_unicode):
  * printable ones stand for themselves, the others are numbered from 256 on. */
@@ -65,12 +94,13 @@ static void fill_alphabet(int16_t byte_of[512])
 }
 
 /*
- * Bytes that a string of the vocabulary stands for.  A string with a character outside the alphabet
- * stands for its own UTF-8, as Hugging Face's ByteLevel decoder has it.  Returns the length.
+ * Bytes that a string of the vocabulary stands for.  False where a character is outside the
+ * alphabet: then the string stands for its own UTF-8, as Hugging Face's ByteLevel decoder has it.
  */
-static size_t decode_token(char *out, const char *text, size_t len, const int16_t byte_of[512])
+static bool decode_token(char *out, size_t *n_out, const char *text, size_t len,
+                         const int16_t byte_of[512])
 {
-    size_t n = 0;
+    *n_out = 0;
     for (size_t i = 0; i < len; i++) {
         const uint8_t first = (uint8_t)text[i];
         uint32_t point = first;
@@ -81,29 +111,36 @@ static size_t decode_token(char *out, const char *text, size_t len, const int16_
         }
         if (point >= 512 || byte_of[point] < 0) {
             memcpy(out, text, len);
-            return len;
+            *n_out = len;
+            return false;
         }
-        out[n++] = (char)byte_of[point];
+        out[(*n_out)++] = (char)byte_of[point];
     }
-    return n;
+    return true;
 }
 
 /* ---------------------------------------------------------------------------------- the tokens */
 
-/* Room for ids below n; new entries are empty. */
-static qn_status grow_tokens(const loader *l, uint32_t n)
+/* Room for every id the file may use: half of them may be holes. */
+static qn_status reserve_tokens(loader *l, const json_t *vocab, const json_t *added)
 {
-    if (n <= l->t->n_tokens) {
-        return QN_OK;
+    const size_t n = json_object_size(vocab) + json_array_size(added);
+    l->ids_max = 2 * n < IDS_MAX ? (uint32_t)(2 * n) : IDS_MAX;
+    l->t->tokens = calloc(l->ids_max + (size_t)1, sizeof *l->t->tokens);
+    return l->t->tokens != NULL ? QN_OK : no_memory(l);
+}
+
+/* Is it an id there is room for?  Then it counts as used. */
+static bool take_id(const loader *l, const json_t *value)
+{
+    const json_int_t id = json_integer_value(value);
+    if (!json_is_integer(value) || id < 0 || id >= l->ids_max) {
+        return false;
     }
-    qn_token *tokens = realloc(l->t->tokens, n * sizeof *tokens);
-    if (tokens == NULL) {
-        return no_memory(l);
+    if (l->t->n_tokens <= id) {
+        l->t->n_tokens = (uint32_t)id + 1;
     }
-    memset(tokens + l->t->n_tokens, 0, (n - l->t->n_tokens) * sizeof *tokens);
-    l->t->tokens = tokens;
-    l->t->n_tokens = n;
-    return QN_OK;
+    return true;
 }
 
 static qn_status add_bytes(loader *l, uint32_t id, const char *ptr, size_t len)
@@ -129,11 +166,12 @@ static qn_status load_vocab(loader *l, const json_t *vocab)
     {
         const json_int_t id = json_integer_value(value);
         const size_t len = strlen(text);
-        if (!json_is_integer(value) || id < 0 || id >= IDS_MAX || len == 0) {
-            status = refuse(l, "model.vocab", value, "ids in 0 .. 16777215 of tokens with text");
+        size_t n = 0;
+        if (len == 0 || !take_id(l, value)) {
+            status = refuse(l, "model.vocab", value,
+                            "tokens with text and with ids below twice their number");
             goto fail;
         }
-        QN_TRY(status, grow_tokens(l, (uint32_t)id + 1), fail);
         if (l->t->tokens[id].len != 0) {
             status = qn_fail(l->err, QN_E_FORMAT, 0, __func__,
                              "%s: model.vocab: id %lld twice, at \"%.64s\", expected each id once",
@@ -142,8 +180,8 @@ static qn_status load_vocab(loader *l, const json_t *vocab)
         }
         qn_buf_clear(&scratch);
         QN_TRY(status, qn_buf_reserve(&scratch, len, l->err), fail);
-        const size_t n = decode_token(scratch.ptr, text, len, byte_of);
-        if (n == 1) {
+        l->t->tokens[id].is_raw = !decode_token(scratch.ptr, &n, text, len, byte_of);
+        if (n == 1 && !l->t->tokens[id].is_raw) {
             l->t->byte_ids[(uint8_t)scratch.ptr[0]] = (int32_t)id;
         }
         QN_TRY(status, add_bytes(l, (uint32_t)id, scratch.ptr, n), fail);
@@ -244,7 +282,7 @@ fail:
     return status;
 }
 
-static qn_status load_model(loader *l, const json_t *model)
+static qn_status load_model(loader *l, const json_t *model, const json_t *vocab)
 {
     static const char *const unset[] = {"dropout", "unk_token", "continuing_subword_prefix",
                                         "end_of_word_suffix"};
@@ -260,11 +298,8 @@ static qn_status load_model(loader *l, const json_t *model)
             return refuse(l, field, value, "null");
         }
     }
-    if (json_is_true(json_object_get(model, "byte_fallback"))) {
-        return refuse(l, "model.byte_fallback", json_true(), "false");
-    }
-    l->t->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
-    const json_t *vocab = json_object_get(model, "vocab");
+    QN_TRY(status, expect_off(l, model, "model", "byte_fallback"), fail);
+    QN_TRY(status, read_flag(&l->t->ignore_merges, l, model, "model", "ignore_merges"), fail);
     QN_TRY(status, load_vocab(l, vocab), fail);
     QN_TRY(status, check_bytes(l), fail);
     QN_TRY(status, load_merges(l, json_object_get(model, "merges"), vocab), fail);
@@ -274,59 +309,62 @@ fail:
 
 /* -------------------------------------------------------------------------------- added tokens */
 
-static qn_status load_added_token(loader *l, size_t i, const json_t *item)
+/* An added token has an id of its own, or that which the vocabulary gives the same text. */
+static qn_status check_added_id(const loader *l, const char *part, qn_str text, int32_t id,
+                                const json_t *vocab)
+{
+    const int32_t there = vocab_id(vocab, text.ptr, text.len);
+    const qn_token *token = &l->t->tokens[id];
+    if (token->is_added || (there >= 0 ? there != id : token->len > 0)) {
+        return qn_fail(l->err, QN_E_FORMAT, 0, "qn_tokenizer_open",
+                       "%s: %s: id %d of \"%.64s\" is another token's, expected one of its own or "
+                       "of the same text in model.vocab",
+                       l->what, part, (int)id, text.ptr);
+    }
+    return QN_OK;
+}
+
+static qn_status load_added_token(loader *l, size_t i, const json_t *item, const json_t *vocab)
 {
     static const char *const off[] = {"single_word", "lstrip", "rstrip"};
-    char field[64];
+    char part[32];
     qn_status status = QN_OK;
     const json_t *content = json_object_get(item, "content");
     const json_t *id_value = json_object_get(item, "id");
-    const json_int_t id = json_integer_value(id_value);
-    (void)snprintf(field, sizeof field, "added_tokens[%zu]", i);
-    if (!json_is_string(content) || json_string_length(content) == 0 ||
-        !json_is_integer(id_value) || id < 0 || id >= IDS_MAX) {
-        return refuse(l, field, item, "an id in 0 .. 16777215 and a text as content");
-    }
-    for (size_t k = 0; k < sizeof off / sizeof *off; k++) {
-        if (json_is_true(json_object_get(item, off[k]))) {
-            (void)snprintf(field, sizeof field, "added_tokens[%zu].%s", i, off[k]);
-            return refuse(l, field, json_true(), "false");
-        }
-    }
-    QN_TRY(status, grow_tokens(l, (uint32_t)id + 1), fail);
-    qn_token *token = &l->t->tokens[id];
     const qn_str text = {json_string_value(content), json_string_length(content)};
-    const qn_str there = {token->len > 0 ? l->bytes.ptr + token->offset : NULL, token->len};
-    if (token->is_added || (token->len > 0 && !qn_str_equal(there, text))) {
-        return qn_fail(l->err, QN_E_FORMAT, 0, __func__,
-                       "%s: %s: id %lld of \"%.64s\" is another token's, expected an id of its own",
-                       l->what, field, (long long)id, text.ptr);
+    (void)snprintf(part, sizeof part, "added_tokens[%zu]", i);
+    if (text.len == 0 || !take_id(l, id_value)) {
+        return refuse(l, part, item, "a text as content and an id below twice their number");
     }
-    if (token->len == 0) {
-        QN_TRY(status, add_bytes(l, (uint32_t)id, text.ptr, text.len), fail);
+    const int32_t id = (int32_t)json_integer_value(id_value);
+    qn_token *token = &l->t->tokens[id];
+    for (size_t k = 0; k < sizeof off / sizeof *off; k++) {
+        QN_TRY(status, expect_off(l, item, part, off[k]), fail);
     }
+    QN_TRY(status, check_added_id(l, part, text, id, vocab), fail);
+    QN_TRY(status, add_bytes(l, (uint32_t)id, text.ptr, text.len), fail);
+    QN_TRY(status, read_flag(&token->is_special, l, item, part, "special"), fail);
+    QN_TRY(status, read_flag(&token->is_late, l, item, part, "normalized"), fail);
     token->is_added = true;
-    token->is_special = json_is_true(json_object_get(item, "special"));
-    token->is_late = json_is_true(json_object_get(item, "normalized"));
     l->t->starts_added[(uint8_t)text.ptr[0]] = true;
-    l->t->added[l->t->n_added++] = (int32_t)id;
+    l->t->added[l->t->n_added++] = id;
 fail:
     return status;
 }
 
-static qn_status load_added(loader *l, const json_t *list)
+static qn_status load_added(loader *l, const json_t *list, const json_t *vocab)
 {
     qn_status status = QN_OK;
-    if (!is_null(list) && !json_is_array(list)) {
-        return refuse(l, "added_tokens", list, "a list");
-    }
     const size_t n = json_array_size(list);
+    if ((!is_null(list) && !json_is_array(list)) || n > ADDED_MAX) {
+        return refuse(l, "added_tokens", list, "a list of at most 4096");
+    }
     l->t->added = malloc((n + 1) * sizeof *l->t->added);
     if (l->t->added == NULL) {
         return no_memory(l);
     }
     for (size_t i = 0; i < n; i++) {
-        QN_TRY(status, load_added_token(l, i, json_array_get(list, i)), fail);
+        QN_TRY(status, load_added_token(l, i, json_array_get(list, i), vocab), fail);
     }
     /* Longest first; few enough that insertion does. */
     for (uint32_t i = 1; i < l->t->n_added; i++) {
@@ -341,66 +379,12 @@ fail:
     return status;
 }
 
-/* --------------------------------------------------------------------------------- the pattern */
-
-/*
- * \s and \S spelled out as Unicode's White_Space: PCRE2's class also holds U+180E, which left that
- * property with Unicode 6.3 and is none to the engine of Hugging Face's tokenizers.
- */
-static qn_status spell_out_spaces(qn_buf *out, const char *pattern, qn_error *err)
-{
-    static const char spaces[] = "\\x{09}-\\x{0d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}"
-                                 "\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}";
-    qn_status status = QN_OK;
-    bool in_class = false;
-    for (const char *at = pattern; *at != '\0'; at++) {
-        if (*at == '\\' && at[1] == 's') {
-            QN_TRY(status, qn_buf_append_printf(out, err, in_class ? "%s" : "[%s]", spaces), fail);
-            at++;
-        } else if (*at == '\\' && at[1] == 'S' && !in_class) {
-            QN_TRY(status, qn_buf_append_printf(out, err, "[^%s]", spaces), fail);
-            at++;
-        } else if (*at == '\\' && at[1] != '\0') {
-            QN_TRY(status, qn_buf_append(out, at, 2, err), fail);
-            at++;
-        } else {
-            in_class = *at == '[' || (in_class && *at != ']');
-            QN_TRY(status, qn_buf_append(out, at, 1, err), fail);
-        }
-    }
-fail:
-    return status;
-}
-
-static qn_status compile_pattern(const loader *l, const char *pattern)
-{
-    qn_status status = QN_OK;
-    int code = 0;
-    PCRE2_SIZE at = 0;
-    qn_buf spelled;
-    qn_buf_init(&spelled, PATTERN_BYTES_MAX);
-    QN_TRY(status, spell_out_spaces(&spelled, pattern, l->err), fail);
-    l->t->split = pcre2_compile((PCRE2_SPTR)(spelled.ptr != NULL ? spelled.ptr : ""), spelled.len,
-                                PCRE2_UTF | PCRE2_UCP, &code, &at, NULL);
-    if (l->t->split == NULL) {
-        char why[128] = "";
-        (void)pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
-        const bool no_mem = code == PCRE2_ERROR_NOMEMORY || code == PCRE2_ERROR_HEAP_FAILED;
-        status = qn_fail(l->err, no_mem ? QN_E_NOMEM : QN_E_FORMAT, code, __func__,
-                         "%s: pre_tokenizer: %s in the pattern \"%.200s\", expected a regular "
-                         "expression",
-                         l->what, why, pattern);
-        goto fail;
-    }
-    (void)pcre2_jit_compile(l->t->split, PCRE2_JIT_COMPLETE); /* without it matching is slower */
-fail:
-    qn_buf_deinit(&spelled);
-    return status;
-}
+/* -------------------------------------------------------------------------------- the pipeline */
 
 /* Sequence[Split(Regex, Isolated), ByteLevel]: the form that GLM's tokenizers have. */
 static qn_status load_split(const loader *l, const json_t *pre)
 {
+    qn_status status = QN_OK;
     const json_t *list = json_object_get(pre, "pretokenizers");
     const json_t *split = json_array_get(list, 0);
     const json_t *level = json_array_get(list, 1);
@@ -410,32 +394,39 @@ static qn_status load_split(const loader *l, const json_t *pre)
         !is_text(json_object_get(level, "type"), "ByteLevel")) {
         return refuse(l, "pre_tokenizer", pre, "a Sequence of Split and ByteLevel");
     }
-    if (!json_is_string(regex) || json_string_length(regex) >= PATTERN_BYTES_MAX / 256) {
-        return refuse(l, "pre_tokenizer.Split.pattern", regex, "a short Regex");
+    if (!json_is_string(regex)) {
+        return refuse(l, "pre_tokenizer.Split.pattern", regex, "a Regex");
     }
-    if (!is_text(json_object_get(split, "behavior"), "Isolated") ||
-        json_is_true(json_object_get(split, "invert"))) {
-        return refuse(l, "pre_tokenizer.Split", split, "behavior Isolated, invert false");
+    if (!is_text(json_object_get(split, "behavior"), "Isolated")) {
+        return refuse(l, "pre_tokenizer.Split.behavior", json_object_get(split, "behavior"),
+                      "\"Isolated\"");
     }
-    if (json_is_true(json_object_get(level, "add_prefix_space")) ||
-        !json_is_false(json_object_get(level, "use_regex"))) {
-        return refuse(l, "pre_tokenizer.ByteLevel", level,
-                      "add_prefix_space false, use_regex false");
+    if (!json_is_false(json_object_get(level, "use_regex"))) { /* a second split, on by default */
+        return refuse(l, "pre_tokenizer.ByteLevel.use_regex", json_object_get(level, "use_regex"),
+                      "false");
     }
-    return compile_pattern(l, json_string_value(regex));
+    QN_TRY(status, expect_off(l, split, "pre_tokenizer.Split", "invert"), fail);
+    QN_TRY(status, expect_off(l, level, "pre_tokenizer.ByteLevel", "add_prefix_space"), fail);
+    QN_TRY(status,
+           qn_tokenizer_compile_pattern(
+               &l->t->split, (qn_str){json_string_value(regex), json_string_length(regex)}, l->what,
+               l->err),
+           fail);
+fail:
+    return status;
 }
 
+/*
+ * What is left alone: post_processor only adds special tokens around a text, which prompts bring
+ * themselves, and trims offsets; truncation and padding are settings of the last one who saved the
+ * file.  Hugging Face's encode(add_special_tokens=False) in transformers ignores the same.
+ */
 static qn_status check_pipeline(const loader *l, const json_t *root)
 {
     const json_t *normalizer = json_object_get(root, "normalizer");
-    const json_t *post = json_object_get(root, "post_processor");
     const json_t *decoder = json_object_get(root, "decoder");
     if (!is_null(normalizer)) {
         return refuse(l, "normalizer", normalizer, "null");
-    }
-    /* ByteLevel's post-processing only trims offsets, which nobody asks for here. */
-    if (!is_null(post) && !is_text(json_object_get(post, "type"), "ByteLevel")) {
-        return refuse(l, "post_processor", post, "null or ByteLevel");
     }
     if (!is_null(decoder) && !is_text(json_object_get(decoder, "type"), "ByteLevel")) {
         return refuse(l, "decoder", decoder, "ByteLevel");
@@ -446,12 +437,16 @@ static qn_status check_pipeline(const loader *l, const json_t *root)
 static qn_status load_all(loader *l, const json_t *root)
 {
     qn_status status = QN_OK;
+    const json_t *model = json_object_get(root, "model");
+    const json_t *added = json_object_get(root, "added_tokens");
+    const json_t *vocab = json_object_get(model, "vocab");
     if (!json_is_object(root)) {
         return refuse(l, "file", root, "an object");
     }
     QN_TRY(status, check_pipeline(l, root), fail);
-    QN_TRY(status, load_model(l, json_object_get(root, "model")), fail);
-    QN_TRY(status, load_added(l, json_object_get(root, "added_tokens")), fail);
+    QN_TRY(status, reserve_tokens(l, vocab, added), fail);
+    QN_TRY(status, load_model(l, model, vocab), fail);
+    QN_TRY(status, load_added(l, added, vocab), fail);
     QN_TRY(status, load_split(l, json_object_get(root, "pre_tokenizer")), fail);
     if (l->t->ignore_merges) {
         l->t->bytes = l->bytes.ptr; /* words are looked up by their bytes */
@@ -476,7 +471,6 @@ qn_status qn_tokenizer_open(qn_tokenizer **out, qn_str json, const char *what, q
     QN_TRY(status, qn_json_parse(&root, json, what, err), fail);
     QN_TRY(status, load_all(&l, root), fail);
     l.t->bytes = l.bytes.ptr; /* taken */
-    l.t->n_bytes = l.bytes.len;
     json_decref(root);
     *out = l.t;
     return QN_OK;

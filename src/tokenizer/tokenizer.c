@@ -152,11 +152,20 @@ static int32_t added_at(const qn_tokenizer *t, qn_str text, bool is_late)
         const int32_t id = t->added[i];
         const qn_str token = qn_tokenizer_bytes(t, id);
         if (t->tokens[id].is_late == is_late && token.len <= text.len &&
-            memcmp(token.ptr, text.ptr, token.len) == 0) {
+            qn_str_equal(token, (qn_str){text.ptr, token.len})) {
             return id;
         }
     }
     return -1;
+}
+
+static qn_status encode_added(encoder *e, qn_str text, bool is_late);
+
+/* What lies between two added tokens of a group. */
+static qn_status encode_between(encoder *e, const char *ptr, size_t len, bool is_late)
+{
+    const qn_str text = {ptr, len};
+    return is_late ? encode_text(e, text) : encode_added(e, text, true);
 }
 
 /*
@@ -167,24 +176,18 @@ static qn_status encode_added(encoder *e, qn_str text, bool is_late)
 {
     qn_status status = QN_OK;
     size_t done = 0;
-    for (size_t at = 0; at <= text.len;) {
-        const qn_str rest = {text.ptr + at, text.len - at};
-        const int32_t id = rest.len > 0 ? added_at(e->t, rest, is_late) : -1;
-        if (id < 0 && rest.len > 0) {
+    for (size_t at = 0; at < text.len;) {
+        const int32_t id = added_at(e->t, (qn_str){text.ptr + at, text.len - at}, is_late);
+        if (id < 0) {
             at++;
             continue;
         }
-        const qn_str before = {text.ptr + done, at - done};
-        if (before.len > 0) {
-            QN_TRY(status, is_late ? encode_text(e, before) : encode_added(e, before, true), fail);
-        }
-        if (id < 0) {
-            break;
-        }
+        QN_TRY(status, encode_between(e, text.ptr + done, at - done, is_late), fail);
         QN_TRY(status, qn_ids_append(e->out, id, e->err), fail);
         at += qn_tokenizer_bytes(e->t, id).len;
         done = at;
     }
+    QN_TRY(status, encode_between(e, text.ptr + done, text.len - done, is_late), fail);
 fail:
     return status;
 }
