@@ -45,8 +45,8 @@ typedef struct qn_matmul_args {
  * Shapes   see qn_matmul_args
  * Aliasing none
  * Error    none; NaN and Inf propagate
- * Accuracy f32: |err| <= (n_in/16 + 8) * 2^-24 * sum_k |x w|, likewise with rounded activations
- *          for bf16; int8: exact integer sums in a block, f32 sums over blocks
+ * Accuracy |err| <= (n_in/16 + 8) * 2^-24 * sum |x w| + n_in * 2^-149 with the activations as the
+ *          compute mode rounds them; int8: exact integer sums in a block, f32 sums over blocks
  * Source   docs/formats.md; activations of int8 mode: scale = amax/127, round half to even
  */
 typedef void qn_matmul_fn(const qn_matmul_args *args);
@@ -83,7 +83,8 @@ typedef void qn_rmsnorm_fn(float *y, size_t y_stride, const float *x, size_t x_s
  * Shapes   x, y, weight, bias [n] f32
  * Aliasing y may be x
  * Error    none
- * Accuracy within 8 ULP of max(|y|, |bias|) of a sum in f64
+ * Accuracy within 8 ULP of max(|y|, |bias|), + n * 2^-53 * max |x| * |weight| / sqrt(var + eps)
+ *          for the rounding of a mean in f64
  * Source   Ba et al. 2016; the indexer's k_norm, eps 1e-6
  */
 typedef void qn_layernorm_fn(float *y, const float *x, const float *weight, const float *bias,
@@ -108,7 +109,7 @@ typedef void qn_rope_fn(float *x, size_t n_vectors, size_t stride, uint32_t rope
  * Shapes   all [n] f32
  * Aliasing y may be gate or up
  * Error    none
- * Accuracy within 8 ULP, or 1e-36 where exp(-gate) overflows; silu(-inf) is -0
+ * Accuracy within 8 ULP, or 1e-36 * |up| where exp(-gate) overflows; silu(-inf) is -0
  * Source   Shazeer 2020, "GLU variants improve transformer"
  */
 typedef void qn_silu_mul_fn(float *y, const float *gate, const float *up, size_t n);
@@ -170,6 +171,7 @@ typedef void qn_index_scores_fn(float *scores, const float *q, const float *w, u
  * Shapes   set [min(k, n)] i32 out, scores [n] f32
  * Returns  number of indices written
  * Error    none
+ * Accuracy exact
  * Source   spec 2.4; radix selection over order-preserving keys
  */
 typedef uint32_t qn_topk_fn(int32_t *set, const float *scores, uint32_t n, uint32_t k);
@@ -194,7 +196,7 @@ typedef struct qn_attend_args {
  *
  * Shapes   see qn_attend_args
  * Error    none; NaN propagates
- * Accuracy relative error of u <= 1e-5 of max |c| for n_set <= 2048
+ * Accuracy |err| <= (1e-5 + n_set * 2^-24) * max(1, max |s| / 16) * max |c|
  * Source   spec 2.3, absorbed form; DeepSeek-V2 (2405.04434) section 2.1.2
  */
 typedef void qn_attend_fn(const qn_attend_args *args);
@@ -203,7 +205,7 @@ typedef void qn_attend_fn(const qn_attend_args *args);
  * Encode one row into the cache: latent [latent_dim] and rope [rope_dim] by the view's dtype.
  *
  * Shapes   latent, rope f32; rope may be NULL when rope_dim is 0; FP8: scale = amax / 448 per 128
- *          (1 where amax is 0), code = e4m3(latent / scale), layout codes, scales, rope bf16
+ *          (1 where that is 0), code = e4m3(latent / scale), layout codes, scales, rope bf16
  * Error    none
  * Accuracy bf16 and e4m3 round to nearest even
  * Source   SGLang's 656-byte layout, spec 2.3
@@ -242,7 +244,7 @@ typedef struct qn_sample_args {
  * Shapes   see qn_sample_args
  * Returns  token id; NaN logits are never drawn; -1 when every logit is NaN or -inf
  * Error    none
- * Accuracy exact choice on f32 probabilities summed in f64 in that order
+ * Accuracy the token whose interval of the f64 distribution holds unit +- 1e-6
  * Source   Holtzman et al. 2019 (top-p); order of filters as vLLM and SGLang document
  */
 typedef int32_t qn_sample_fn(const qn_sample_args *args);

@@ -42,8 +42,7 @@ static int32_t *sorted(const float *keys, uint32_t n)
     return order;
 }
 
-/* ------------------------------------------------------------------------------------- router --
- */
+/* ---------------------------------------------------------------------------------- router -- */
 
 static void router_case(kc *run, uint32_t n, uint32_t used, int variant)
 {
@@ -102,8 +101,7 @@ void check_router(kc *run)
     }
 }
 
-/* -------------------------------------------------------------------------------------- top-k --
- */
+/* ----------------------------------------------------------------------------------- top-k -- */
 
 static void topk_case(kc *run, uint32_t n, uint32_t k, int variant)
 {
@@ -142,8 +140,7 @@ void check_topk(kc *run)
     }
 }
 
-/* ------------------------------------------------------------------------------------ sampling --
- */
+/* --------------------------------------------------------------------------------- sampling -- */
 
 /* Cumulative probabilities of the tokens that may be drawn, in f64, by sorting everything. */
 static uint32_t sampling_oracle(double *cumulative, const int32_t *order, const qn_sample_args *a)

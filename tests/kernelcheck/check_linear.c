@@ -30,19 +30,33 @@ static double load_f32(const uint8_t *at)
     return (double)value;
 }
 
+double kc_bf16(const uint8_t *at)
+{
+    const int exponent = (at[1] & 127) << 1 | at[0] >> 7;
+    const int mantissa = at[0] & 127;
+    const double sign = (at[1] & 128) != 0 ? -1.0 : 1.0;
+    if (exponent == 255) {
+        return mantissa != 0 ? (double)NAN : sign * (double)INFINITY;
+    }
+    return sign * (exponent == 0 ? ldexp(mantissa, -133) : ldexp(128 + mantissa, exponent - 134));
+}
+
+double kc_round_bf16(float x)
+{
+    if (!isfinite(x) || x == 0.0F) {
+        return (double)x;
+    }
+    const double spacing = ldexp(1.0, (ilogbf(x) < -126 ? -126 : ilogbf(x)) - 7);
+    return nearbyint((double)x / spacing) * spacing; /* ties to even: the default rounding */
+}
+
 double kc_weight_value(const qn_weight *w, uint32_t o, uint32_t k)
 {
     const size_t n = w->n_in;
     const size_t at = o * n + k;
-    uint16_t bits = 0;
     switch (w->kind) {
     case QN_WEIGHT_F32: return load_f32(w->data + 4 * at);
-    case QN_WEIGHT_BF16:
-        memcpy(&bits, w->data + 2 * at, sizeof bits);
-        return ((bits >> 7) & 255) == 0
-                   ? ldexp((bits & 127) * ((bits & 0x8000) != 0 ? -1.0 : 1.0), -133)
-                   : ldexp((128 + (bits & 127)) * ((bits & 0x8000) != 0 ? -1.0 : 1.0),
-                           ((bits >> 7) & 255) - 134);
+    case QN_WEIGHT_BF16: return kc_bf16(w->data + 2 * at);
     case QN_WEIGHT_FP8_BLOCK:
         return (double)(float)(kc_e4m3(w->data[at]) *
                                load_f32(w->scale + 4 * (o / 128 * ((n + 127) / 128) + k / 128)));
@@ -96,13 +110,64 @@ qn_weight kc_weight(kc *run, qn_weight_kind kind, uint32_t n_out, uint32_t n_in)
     } else if (kind == QN_WEIGHT_MXFP4) {
         n_scale = n / 32;
     }
-    /* One byte in front of the data when the buffer begins at a page: odd addresses either way. */
-    const size_t odd = run->at_front ? 1 : 0;
-    uint8_t *data = kc_in_bytes(run, n * halves[kind] / 2 + odd) + odd;
-    uint8_t *scale = kc_in_bytes(run, n_scale * (kind == QN_WEIGHT_MXFP4 ? 1 : 4) + odd) + odd;
+    /* A byte before each: at the front of a page, where all else is aligned, weights are not. */
+    uint8_t *data = kc_in_bytes(run, n * halves[kind] / 2 + 1) + 1;
+    uint8_t *scale = kc_in_bytes(run, n_scale * (kind == QN_WEIGHT_MXFP4 ? 1 : 4) + 1) + 1;
     const qn_weight w = {kind, n_out, n_in, data, n_scale > 0 ? scale : NULL};
     tame(run, &w, data, scale, n_scale);
     return w;
+}
+
+/* Every code of a format, NaN and Inf included; of MXFP4 each pair with each scale. */
+static void all_codes_case(kc *run, qn_weight_kind kind, uint32_t n_out, uint32_t n_in)
+{
+    kc_begin(run, "%s, all codes", kind_names[kind]);
+    const size_t n_bytes = kind == QN_WEIGHT_BF16 ? 131072 : 256 * (size_t)n_out;
+    uint8_t *data = kc_in_bytes(run, n_bytes);
+    uint8_t *scale = kc_in_bytes(run, 16 * (size_t)n_out); /* for 512 MXFP4, or four f32 */
+    float *got = kc_out(run, n_in);
+    for (size_t i = 0; i < n_bytes; i++) {
+        data[i] = (uint8_t)(kind != QN_WEIGHT_BF16 ? i : i % 2 == 0 ? i / 2 : i / 512);
+    }
+    for (size_t i = 0; i < 16 * (size_t)n_out && kind == QN_WEIGHT_MXFP4; i++) {
+        scale[i] = (uint8_t)(i / 16);
+    }
+    if (kind != QN_WEIGHT_MXFP4) {
+        const float scales[2] = {0.75F, 1.1F};
+        memcpy(scale, scales, sizeof scales);
+    }
+    const qn_weight w = {kind, n_out, n_in, data, scale};
+    kc_seal(run);
+    for (uint32_t o = 0; o < n_out; o++) {
+        run->k->dequant_row(got, &w, o);
+        for (uint32_t k = 0; k < n_in; k++) {
+            if (!kc_is_exact(got[k], kc_weight_value(&w, o, k))) {
+                kc_fail(run, "row %u, element %u: %g, %g expected", o, k, (double)got[k],
+                        kc_weight_value(&w, o, k));
+            }
+        }
+    }
+    kc_end(run);
+}
+
+static void dequant_row_case(kc *run, qn_weight_kind kind, uint32_t n)
+{
+    kc_begin(run, "%s [130][%u]", kind_names[kind], n);
+    const qn_weight w = kc_weight(run, kind, 130, n);
+    const uint32_t rows[] = {0, 1, 127, 129};
+    for (size_t r = 0; r < 4; r++) {
+        float *got = kc_out(run, n);
+        kc_seal(run);
+        run->k->dequant_row(got, &w, rows[r]);
+        for (uint32_t k = 0; k < n; k++) {
+            if (!kc_is_exact(got[k], kc_weight_value(&w, rows[r], k))) {
+                kc_fail(run, "row %u, element %u: %g, %g expected", rows[r], k, (double)got[k],
+                        kc_weight_value(&w, rows[r], k));
+                break;
+            }
+        }
+    }
+    kc_end(run);
 }
 
 void check_dequant_row(kc *run)
@@ -110,65 +175,15 @@ void check_dequant_row(kc *run)
     static const uint32_t widths[] = {1, 15, 16, 17, 32, 96, 128, 129, 160, 2048, 6144};
     for (int kind = QN_WEIGHT_F32; kind <= QN_WEIGHT_MXFP4; kind++) {
         for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
-            const uint32_t n = widths[i];
-            if (kind == QN_WEIGHT_MXFP4 && n % 32 != 0) {
-                continue;
+            if (kind != QN_WEIGHT_MXFP4 || widths[i] % 32 == 0) {
+                dequant_row_case(run, (qn_weight_kind)kind, widths[i]);
             }
-            kc_begin(run, "%s [130][%u]", kind_names[kind], n);
-            const qn_weight w = kc_weight(run, (qn_weight_kind)kind, 130, n);
-            const uint32_t rows[] = {0, 1, 127, 129};
-            for (size_t r = 0; r < 4; r++) {
-                float *got = kc_out(run, n);
-                kc_seal(run);
-                run->k->dequant_row(got, &w, rows[r]);
-                for (uint32_t k = 0; k < n; k++) {
-                    if ((double)got[k] != kc_weight_value(&w, rows[r], k)) {
-                        kc_fail(run, "row %u, element %u: %g, %g expected", rows[r], k,
-                                (double)got[k], kc_weight_value(&w, rows[r], k));
-                        break;
-                    }
-                }
-            }
-            kc_end(run);
         }
     }
-    /* Every code of every 8-bit format, NaN included. */
-    for (int kind = QN_WEIGHT_FP8_BLOCK; kind <= QN_WEIGHT_MXFP4; kind++) {
-        kc_begin(run, "%s, all codes", kind_names[kind]);
-        uint8_t codes[512];
-        uint8_t scales[256];
-        const float one = 0.75F;
-        float got[512];
-        for (int i = 0; i < 512; i++) {
-            codes[i] = (uint8_t)i;
-        }
-        for (int i = 0; i < 256; i++) {
-            scales[i] = (uint8_t)i;
-        }
-        for (int i = 0; i < 64 && kind != QN_WEIGHT_MXFP4; i++) {
-            memcpy(scales + 4 * (size_t)i, &one, sizeof one);
-        }
-        const uint32_t n_out = kind == QN_WEIGHT_MXFP4 ? 16 : 2;
-        const qn_weight w = {(qn_weight_kind)kind, n_out, kind == QN_WEIGHT_MXFP4 ? 64 : 256, codes,
-                             scales};
-        for (uint32_t o = 0; o < n_out; o++) {
-            run->k->dequant_row(got, &w, o);
-            for (uint32_t k = 0; k < w.n_in; k++) {
-                const double want = kc_weight_value(&w, o, k);
-                if (isnan(want) ? !isnan(got[k]) : (double)got[k] != want) {
-                    kc_fail(run, "row %u, element %u: %g, %g expected", o, k, (double)got[k], want);
-                }
-            }
-        }
-        kc_end(run);
-    }
-}
-
-/* Activation as a compute mode sees it. */
-static double round_to_bf16(float x)
-{
-    const double spacing = ldexp(1.0, (x == 0.0F ? -126 : ilogbf(x) < -126 ? -126 : ilogbf(x)) - 7);
-    return nearbyint((double)x / spacing) * spacing; /* ties to even: the default rounding */
+    all_codes_case(run, QN_WEIGHT_BF16, 1, 1 << 16);
+    all_codes_case(run, QN_WEIGHT_FP8_BLOCK, 1, 256);
+    all_codes_case(run, QN_WEIGHT_FP8_CHANNEL, 1, 256);
+    all_codes_case(run, QN_WEIGHT_MXFP4, 256, 512);
 }
 
 /* int8 mode by its definition, block by block; the products of a block are exact integers. */
@@ -201,12 +216,12 @@ static void expect_product(double *want, double *size, const float *x, const qn_
         *want = int8_sum(x, w, o, size);
     } else {
         for (uint32_t k = 0; k < w->n_in; k++) {
-            const double xk = compute == QN_COMPUTE_F32 ? (double)x[k] : round_to_bf16(x[k]);
+            const double xk = compute == QN_COMPUTE_F32 ? (double)x[k] : kc_round_bf16(x[k]);
             *want += xk * kc_weight_value(w, o, k);
             *size += fabs(xk * kc_weight_value(w, o, k));
         }
     }
-    *size = (w->n_in / 16.0 + 8.0) * 0x1p-24 * *size + 1e-44;
+    *size = (w->n_in / 16.0 + 8.0) * 0x1p-24 * *size + w->n_in * 0x1p-149;
 }
 
 static void matmul_case(kc *run, qn_weight_kind kind, uint32_t n_out, uint32_t n_in,
@@ -217,11 +232,13 @@ static void matmul_case(kc *run, qn_weight_kind kind, uint32_t n_out, uint32_t n
              n_rows);
     const qn_weight w = kc_weight(run, kind, n_out, n_in);
     float *x = kc_in(run, (size_t)n_rows * n_in, (kc_fill_kind)kc_below(run, KC_ZERO));
-    float *y = kc_out(run, (size_t)n_rows * n_out);
+    enum { GAP = 3 };
+    const size_t y_stride = n_out + GAP;
+    float *y = kc_out(run, n_rows * y_stride);
     float *part = kc_out(run, n_out);
     float *scratch = kc_out(run, n_in);
     kc_seal(run);
-    qn_matmul_args args = {y, n_out, x, n_in, &w, n_rows, 0, n_out, compute, scratch};
+    qn_matmul_args args = {y, y_stride, x, n_in, &w, n_rows, 0, n_out, compute, scratch};
     run->k->matmul(&args);
     const uint32_t step = 1 + n_out / 7;
     for (uint32_t t = 0; t < n_rows; t++) {
@@ -229,14 +246,16 @@ static void matmul_case(kc *run, qn_weight_kind kind, uint32_t n_out, uint32_t n
             double want;
             double size;
             expect_product(&want, &size, x + (size_t)t * n_in, &w, o, compute);
-            kc_close(run, "y", y + (size_t)t * n_out + o, &want, &size, 1, kc_bound("matmul"));
+            kc_close(run, "y", y + t * y_stride + o, &want, &size, 1, kc_bound("matmul"));
         }
     }
-    for (size_t i = 0; i < (size_t)n_rows * n_out; i++) {
-        if (isnan(y[i])) {
-            kc_fail(run, "y[%zu] was not written", i);
-            break;
+    for (size_t t = 0; t < n_rows; t++) {
+        for (uint32_t o = 0; o < n_out; o++) {
+            if (isnan(y[t * y_stride + o])) {
+                kc_fail(run, "row %zu, output %u was not written", t, o);
+            }
         }
+        kc_untouched(run, "gap between rows", y + t * y_stride + n_out, GAP);
     }
     /* The last row alone, its outputs in two parts: the same bits. */
     if (n_rows > 0) {
@@ -248,8 +267,29 @@ static void matmul_case(kc *run, qn_weight_kind kind, uint32_t n_out, uint32_t n
         args.out_first = middle;
         args.out_end = n_out;
         run->k->matmul(&args);
-        kc_same(run, "a row alone and in parts", part, y + (size_t)(n_rows - 1) * n_out,
+        kc_same(run, "a row alone and in parts", part, y + (n_rows - 1) * y_stride,
                 n_out * sizeof *y);
+    }
+    kc_end(run);
+}
+
+/* NaN and Inf in the activations reach every output. */
+static void matmul_nan_case(kc *run, qn_compute compute)
+{
+    kc_begin(run, "NaN and Inf, compute %d", compute);
+    const qn_weight w = kc_weight(run, QN_WEIGHT_MXFP4, 4, 64);
+    float *x = kc_in(run, 128, KC_UNIFORM);
+    float *y = kc_out(run, 8);
+    float *scratch = kc_out(run, 64);
+    x[3] = NAN;
+    x[64 + 40] = INFINITY;
+    kc_seal(run);
+    const qn_matmul_args args = {y, 4, x, 64, &w, 2, 0, 4, compute, scratch};
+    run->k->matmul(&args);
+    for (int i = 0; i < 8; i++) {
+        if (isfinite(y[i])) {
+            kc_fail(run, "y[%d] is %g, expected NaN or Inf", i, (double)y[i]);
+        }
     }
     kc_end(run);
 }
@@ -258,38 +298,45 @@ void check_matmul(kc *run)
 {
     static const uint32_t widths[] = {1, 15, 16, 17, 31, 33, 64, 160, 2048, 6144};
     static const uint32_t outs[] = {1, 3, 130};
-    for (int kind = QN_WEIGHT_F32; kind <= QN_WEIGHT_MXFP4; kind++) {
-        for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
-            for (size_t j = 0; j < sizeof outs / sizeof *outs; j++) {
-                if (kind == QN_WEIGHT_MXFP4 && widths[i] % 32 != 0) {
-                    continue;
-                }
-                for (int compute = QN_COMPUTE_F32; compute <= QN_COMPUTE_INT8; compute++) {
-                    matmul_case(run, (qn_weight_kind)kind, outs[j], widths[i],
-                                widths[i] > 2000 ? 2 : (uint32_t)(i + j) % 4, (qn_compute)compute);
-                }
-            }
+    for (uint32_t i = 0; i < 5 * 10 * 3 * 3; i++) {
+        const qn_compute compute = (qn_compute)(QN_COMPUTE_F32 + i % 3);
+        const uint32_t i_out = i / 3 % 3;
+        const uint32_t i_width = i / 9 % 10;
+        const qn_weight_kind kind = (qn_weight_kind)(i / 90);
+        if (kind != QN_WEIGHT_MXFP4 || widths[i_width] % 32 == 0) {
+            matmul_case(run, kind, outs[i_out], widths[i_width],
+                        widths[i_width] > 2000 ? 2 : (i_width + i_out) % 4, compute);
         }
     }
-    /* NaN and Inf in the activations reach every output. */
     for (int compute = QN_COMPUTE_F32; compute <= QN_COMPUTE_INT8; compute++) {
-        kc_begin(run, "NaN and Inf, compute %d", compute);
-        const qn_weight w = kc_weight(run, QN_WEIGHT_MXFP4, 4, 64);
-        float *x = kc_in(run, 128, KC_UNIFORM);
-        float *y = kc_out(run, 8);
-        float *scratch = kc_out(run, 64);
-        x[3] = NAN;
-        x[64 + 40] = INFINITY;
-        kc_seal(run);
-        const qn_matmul_args args = {y, 4, x, 64, &w, 2, 0, 4, (qn_compute)compute, scratch};
-        run->k->matmul(&args);
-        for (int i = 0; i < 8; i++) {
-            if (isfinite(y[i])) {
-                kc_fail(run, "y[%d] is %g, expected NaN or Inf", i, (double)y[i]);
-            }
-        }
-        kc_end(run);
+        matmul_nan_case(run, (qn_compute)compute);
     }
+}
+
+static void matmul_t_case(kc *run, qn_weight_kind kind, const uint32_t *shape, qn_compute compute)
+{
+    const uint32_t n_x = shape[0];
+    const uint32_t n_in = shape[1];
+    const uint32_t first = shape[2];
+    kc_begin(run, "%s [%u + %u][%u]", kind_names[kind], first, n_x, n_in);
+    const qn_weight w = kc_weight(run, kind, first + n_x, n_in);
+    float *x = kc_in(run, n_x, KC_UNIFORM);
+    float *y = kc_out(run, n_in);
+    float *scratch = kc_out(run, n_in);
+    kc_seal(run);
+    run->k->matmul_t(y, x, n_x, &w, first, compute, scratch);
+    for (uint32_t k = 0; k < n_in; k++) {
+        double want = 0.0;
+        double size = 0.0;
+        for (uint32_t r = 0; r < n_x; r++) {
+            const double xr = compute == QN_COMPUTE_F32 ? (double)x[r] : kc_round_bf16(x[r]);
+            want += xr * kc_weight_value(&w, first + r, k);
+            size += fabs(xr * kc_weight_value(&w, first + r, k));
+        }
+        size *= (n_x + 2.0) * 0x1p-24;
+        kc_close(run, "y", y + k, &want, &size, 1, kc_bound("matmul_t"));
+    }
+    kc_end(run);
 }
 
 void check_matmul_t(kc *run)
@@ -298,33 +345,10 @@ void check_matmul_t(kc *run)
                                          {192, 512, 192}, {24, 44, 20}, {40, 96, 7}};
     for (int kind = QN_WEIGHT_F32; kind <= QN_WEIGHT_MXFP4; kind++) {
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-            const uint32_t n_x = shapes[i][0];
-            const uint32_t n_in = shapes[i][1];
-            const uint32_t first = shapes[i][2];
-            const qn_compute compute = i % 2 == 0 ? QN_COMPUTE_F32 : QN_COMPUTE_BF16;
-            if (kind == QN_WEIGHT_MXFP4 && n_in % 32 != 0) {
-                continue;
+            if (kind != QN_WEIGHT_MXFP4 || shapes[i][1] % 32 == 0) {
+                matmul_t_case(run, (qn_weight_kind)kind, shapes[i],
+                              i % 2 == 0 ? QN_COMPUTE_F32 : QN_COMPUTE_BF16);
             }
-            kc_begin(run, "%s [%u + %u][%u]", kind_names[kind], first, n_x, n_in);
-            const qn_weight w = kc_weight(run, (qn_weight_kind)kind, first + n_x, n_in);
-            float *x = kc_in(run, n_x, KC_UNIFORM);
-            float *y = kc_out(run, n_in);
-            float *scratch = kc_out(run, n_in);
-            kc_seal(run);
-            run->k->matmul_t(y, x, n_x, &w, first, compute, scratch);
-            for (uint32_t k = 0; k < n_in; k++) {
-                double want = 0.0;
-                double size = 0.0;
-                for (uint32_t r = 0; r < n_x; r++) {
-                    const double xr =
-                        compute == QN_COMPUTE_F32 ? (double)x[r] : round_to_bf16(x[r]);
-                    want += xr * kc_weight_value(&w, first + r, k);
-                    size += fabs(xr * kc_weight_value(&w, first + r, k));
-                }
-                size *= (n_x + 2.0) * 0x1p-24;
-                kc_close(run, "y", y + k, &want, &size, 1, kc_bound("matmul_t"));
-            }
-            kc_end(run);
         }
     }
 }

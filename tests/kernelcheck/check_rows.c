@@ -23,21 +23,24 @@ void check_rmsnorm(kc *run)
     for (size_t i = 0; i < (size_t)N_WIDTHS * KC_N_FILLS; i++) {
         const size_t n = widths[i % N_WIDTHS];
         kc_begin(run, "[%d][%zu] fill %zu", ROWS, n, i / N_WIDTHS);
-        float *x = kc_in(run, ROWS * n, (kc_fill_kind)(i / N_WIDTHS));
+        const size_t x_stride = n + 3;
+        const size_t y_stride = n + 5;
+        float *x = kc_in(run, (ROWS - 1) * x_stride + n, (kc_fill_kind)(i / N_WIDTHS));
         float *w = kc_in(run, n, KC_UNIFORM);
-        float *y = kc_out(run, ROWS * n);
+        float *y = kc_out(run, (ROWS - 1) * y_stride + n);
         float *alone = kc_out(run, n);
         if (n > 16) {
-            x[n + 5] = NAN; /* the middle row */
+            x[x_stride + 5] = NAN; /* the middle row */
         }
         kc_seal(run);
-        run->k->rmsnorm(y, n, x, n, w, ROWS, n, 1e-5F);
+        run->k->rmsnorm(y, y_stride, x, x_stride, w, ROWS, n, 1e-5F);
         for (size_t t = 0; t < ROWS; t++) {
-            rmsnorm_oracle(want, ulp, x + t * n, w, n);
-            kc_close(run, "y", y + t * n, want, ulp, n, kc_bound("rmsnorm"));
+            rmsnorm_oracle(want, ulp, x + t * x_stride, w, n);
+            kc_close(run, "y", y + t * y_stride, want, ulp, n, kc_bound("rmsnorm"));
+            kc_untouched(run, "gap between rows", y + t * y_stride + n, t + 1 < ROWS ? 5 : 0);
         }
-        run->k->rmsnorm(alone, n, x + 2 * n, n, w, 1, n, 1e-5F);
-        kc_same(run, "a row alone", alone, y + 2 * n, n * sizeof *y);
+        run->k->rmsnorm(alone, n, x + 2 * x_stride, n, w, 1, n, 1e-5F);
+        kc_same(run, "a row alone", alone, y + 2 * y_stride, n * sizeof *y);
         kc_end(run);
     }
 }
@@ -57,20 +60,61 @@ void check_layernorm(kc *run)
         run->k->layernorm(y, x, w, b, n, 1e-6F);
         double mean = 0.0;
         double variance = 0.0;
+        double max = 0.0;
         for (size_t k = 0; k < n; k++) {
-            mean += (double)x[k] / (double)n;
+            mean += (double)x[k];
+            max = fmax(max, fabs((double)x[k]));
         }
+        mean /= (double)n;
         for (size_t k = 0; k < n; k++) {
             variance += ((double)x[k] - mean) * ((double)x[k] - mean) / (double)n;
         }
         for (size_t k = 0; k < n; k++) {
             want[k] = ((double)x[k] - mean) / sqrt(variance + (double)1e-6F) * (double)w[k] +
                       (double)b[k];
-            ulp[k] = kc_ulp(fmax(fabs(want[k]), fabs((double)b[k])));
+            ulp[k] = kc_ulp(fmax(fabs(want[k]), fabs((double)b[k]))) +
+                     (double)n * 0x1p-53 * max * fabs((double)w[k]) /
+                         sqrt(variance + (double)1e-6F) / kc_bound("layernorm");
         }
         kc_close(run, "y", y, want, ulp, n, kc_bound("layernorm"));
         kc_end(run);
     }
+}
+
+static void rope_case(kc *run, uint32_t dim, size_t stride, size_t n, uint32_t position)
+{
+    kc_begin(run, "dim %u, %zu vectors %zu apart, position %u", dim, n, stride, position);
+    /* The last vector ends where its rope part does. */
+    const size_t n_all = (n - 1) * stride + dim;
+    float *x = kc_out(run, n_all);
+    float *before = kc_in(run, n_all, KC_UNIFORM);
+    float *inv = kc_in(run, dim / 2, KC_UNIFORM);
+    for (uint32_t j = 0; j < dim / 2; j++) {
+        inv[j] = 1.0F / powf(8e6F, (float)(2 * j) / (float)dim);
+    }
+    for (size_t k = 0; k < n_all; k++) {
+        x[k] = before[k];
+    }
+    kc_seal(run);
+    run->k->rope(x, n, stride, dim, position, inv);
+    for (size_t v = 0; v < n; v++) {
+        for (size_t k = 0; k < stride && v * stride + k < n_all; k++) {
+            const size_t at = v * stride + k;
+            const size_t pair = at - k % 2;
+            double want = (double)before[at];
+            double size = 0.0;
+            if (k < dim) {
+                const double angle = (double)((float)position * inv[k / 2]);
+                const double a = (double)before[pair];
+                const double b = (double)before[pair + 1];
+                want =
+                    k % 2 == 0 ? a * cos(angle) - b * sin(angle) : b * cos(angle) + a * sin(angle);
+                size = 0x1p-24 * (fabs(a) + fabs(b));
+            }
+            kc_close(run, "x", x + at, &want, &size, 1, kc_bound("rope"));
+        }
+    }
+    kc_end(run);
 }
 
 void check_rope(kc *run)
@@ -78,42 +122,7 @@ void check_rope(kc *run)
     static const uint32_t positions[] = {0, 1, 63, 4096, 1048575};
     static const uint32_t dims[][3] = {{64, 64, 1}, {64, 256, 4}, {8, 20, 3}, {2, 2, 5}};
     for (size_t i = 0; i < 20; i++) {
-        const uint32_t position = positions[i % 5];
-        const uint32_t dim = dims[i / 5][0];
-        const size_t stride = dims[i / 5][1];
-        const size_t n = dims[i / 5][2];
-        kc_begin(run, "dim %u, %zu vectors %zu apart, position %u", dim, n, stride, position);
-        /* The last vector ends where its rope part does. */
-        const size_t n_all = (n - 1) * stride + dim;
-        float *x = kc_out(run, n_all);
-        float *before = kc_in(run, n_all, KC_UNIFORM);
-        float *inv = kc_in(run, dim / 2, KC_UNIFORM);
-        for (uint32_t j = 0; j < dim / 2; j++) {
-            inv[j] = 1.0F / powf(8e6F, (float)(2 * j) / (float)dim);
-        }
-        for (size_t k = 0; k < n_all; k++) {
-            x[k] = before[k];
-        }
-        kc_seal(run);
-        run->k->rope(x, n, stride, dim, position, inv);
-        for (size_t v = 0; v < n; v++) {
-            for (size_t k = 0; k < stride && v * stride + k < n_all; k++) {
-                const size_t at = v * stride + k;
-                const size_t pair = at - k % 2;
-                double want = (double)before[at];
-                double size = 0.0;
-                if (k < dim) {
-                    const double angle = (double)((float)position * inv[k / 2]);
-                    const double a = (double)before[pair];
-                    const double b = (double)before[pair + 1];
-                    want = k % 2 == 0 ? a * cos(angle) - b * sin(angle)
-                                      : b * cos(angle) + a * sin(angle);
-                    size = 0x1p-24 * (fabs(a) + fabs(b));
-                }
-                kc_close(run, "x", x + at, &want, &size, 1, kc_bound("rope"));
-            }
-        }
-        kc_end(run);
+        rope_case(run, dims[i / 5][0], dims[i / 5][1], dims[i / 5][2], positions[i % 5]);
     }
 }
 
@@ -123,8 +132,8 @@ void check_silu_mul(kc *run)
                                     1e30F, -1e30F, INFINITY, -INFINITY, NAN};
     static double want[WIDTH_MAX];
     static double size[WIDTH_MAX];
-    for (size_t i = 0; i < N_WIDTHS; i++) {
-        const size_t n = widths[i];
+    for (size_t i = 0; i <= N_WIDTHS; i++) {
+        const size_t n = i < N_WIDTHS ? widths[i] : 0;
         kc_begin(run, "[%zu]", n);
         float *gate = kc_in(run, n, KC_UNIFORM);
         float *up = kc_in(run, n, KC_UNIFORM);
@@ -141,7 +150,7 @@ void check_silu_mul(kc *run)
         for (size_t k = 0; k < n; k++) {
             const double z = (double)gate[k];
             want[k] = isinf(z) && z < 0.0 ? 0.0 : z / (1.0 + exp(-z)) * (double)up[k];
-            size[k] = fmax(kc_ulp(want[k]), 1e-36 / kc_bound("silu_mul"));
+            size[k] = fmax(kc_ulp(want[k]), 1e-36 * fabs((double)up[k]) / kc_bound("silu_mul"));
         }
         kc_close(run, "y", y, want, size, n, kc_bound("silu_mul"));
         kc_end(run);
@@ -152,8 +161,8 @@ void check_axpy(kc *run)
 {
     static double want[WIDTH_MAX];
     static double size[WIDTH_MAX];
-    for (size_t i = 0; i < N_WIDTHS; i++) {
-        const size_t n = widths[i];
+    for (size_t i = 0; i <= N_WIDTHS; i++) {
+        const size_t n = i < N_WIDTHS ? widths[i] : 0;
         kc_begin(run, "[%zu]", n);
         float *x = kc_in(run, n, KC_UNIFORM);
         float *before = kc_in(run, n, KC_UNIFORM);

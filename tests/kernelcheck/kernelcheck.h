@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { KC_BUFFERS_MAX = 32 };
+enum { KC_BUFFERS_MAX = 32, KC_CASES_MAX = 4096 };
 
 /** One guarded buffer: unreadable pages on both sides, known bytes in the slack between. */
 typedef struct kc_buffer {
@@ -37,6 +37,8 @@ typedef struct kc {
     bool is_quiet; /**< Canaries fail on purpose. */
     unsigned n_passed, n_failed;
     bool case_failed;
+    size_t i_case;                  /**< Of this check and placement. */
+    uint64_t digests[KC_CASES_MAX]; /**< What each case wrote in the first placement. */
     kc_buffer buffers[KC_BUFFERS_MAX];
     size_t n_buffers;
 } kc;
@@ -49,11 +51,20 @@ typedef enum kc_fill_kind {
     KC_OUTLIER, /**< one element 1000 times the others */
     KC_EQUAL,   /**< all the same */
     KC_ZERO,    /**< +0 and -0 */
+    KC_LEAST,   /**< up to 4 times the smallest denormal */
+    KC_NAN,     /**< one NaN somewhere */
+    KC_INF,     /**< one Inf of either sign somewhere */
     KC_N_FILLS,
 } kc_fill_kind;
 
-/** Error bound of an op, the one place where it is written; equal to its comment in kernels.h. */
+/** Factor in the error bound of an op.  The bound is written once, in kc_checks. */
 double kc_bound(const char *op);
+
+/**
+ * Run a check with buffers against the page behind them, then with the same inputs against the page
+ * before them: what is written must be the same, bit for bit.
+ */
+void kc_run_check(kc *run, void (*check)(kc *run));
 
 void kc_begin(kc *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /** Check inputs and slack, release the buffers, count the case. */
@@ -76,6 +87,10 @@ void kc_seal(kc *run);
 /** |got - want| <= bound * scale for each; NaN wants NaN, Inf the same Inf. */
 void kc_close(kc *run, const char *what, const float *got, const double *want, const double *scale,
               size_t n, double bound);
+/** got is want rounded to f32, sign of zero included; NaN wants NaN. */
+bool kc_is_exact(float got, double want);
+/** Nothing was written to these floats of an output. */
+void kc_untouched(kc *run, const char *what, const float *at, size_t n);
 /** Size of a unit in the last place of a float near x. */
 double kc_ulp(double x);
 /** Same bytes. */
@@ -87,6 +102,10 @@ qn_weight kc_weight(kc *run, qn_weight_kind kind, uint32_t n_out, uint32_t n_in)
 double kc_weight_value(const qn_weight *w, uint32_t o, uint32_t k);
 /** f64 decode of one e4m3 code. */
 double kc_e4m3(uint8_t code);
+/** f64 decode of a bf16 that may lie at any address. */
+double kc_bf16(const uint8_t *at);
+/** Nearest bf16 value, ties to even. */
+double kc_round_bf16(float x);
 
 void check_dequant_row(kc *run);
 void check_matmul(kc *run);
@@ -108,8 +127,9 @@ void check_sample(kc *run);
 typedef struct kc_check {
     const char *op;
     void (*fn)(kc *run);
-    double bound;
-    const char *bound_text;
+    size_t at;              /* of the kernel in qn_kernels */
+    double bound;           /* the factor that kc_close() applies */
+    const char *bound_text; /* beginning of "Accuracy" in kernels.h; main() compares the two */
 } kc_check;
 extern const kc_check kc_checks[];
 

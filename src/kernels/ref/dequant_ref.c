@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/numbers.h"
 #include "kernels/kernels.h"
-
-static float load_f32(const uint8_t *at)
-{
-    float value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
+#include "kernels/ref/decode.h"
 
 static void bf16_row(float *y, const uint8_t *row, uint32_t n)
 {
@@ -18,21 +12,15 @@ static void bf16_row(float *y, const uint8_t *row, uint32_t n)
     }
 }
 
-/* One scale for every QN_FP8_BLOCK columns, or (columns_per_scale = n) one for the row. */
-static void fp8_row(float *y, const uint8_t *row, const uint8_t *scales, uint32_t n,
-                    uint32_t columns_per_scale)
-{
-    for (uint32_t k = 0; k < n; k++) {
-        y[k] = qn_e4m3_to_f32(row[k]) * load_f32(scales + 4 * (size_t)(k / columns_per_scale));
-    }
-}
-
 static void mxfp4_row(float *y, const uint8_t *row, const uint8_t *scales, uint32_t n)
 {
-    for (uint32_t k = 0; k < n; k += 2) {
-        const float scale = qn_e8m0_to_f32(scales[k / QN_MXFP4_BLOCK]);
-        y[k] = qn_e2m1_values[row[k / 2] & 15U] * scale;
-        y[k + 1] = qn_e2m1_values[row[k / 2] >> 4] * scale;
+    for (uint32_t first = 0; first < n; first += QN_MXFP4_BLOCK) {
+        const float scale = qn_e8m0_to_f32(scales[first / QN_MXFP4_BLOCK]);
+        for (uint32_t k = first; k < first + QN_MXFP4_BLOCK; k += 2) {
+            const float *pair = qn_e2m1_pairs[row[k / 2]];
+            y[k] = pair[0] * scale;
+            y[k + 1] = pair[1] * scale;
+        }
     }
 }
 
@@ -44,12 +32,12 @@ void qn_dequant_row_ref(float *y, const qn_weight *w, uint32_t i_out)
     case QN_WEIGHT_BF16: bf16_row(y, w->data + i_out * n * 2, w->n_in); break;
     case QN_WEIGHT_FP8_BLOCK: {
         const size_t n_scales = (n + QN_FP8_BLOCK - 1) / QN_FP8_BLOCK;
-        fp8_row(y, w->data + i_out * n, w->scale + i_out / QN_FP8_BLOCK * n_scales * 4, w->n_in,
-                QN_FP8_BLOCK);
+        qn_fp8_decode(y, w->data + i_out * n, w->scale + i_out / QN_FP8_BLOCK * n_scales * 4,
+                      w->n_in, QN_FP8_BLOCK);
         break;
     }
     case QN_WEIGHT_FP8_CHANNEL:
-        fp8_row(y, w->data + i_out * n, w->scale + (size_t)i_out * 4, w->n_in, w->n_in);
+        qn_fp8_decode(y, w->data + i_out * n, w->scale + (size_t)i_out * 4, w->n_in, w->n_in);
         break;
     case QN_WEIGHT_MXFP4:
         mxfp4_row(y, w->data + i_out * n / 2, w->scale + i_out * n / QN_MXFP4_BLOCK, w->n_in);

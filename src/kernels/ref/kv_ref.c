@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/numbers.h"
 #include "kernels/kernels.h"
+#include "kernels/ref/decode.h"
 
 #include <math.h>
 
@@ -38,21 +39,12 @@ static void write_fp8(uint8_t *row, const float *latent, uint32_t n)
         for (uint32_t i = first; i < end; i++) {
             amax = fabsf(latent[i]) > amax ? fabsf(latent[i]) : amax;
         }
-        const float scale = amax > 0.0F ? amax / 448.0F : 1.0F;
+        /* An amax of a few denormals underflows here, and 0 / 0 would put NaN into the cache. */
+        const float scale = amax / 448.0F > 0.0F ? amax / 448.0F : 1.0F;
         for (uint32_t i = first; i < end; i++) {
             row[i] = qn_f32_to_e4m3(latent[i] / scale);
         }
-        memcpy(scales + first / FP8_GROUP * 4, &scale, sizeof scale);
-    }
-}
-
-static void read_fp8(float *latent, const uint8_t *row, uint32_t n)
-{
-    const uint8_t *scales = row + scales_at(n);
-    for (uint32_t i = 0; i < n; i++) {
-        float scale;
-        memcpy(&scale, scales + i / FP8_GROUP * 4, sizeof scale);
-        latent[i] = qn_e4m3_to_f32(row[i]) * scale;
+        memcpy(scales + 4 * (size_t)(first / FP8_GROUP), &scale, sizeof scale);
     }
 }
 
@@ -94,7 +86,7 @@ void qn_kv_read_ref(float *y, const qn_kv_view *view, uint32_t position)
     case QN_KV_F32: memcpy(y, row, (n + view->rope_dim) * sizeof *y); break;
     case QN_KV_BF16: read_bf16(y, row, n + view->rope_dim); break;
     case QN_KV_FP8:
-        read_fp8(y, row, n);
+        qn_fp8_decode(y, row, row + scales_at(n), n, FP8_GROUP);
         read_bf16(y + n, row + fp8_rope_at(n), view->rope_dim);
         break;
     }

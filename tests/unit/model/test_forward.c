@@ -57,8 +57,8 @@ static void same_whatever_the_chunk_threads_and_pages(qn_kv_dtype dtype)
     for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
         tiny t;
         tiny_open(&t, (uint32_t)i + 1, 64, dtype);
-        run_alone(&t, 1, i % 2 == 0 ? pages_scattered : pages_in_order, chunks[i],
-                  got->hidden[0], got->logits[0]);
+        run_alone(&t, 1, i % 2 == 0 ? pages_scattered : pages_in_order, chunks[i], got->hidden[0],
+                  got->logits[0]);
         assert_memory_equal(got, want, sizeof *got);
         tiny_close(&t);
     }
@@ -196,8 +196,8 @@ static void test_reused_sets_do_not_see_chained_rows(void **state)
         const int32_t position = POSITIONS + round * 3;
         const int32_t seq = 0;
         const qn_batch batch = {1, &token, &position, &seq, tables, NULL, 0};
-        qn_glm_mtp(t.glm, &t.kv, &batch, g + (size_t)(POSITIONS - 1) * 64, first[round], NULL,
-                   NULL, &keep, NULL);
+        qn_glm_mtp(t.glm, &t.kv, &batch, g + (size_t)(POSITIONS - 1) * 64, first[round], NULL, NULL,
+                   &keep, NULL);
     }
     /* Rope is relative and the set is the same, so only the query's angle differs. */
     for (int i = 0; i < 64; i++) {
