@@ -242,6 +242,8 @@ static qn_status add_message(renderer *r, size_t i, const json_t *message, size_
 {
     qn_status status = QN_OK;
     const json_t *role = json_object_get(message, "role");
+    const json_t *content = json_object_get(message, "content");
+    const json_t *calls = json_object_get(message, "tool_calls");
     const char *name = json_is_string(role) ? json_string_value(role) : "";
     const bool is_system = strcmp(name, "system") == 0 || strcmp(name, "developer") == 0;
     if (!json_is_object(message)) {
@@ -249,9 +251,9 @@ static qn_status add_message(renderer *r, size_t i, const json_t *message, size_
                        "messages[%zu]: %s, expected an object with role and content", i,
                        qn_json_type_name(message));
     }
-    if (json_object_get(message, "tool_calls") != NULL) {
-        return refuse(r, i, "tool_calls", json_object_get(message, "tool_calls"),
-                      "none (tools are not supported by this version)");
+    const bool has_no_calls = json_is_array(calls) && json_array_size(calls) == 0;
+    if (calls != NULL && !json_is_null(calls) && !has_no_calls) {
+        return refuse(r, i, "tool_calls", calls, "none (tools are not supported by this version)");
     }
     if (strcmp(name, "assistant") == 0) {
         const bool keep = r->options->keep_thinking || i_last_user == SIZE_MAX || i > i_last_user;
@@ -261,8 +263,11 @@ static qn_status add_message(renderer *r, size_t i, const json_t *message, size_
         return refuse(r, i, "role", role,
                       "system, user or assistant (tools are not supported by this version)");
     }
+    if (content == NULL || json_is_null(content)) {
+        return refuse(r, i, "content", content, "a string or a list of text parts");
+    }
     QN_TRY(status, add_control(r, is_system ? "<|system|>" : "<|user|>"), fail);
-    QN_TRY(status, read_content(r, i, json_object_get(message, "content"), &r->text), fail);
+    QN_TRY(status, read_content(r, i, content, &r->text), fail);
 fail:
     return status;
 }
