@@ -1,44 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The shortest program that lets a model answer: generate MODEL TEXT. */
-#include <quern/quern.h>
+/* Let a model go on with a text: example_generate models/glm-nano "Once upon a time" */
+#include "quern/quern.h"
+
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-static void print(void *context, qn_output_part part, const char *text, size_t len)
+static void print(void *stream, qn_output_part part, const char *text, size_t len)
 {
-    (void)context;
-    (void)fwrite(text, 1, len, part == QN_OUTPUT_TEXT ? stdout : stderr);
+    (void)part; /* reasoning and answer alike */
+    (void)!fwrite(text, 1, len, stream);
 }
 
 int main(int argc, char **argv)
 {
-    char messages[4096];
     qn_model *model = NULL;
     qn_session *session = NULL;
     qn_output *output = NULL;
-    int32_t *ids = NULL;
+    int32_t *ids = NULL, token = 0;
     size_t n_ids = 0;
     qn_error err = {0};
-    if (argc != 3 || strpbrk(argv[2], "\"\\\n") != NULL) { /* a real program escapes JSON */
-        return fprintf(stderr, "usage: generate MODEL TEXT\n"), 2;
+    const char *const name = argc > 1 ? argv[1] : "models/glm-nano";
+    const char *const text = argc > 2 ? argv[2] : "Once upon a time";
+    qn_status s = qn_model_open(&model, name, NULL, &err);
+    s = s ? s : qn_encode(&ids, &n_ids, model, text, strlen(text), QN_CONTROL_MATCH, &err);
+    s = s ? s : qn_session_open(&session, model, NULL, &err);
+    s = s ? s : qn_output_open(&output, model, ids, n_ids, print, stdout, &err);
+    s = s ? s : qn_session_feed(session, ids, n_ids, NULL, NULL, &err);
+    for (int i = 0; s == QN_OK && i < 100 && !qn_model_is_stop(model, token); i++) {
+        s = qn_session_next(&token, session, &err);
+        s = s ? s : qn_output_feed(output, token, &err); /* stop tokens print nothing */
     }
-    (void)snprintf(messages, sizeof messages, "[{\"role\":\"user\",\"content\":\"%s\"}]", argv[2]);
-    if (qn_model_open(&model, argv[1], NULL, &err) == QN_OK &&
-        qn_chat_encode(&ids, &n_ids, model, NULL, messages, strlen(messages), &err) == QN_OK &&
-        qn_session_open(&session, model, NULL, &err) == QN_OK &&
-        qn_output_open(&output, model, ids, n_ids, print, NULL, &err) == QN_OK &&
-        qn_session_feed(session, ids, n_ids, NULL, NULL, &err) == QN_OK) {
-        for (int32_t token = 0; qn_session_next(&token, session, &err) == QN_OK &&
-                                !qn_model_is_stop(model, token) &&
-                                qn_output_feed(output, token, &err) == QN_OK;) {
-        }
-        qn_output_end(output);
-    }
-    (void)printf("%s\n", err.text);
+    (void)fprintf(s < 0 ? stderr : stdout, "%s\n", s < 0 ? err.text : "");
     qn_output_close(&output);
     qn_session_close(&session);
-    qn_model_close(&model);
     qn_free(ids);
-    return err.status == QN_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+    qn_model_close(&model);
+    return s < 0;
 }

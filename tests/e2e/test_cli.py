@@ -1,0 +1,867 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The command line, end to end: every command, every exit status, every promise of its pages.
+
+QUERN names the program and QUERN_BUILD its build folder; without them build/release is taken.
+"""
+import array
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import pty
+import re
+import shlex
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import termios
+import time
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.environ.get("QUERN_BUILD", os.path.join(ROOT, "build", "release"))
+QUERN = os.environ.get("QUERN", os.path.join(BUILD, "quern"))
+NANO = "models/glm-nano"
+COMMANDS = ["run", "tokenize", "detokenize", "devices", "help"]
+QUESTION = "What is 12 + 30?"
+# A question that glm-nano thinks about before it answers.
+PUZZLE = ("Ravi reads 6 pages on Monday and 6 more pages on Tuesday than on Monday. How many pages "
+          "does Ravi read on the two days?\n\n(A) 15\n(B) 13\n(C) 20\n(D) 18")
+N_VOCAB, N_EMBD, N_LAYERS = 6144, 256, 4
+STOP_IDS = [6112, 6119, 6121]
+STATS = re.compile(r"(\d+) tokens, [\d.]+ tokens/s, first token after [\d.]+ s "
+                   r"\(prompt (\d+) tokens, [\d.]+ tokens/s\)(, dummy weights)?$")
+# The options of the contract that this version has, by command.
+OPTIONS = {
+    "run": ["prompt", "file", "ids", "raw", "system", "messages", "thinking", "reasoning-effort",
+            "max-tokens", "ignore-eos", "temperature", "top-p", "top-k", "min-p", "seed", "logits",
+            "trace", "context", "kv-dtype", "json", "tokenizer", "device", "threads", "cpu-mask",
+            "compute", "chat-format", "strict", "load-format"],
+    "tokenize": ["prompt", "file", "chat", "json"],
+    "detokenize": ["ids", "json"],
+    "devices": ["json"],
+    "help": ["man"],
+}
+COMMON_OPTIONS = ["quiet", "log-level", "log-format", "color", "version", "help"]
+
+
+def environment(**changes):
+    """Ours without what colours output or moves the model cache."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "HF_HOME")}
+    return {**kept, **changes}
+
+
+class Result:
+    def __init__(self, status, out, err):
+        self.status, self.out, self.err = status, out.decode(), err.decode()
+
+
+def quern(*arguments, stdin=b"", env=None, stdout=subprocess.PIPE):
+    done = subprocess.run([QUERN, *arguments], cwd=ROOT, input=stdin, stdout=stdout,
+                          stderr=subprocess.PIPE, timeout=120, check=False,
+                          env=env if env is not None else environment())
+    return Result(done.returncode, done.stdout or b"", done.stderr)
+
+
+def start(*arguments, **streams):
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
+               "env": environment(), **streams}
+    return subprocess.Popen([QUERN, *arguments], cwd=ROOT, **streams)
+
+
+@contextlib.contextmanager
+def terminal(columns=80):
+    """Both ends of a terminal: ours and the program's."""
+    ours, theirs = (open(fd, "r+b", buffering=0) for fd in pty.openpty())
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with ours, theirs:
+        yield ours, theirs
+
+
+def read_until(stream, text=None):
+    """What arrives up to and with `text`, or all of it."""
+    seen = b""
+    while text is None or text not in seen:
+        try:
+            part = os.read(stream.fileno(), 4096)
+        except OSError as error:  # a terminal that nobody writes to any more
+            if error.errno != errno.EIO:
+                raise
+            part = b""
+        seen += part
+        if not part and text is not None:
+            raise AssertionError("%r ended without %r" % (seen, text))
+        if not part:
+            break
+    return seen.decode().replace("\r\n", "\n")
+
+
+def wait_for_bytes(process, n_bytes):
+    """Until a file that the program writes, named or not, has so many bytes."""
+    folder = "/proc/%d/fd" % process.pid
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        for name in os.listdir(folder):
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(os.path.join(folder, name)).st_size >= n_bytes:
+                    return
+        time.sleep(0.01)
+    raise AssertionError("no file of %d bytes from process %d" % (n_bytes, process.pid))
+
+
+def on_terminal(*arguments, columns=80, env=None):
+    """Status, and what the program prints where stdout is a terminal."""
+    with terminal(columns) as (ours, theirs):
+        with start(*arguments, stdout=theirs, stderr=subprocess.DEVNULL,
+                   env=env if env is not None else environment()) as process:
+            theirs.close()
+            page = read_until(ours)
+        return process.returncode, page
+
+
+def read_safetensors(path):
+    """{name: (dtype, shape, bytes)}"""
+    with open(path, "rb") as file:
+        raw = file.read()
+    (length,) = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8:8 + length])
+    return {name: (entry["dtype"], entry["shape"],
+                   raw[8 + length + entry["data_offsets"][0]:8 + length + entry["data_offsets"][1]])
+            for name, entry in header.items() if name != "__metadata__"}
+
+
+class Case(unittest.TestCase):
+    maxDiff = None
+
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="quern-cli-")
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def write(self, name, text):
+        with open(self.path(name), "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        return self.path(name)
+
+    def succeed(self, *arguments, **more):
+        result = quern(*arguments, **more)
+        self.assertEqual(result.status, 0, result.err)
+        return result
+
+    def fail_with(self, status, arguments, *needles, **more):
+        """One line that names what was wrong, nothing on stdout, and the status."""
+        result = quern(*arguments, **more)
+        self.assertEqual(result.status, status, (arguments, result.err))
+        self.assertEqual(result.out, "")
+        self.assertTrue(result.err.startswith("quern: error: "), result.err)
+        self.assertEqual(result.err.count("\n"), 1, result.err)
+        for needle in needles:
+            self.assertIn(needle, result.err)
+        return result
+
+    def answer(self, *arguments, model=NANO, **more):
+        """The JSON object of a run, greedy unless the arguments say otherwise."""
+        result = self.succeed("run", model, "--temperature", "0", "--json", *arguments, **more)
+        self.assertEqual(result.out.count("\n"), 1)
+        return json.loads(result.out)
+
+    def tokenize(self, text, *arguments):
+        return json.loads(self.succeed("tokenize", NANO, "--json", "-p", text, *arguments).out)
+
+    def detokenize(self, ids):
+        listed = ",".join(map(str, ids))
+        return json.loads(self.succeed("detokenize", NANO, "--json", "--ids", listed).out)["text"]
+
+
+# -------------------------------------------------------------------------------------- pages
+
+def help_options(page):
+    """[(letter, name, metavar)] of a page of --help."""
+    return re.findall(r"^  (?:-(\w), |    )--([\w-]+)(?: (\S+))?", page, re.M)
+
+
+def man_options(page):
+    return [(letter, name.replace("\\-", "-"), metavar) for letter, name, metavar in
+            re.findall(r"^\.TP\n(?:\\fB\\-(\w)\\fR, )?\\fB\\-\\-([\w\\-]+)\\fR"
+                       r"(?: \\fI(\S+)\\fR)?$", page, re.M)]
+
+
+def words(text):
+    """Text without its layout and roff's escapes."""
+    text = re.sub(r"^\.(?:[A-Z]+ ?|nf|fi)", "", text, flags=re.M)
+    return re.sub(r"\s+", " ", text.replace("\\-", "-").replace("\\e", "\\"))
+
+
+class Pages(Case):
+    def test_alone_it_says_what_it_is_and_how_to_begin(self):
+        page = self.succeed()
+        self.assertEqual(page.err, "")
+        self.assertIn("GLM-5.2", page.out)
+        self.assertIn('quern run models/glm-nano -p "', page.out)
+        for command in COMMANDS:
+            self.assertRegex(page.out, r"(?m)^  %s +[A-Z]" % command)
+
+    def test_every_way_to_ask_for_the_first_page_gives_it(self):
+        page = self.succeed().out
+        for arguments in (["help"], ["--help"], ["-h"]):
+            self.assertEqual(self.succeed(*arguments).out, page)
+
+    def test_help_and_help_command_are_one_page(self):
+        for command in ["run", "tokenize", "detokenize", "devices"]:
+            page = self.succeed("help", command).out
+            self.assertTrue(page.startswith("Usage: quern %s " % command), page)
+            self.assertEqual(self.succeed(command, "--help").out, page)
+            self.assertEqual(self.succeed(command, "-h", "one", "two", "three").out, page)
+
+    def test_every_option_stands_on_its_page(self):
+        for command in COMMANDS:
+            names = [name for _, name, _ in help_options(self.succeed("help", command).out)]
+            self.assertEqual(len(names), len(set(names)))
+            for name in OPTIONS[command] + COMMON_OPTIONS:
+                self.assertIn(name, names)
+
+    def test_every_option_that_is_listed_exists(self):
+        for command in COMMANDS:
+            for _, name, metavar in help_options(self.succeed("help", command).out):
+                if metavar:  # a known option misses its value, an unknown one is no option
+                    self.fail_with(2, [command, "--" + name], "--%s: no value" % name,
+                                   "expected " + metavar)
+                elif name not in ("help", "version"):
+                    self.fail_with(2, [command, "--%s=1" % name], "expected none")
+
+    def test_man_page_has_the_options_and_words_of_help(self):
+        for command in COMMANDS:
+            page = self.succeed("help", command).out
+            man = self.succeed("help", "--man", command).out
+            self.assertEqual(man_options(man), help_options(page))
+            described = re.findall(r"^.{32}(\S.*(?:\n {32}\S.*)*)", page, re.M)
+            for text in described + [page[page.index("\n\n"):page.index("\n\n", 200)]]:
+                self.assertIn(words(text).strip(), words(man))
+
+    def test_man_page_has_the_usual_sections(self):
+        usual = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", '"EXIT STATUS"',
+                 '"SEE ALSO"']
+        for command in COMMANDS:
+            man = self.succeed("help", "--man", command).out
+            self.assertEqual(re.findall(r"^\.SH (.*)", man, re.M), usual)
+            self.assertIn("\nquern\\-%s \\- " % command, man)
+        program = self.succeed("help", "--man").out
+        self.assertEqual(program, self.succeed("help", "--man", "").out)
+        for command in COMMANDS:
+            self.assertIn("\\fB%s\\fR" % command, program)
+
+    @unittest.skipUnless(shutil.which("groff"), "groff is not installed")
+    def test_man_pages_format_without_a_warning(self):
+        for command in COMMANDS + [""]:
+            man = self.succeed("help", "--man", command).out
+            done = subprocess.run(["groff", "-man", "-Tascii", "-ww", "-z"], input=man.encode(),
+                                  capture_output=True, timeout=60, check=True)
+            self.assertEqual(done.stderr, b"")
+
+    def test_option_texts_wrap_to_the_terminal(self):
+        for columns in (50, 80, 100):
+            status, page = on_terminal("run", "--help", columns=columns)
+            self.assertEqual(status, 0)
+            listed = page[page.index("\nPrompt:"):page.index("\nExamples:")].split("\n")
+            self.assertLessEqual(max(map(len, listed)), columns)
+            self.assertGreater(max(map(len, listed)), columns - 12)
+            self.assertEqual(help_options(page), help_options(self.succeed("help", "run").out))
+
+    def test_version_names_commit_compiler_and_kernels(self):
+        line = self.succeed("--version").out
+        self.assertRegex(line, r"^quern \d+\.\d+\.\d+ \(commit \w+, \w+ [\d.]+, kernels: .*\bref\b")
+        for command in COMMANDS:
+            self.assertEqual(self.succeed(command, "--version").out, line)
+
+
+# ----------------------------------------------------------------------------- usage and errors
+
+class Usage(Case):
+    def test_mistyped_option_suggests_the_right_one(self):
+        for seen, meant in {"--temprature": "--temperature", "--tempertaure": "--temperature",
+                            "--max-token": "--max-tokens", "--max_tokens": "--max-tokens",
+                            "--jsn": "--json", "--seeed": "--seed", "--Raw": "--raw",
+                            "--top-q": "--top-p", "-temperature": "--temperature",
+                            "--ignore-eso=1": "--ignore-eos"}.items():
+            self.fail_with(2, ["run", NANO, "-p", "x", seen], seen, "did you mean %s?" % meant)
+
+    def test_mistyped_command_suggests_the_right_one(self):
+        for seen, meant in {"rnu": "run", "tokenise": "tokenize", "detokenzie": "detokenize",
+                            "device": "devices", "hlep": "help"}.items():
+            self.fail_with(2, [seen, NANO], seen + ":", "did you mean '%s'?" % meant)
+
+    def test_far_off_words_suggest_nothing(self):
+        for arguments in (["run", NANO, "--quantum"], ["xyzzy"], ["run", "-Z"], ["x" * 5000],
+                          ["run", "--" + "x" * 5000], [""]):
+            result = self.fail_with(2, arguments, "quern help")
+            self.assertNotIn("did you mean", result.err)
+
+    def test_options_of_later_versions_are_told_from_typing_errors(self):
+        for option in ("--tp", "--tensor-parallel-size", "--draft-tokens", "--logprobs", "--tools",
+                       "--stop", "--repetition-penalty", "--deterministic"):
+            self.fail_with(2, ["run", NANO, option, "2"], option, "not supported by this version")
+
+    def test_values_are_checked_and_named(self):
+        for option, bad in {"--temperature": ["-0.1", "100.5", "nan", "inf", "warm", "1x", ""],
+                            "--top-p": ["0", "1.01"], "--min-p": ["-1", "2"],
+                            "--top-k": ["-1", "1.5"], "--max-tokens": ["-1", "", " 5", "5 ", "0x5"],
+                            "--seed": ["9007199254740992", "99999999999999999999"],
+                            "--threads": ["0", "two"], "--context": ["0"],
+                            "--prompt-tokens": ["0"], "--thinking": ["maybe", "", "o", "on|off"],
+                            "--reasoning-effort": ["low"], "--load-format": ["safetensors"],
+                            "--compute": ["f16"], "--kv-dtype": ["int4"], "--color": ["sometimes"],
+                            "--log-level": ["loud"], "--log-format": ["xml"],
+                            "--chat-format": ["chatml"], "--cpu-mask": ["avx1024"]}.items():
+            for value in bad:
+                self.fail_with(2, ["run", NANO, "--ids", "1", option, value],
+                               option.strip("-").replace("cpu-", "cpu"), value, "expected")
+
+    def test_values_come_attached_or_apart_and_the_last_one_counts(self):
+        expected = self.succeed("tokenize", NANO, "-p", "--chat").out
+        for arguments in (["-p--chat"], ["--prompt=--chat"], ["--prompt", "--chat"],
+                          ["-p", "first", "-p", "--chat"]):
+            self.assertEqual(self.succeed("tokenize", *arguments, NANO).out, expected)
+            self.assertEqual(self.succeed("tokenize", *arguments, "--", NANO).out, expected)
+        self.fail_with(3, ["tokenize", "-p", "x", "--", "--chat"], "--chat: no such folder")
+
+    def test_wrong_use_is_status_2(self):
+        for arguments, needles in [
+                (["run"], ["no model", "models/glm-nano"]),
+                (["tokenize"], ["no model"]),
+                (["detokenize"], ["no model"]),
+                (["run", NANO, "more"], ["more: one argument too many", "quern run MODEL"]),
+                (["devices", NANO], [NANO + ": one argument too many"]),
+                (["help", "nothing"], ["nothing"]),
+                (["run", NANO, "--json=yes"], ["--json=yes", "expected none"]),
+                (["run", NANO, "--prompt"], ["--prompt: no value"]),
+                (["run", NANO, "-p", "x", "-f", "y"], ["--prompt", "--file"]),
+                (["run", NANO, "--ids", "1", "--messages", "y"], ["--ids", "--messages"]),
+                (["run", NANO, "--ids", "1", "--raw"], ["--raw", "--ids"]),
+                (["run", NANO, "--messages", "y", "--system", "z"], ["--system", "--messages"]),
+                (["run", NANO, "--raw", "-p", "x", "--system", "z"], ["--system", "--raw"]),
+                (["tokenize", NANO, "-p", "x", "-f", "y"], ["--file", "--prompt"]),
+                (["run", NANO, "--ids", "1,x,2"], ["--ids", '"x,2"']),
+                (["run", NANO, "--ids", "1,-2"], ["--ids", '"-2"']),
+                (["run", NANO, "--ids", "99999999999"], ["--ids"]),
+                (["run", NANO, "--ids", ""], ["at least one token"]),
+                (["run", NANO, "--raw", "-p", ""], ["at least one token"]),
+                (["run", NANO, "--ids", "1,6144"], ["6144", "6143"]),
+                (["run", NANO, "--ids", "1,2,3,4,5", "--context", "4"], ["5 tokens", "--context"]),
+                (["detokenize", NANO, "--ids", "6144"], ["6144", "6143"])]:
+            self.fail_with(2, arguments, *needles)
+
+    def test_bad_input_is_status_3(self):
+        empty = self.path("empty")
+        os.mkdir(empty)
+        for arguments, needles in [
+                (["run", "/nonexistent", "-p", "x"], ["/nonexistent", "models/glm-nano"]),
+                (["tokenize", "/nonexistent", "-p", "x"], ["/nonexistent", "models/glm-nano"]),
+                (["run", empty, "-p", "x"], ["config.json"]),
+                (["run", "README.md", "-p", "x"], ["README.md"]),
+                (["run", NANO, "-f", "/nonexistent"], ["/nonexistent"]),
+                (["tokenize", NANO, "-f", "/nonexistent"], ["/nonexistent"]),
+                (["run", NANO, "--messages", "/nonexistent"], ["/nonexistent"]),
+                (["run", NANO, "--messages", self.write("a", "[")], ["messages"]),
+                (["run", NANO, "--messages", self.write("b", "{}")], ["messages"]),
+                (["run", NANO, "--messages", self.write("c", "[]")], ["at least one message"]),
+                (["run", NANO, "--messages", self.write("d", '[{"content": "x"}]')], ["role"]),
+                (["run", NANO, "--messages", self.write("e", '[{"role": "king"}]')], ["king"]),
+                (["run", NANO, "--tokenizer", empty, "-p", "x"], ["tokenizer.json"])]:
+            self.fail_with(3, arguments, *needles)
+        for arguments in (["run", NANO], ["tokenize", NANO, "--chat"]):
+            self.fail_with(3, arguments, "UTF-8", stdin=b"\xff\xfe")
+
+    def test_missing_model_of_the_hub_gives_the_download_command(self):
+        self.fail_with(3, ["run", "zai-org/GLM-5.2", "-p", "x"], "hf download zai-org/GLM-5.2",
+                       self.folder, env=environment(HF_HOME=self.folder))
+
+    def test_missing_resource_is_status_4(self):
+        for device in ("cuda", "cuda:0", "hip", "toaster"):
+            self.fail_with(4, ["run", NANO, "-p", "x", "--device", device], "--device", device)
+        self.fail_with(4, ["run", "configs/glm-5.2", "--load-format", "dummy", "--ids", "1"], "GB")
+
+    def test_failed_operation_is_status_1(self):
+        self.fail_with(1, ["run", NANO, "-f", self.folder], self.folder, "directory")
+        for option in ("--logits", "--trace"):
+            path = self.path("none/file")
+            self.fail_with(1, ["run", NANO, "-p", "x", option, path], path)
+
+    def test_json_changes_nothing_about_errors(self):
+        self.fail_with(3, ["run", "/nonexistent", "--json", "-p", "x"], "/nonexistent")
+        self.fail_with(2, ["devices", "--json", "--jsn"], "--json")
+
+
+# ------------------------------------------------------------------------------- small commands
+
+class Texts(Case):
+    def test_tokens_spell_the_text(self):
+        for text in ("Hello there", "a\n\n  b\t", "12 + 30 = 42", "straße", "x"):
+            tokens = self.tokenize(text)
+            self.assertEqual(sorted(tokens), ["ids", "n_tokens", "tokens"])
+            self.assertEqual(tokens["n_tokens"], len(tokens["ids"]))
+            self.assertEqual(len(tokens["tokens"]), len(tokens["ids"]))
+            self.assertEqual(self.detokenize(tokens["ids"]), text)
+            if text.isascii():
+                self.assertEqual("".join(tokens["tokens"]), text)
+
+    def test_plain_output_is_a_line_of_ids(self):
+        ids = self.tokenize("Hello there")["ids"]
+        line = " ".join(map(str, ids)) + "\n"
+        self.assertEqual(self.succeed("tokenize", NANO, "-p", "Hello there").out, line)
+        self.assertEqual(self.succeed("tokenize", NANO, stdin=b"Hello there").out, line)
+        path = self.write("text", "Hello there")
+        self.assertEqual(self.succeed("tokenize", NANO, "-f", path).out, line)
+        self.assertEqual(self.succeed("tokenize", NANO, "-f", "-", stdin=b"Hello there").out, line)
+
+    def test_no_text_is_no_tokens(self):
+        self.assertEqual(self.tokenize(""), {"n_tokens": 0, "ids": [], "tokens": []})
+        self.assertEqual(self.succeed("detokenize", NANO, "--ids", "").out, "\n")
+
+    def test_control_text_is_matched_but_not_in_a_message(self):
+        self.assertEqual(self.tokenize("<|user|>")["tokens"], ["<|user|>"])
+        chat = self.tokenize("<|user|>", "--chat")
+        self.assertEqual(chat["ids"].count(6119), 1)
+        self.assertIn("<|user|><|user|><|assistant|>", self.detokenize(chat["ids"]))
+
+    def test_detokenize_takes_what_tokenize_prints(self):
+        ids = self.succeed("tokenize", NANO, "-p", "over the hills").out
+        self.assertEqual(self.succeed("detokenize", NANO, stdin=ids.encode()).out,
+                         "over the hills\n")
+        self.assertEqual(self.succeed("detokenize", NANO, "--ids", ids.replace(" ", ", ")).out,
+                         "over the hills\n")
+
+    def test_half_a_character_is_replaced(self):
+        ids = self.tokenize("\U0001f9ff")["ids"]
+        self.assertGreater(len(ids), 1)
+        self.assertEqual(self.detokenize(ids), "\U0001f9ff")
+        self.assertIn("\ufffd", self.detokenize(ids[:-1]))
+
+    def test_tokenizer_of_another_folder_serves(self):
+        bare = self.path("bare")
+        os.mkdir(bare)
+        os.symlink(os.path.join(ROOT, NANO, "config.json"), os.path.join(bare, "config.json"))
+        self.fail_with(3, ["tokenize", bare, "-p", "x"], "tokenizer.json")
+        for command, option, value in (("tokenize", "-p", "x"), ("detokenize", "--ids", "87")):
+            self.assertEqual(self.succeed(command, bare, "--tokenizer", NANO, option, value).out,
+                             self.succeed(command, NANO, option, value).out)
+
+    def test_devices_names_the_cpu_and_its_kernels(self):
+        listed = json.loads(self.succeed("devices", "--json").out)["devices"]
+        self.assertEqual(listed[0]["name"], "cpu")
+        self.assertTrue(listed[0]["usable"])
+        self.assertEqual(listed[0]["threads"], len(os.sched_getaffinity(0)))
+        self.assertGreater(listed[0]["memory_bytes"], 1 << 28)
+        for device in listed:
+            self.assertEqual(device["usable"], device["reason"] == "")
+        text = self.succeed("devices").out
+        self.assertIn(listed[0]["description"], text)
+        self.assertIn(listed[0]["kernels"], text)
+
+
+# -------------------------------------------------------------------------------------- answers
+
+TIMING = {"load_s": float, "ttft_s": float, "prefill_tokens_per_s": float,
+          "decode_tokens_per_s": float}
+USAGE = {"prompt_tokens": int, "cached_tokens": int, "completion_tokens": int,
+         "reasoning_tokens": int}
+SPECULATION = {"draft_tokens": int, "steps": int, "accepted_tokens": int,
+               "acceptance_length": float, "per_position": list, "synthetic": bool}
+# spec: the object of run --json, in its order.
+ANSWER = {"model": str, "quantization": str, "weights": str, "device": str, "prompt_ids": list,
+          "ids": list, "text": str, "reasoning": str, "tool_calls": list, "finish_reason": str,
+          "usage": USAGE, "timing": TIMING, "speculation": SPECULATION, "peak_rss_bytes": int}
+
+
+class Answers(Case):
+    def check_schema(self, value, schema):
+        self.assertEqual([key for key in value if key in schema], list(schema))
+        for key, kind in schema.items():
+            if isinstance(kind, dict):
+                self.check_schema(value[key], kind)
+            else:
+                self.assertIs(type(value[key]), kind, key)
+
+    def test_json_has_every_key_of_the_contract(self):
+        a = self.answer("-p", QUESTION)
+        self.check_schema(a, ANSWER)
+        self.assertEqual((a["model"], a["quantization"], a["weights"], a["device"]),
+                         (NANO, "none", "trained", "cpu"))
+        self.assertEqual(a["finish_reason"], "stop")
+        self.assertEqual(a["tool_calls"], [])
+        self.assertEqual(a["usage"]["prompt_tokens"], len(a["prompt_ids"]))
+        self.assertEqual(a["usage"]["completion_tokens"], len(a["ids"]))
+        self.assertEqual(a["usage"]["cached_tokens"], 0)
+        self.assertEqual(a["speculation"],
+                         {"draft_tokens": 0, "steps": len(a["ids"]), "accepted_tokens": 0,
+                          "acceptance_length": 1.0, "per_position": [], "synthetic": False})
+        for seconds_or_rate in a["timing"].values():
+            self.assertGreater(seconds_or_rate, 0)
+        self.assertGreater(a["peak_rss_bytes"], 1 << 20)
+
+    def test_answers_the_question(self):
+        result = self.succeed("run", NANO, "--temperature", "0", "-p", QUESTION)
+        self.assertEqual(result.out, "The answer is 42.\n")
+        self.assertRegex(result.err.split("\n")[-2], STATS)
+
+    def test_stream_and_json_agree_on_every_part(self):
+        a = self.answer("-p", PUZZLE)
+        self.assertNotEqual(a["reasoning"], "")
+        self.assertNotEqual(a["text"], "")
+        plain = self.succeed("run", NANO, "--temperature", "0", "-p", PUZZLE)
+        self.assertEqual(plain.out, a["text"] + "\n")
+        *reasoning, stats, end = plain.err.split("\n")
+        self.assertEqual("\n".join(reasoning), a["reasoning"])
+        self.assertEqual(end, "")
+        self.assertEqual(STATS.match(stats).groups(),
+                         (str(len(a["ids"])), str(len(a["prompt_ids"])), None))
+        spelled = "%s</think>%s" % (a["reasoning"], a["text"])
+        self.assertEqual(self.detokenize(a["ids"][:-1]), spelled)
+        self.assertIn(a["ids"][-1], STOP_IDS)
+        thought = a["ids"].index(self.tokenize("</think>")["ids"][0]) + 1
+        self.assertEqual(a["usage"]["reasoning_tokens"], thought)
+
+    def test_quiet_prints_the_answer_alone(self):
+        for option in ("-q", "--quiet"):
+            result = self.succeed("run", NANO, "--temperature", "0", "-p", PUZZLE, option)
+            self.assertEqual(result.err, "")
+            self.assertEqual(result.out, self.answer("-p", PUZZLE)["text"] + "\n")
+
+    def test_terminal_shows_the_reasoning_dimmed(self):
+        a = self.answer("-p", PUZZLE)
+        arguments = ["run", NANO, "--temperature", "0", "-p", PUZZLE]
+        plain = a["reasoning"] + "\n\n" + a["text"] + "\n"
+        dimmed = "\033[2m" + a["reasoning"] + "\033[0m\n\n" + a["text"] + "\n"
+        self.assertEqual(on_terminal(*arguments), (0, dimmed))
+        self.assertEqual(on_terminal(*arguments, "--color", "never"), (0, plain))
+        no_color = environment(NO_COLOR="1")
+        self.assertEqual(on_terminal(*arguments, env=no_color), (0, plain))
+        self.assertEqual(on_terminal(*arguments, "--color", "always", env=no_color), (0, dimmed))
+
+    def test_prompt_comes_from_every_place(self):
+        expected = self.answer("-p", QUESTION)["prompt_ids"]
+        path = self.write("question", QUESTION + "\n")
+        listed = ", ".join(map(str, expected))
+        self.assertEqual(self.answer("-f", path)["prompt_ids"], expected)
+        self.assertEqual(self.answer(stdin=QUESTION.encode() + b"\n")["prompt_ids"], expected)
+        self.assertEqual(self.answer("-f", "-", stdin=QUESTION.encode())["prompt_ids"], expected)
+        self.assertEqual(self.answer("--ids", listed)["prompt_ids"], expected)
+        self.assertEqual(self.answer("--ids", listed.replace(",", ""))["prompt_ids"], expected)
+        self.assertEqual(self.tokenize(QUESTION, "--chat")["ids"], expected)
+
+    def test_prompt_is_typed_on_a_terminal(self):
+        with terminal() as (ours, theirs):
+            with start("run", NANO, "--temperature", "0", stdin=theirs) as process:
+                self.assertIn("Ctrl-D", read_until(process.stderr, b"\n"))
+                ours.write(QUESTION.encode() + b"\n\4")
+                self.assertEqual(read_until(process.stdout), "The answer is 42.\n")
+                self.assertRegex(read_until(process.stderr), STATS)
+        self.assertEqual(process.returncode, 0)
+
+    def test_raw_text_is_the_prompt_itself(self):
+        for text in ("Once upon a time", "<|user|>Hello<|assistant|>", "line\n"):
+            a = self.answer("--raw", "-p", text, "--max-tokens", "1")
+            self.assertEqual(a["prompt_ids"], self.tokenize(text)["ids"])
+        a = self.answer("--raw", "--max-tokens", "1", stdin=b"line\n")
+        self.assertEqual(a["prompt_ids"], self.tokenize("line\n")["ids"])
+
+    def test_system_message_and_conversation_make_one_prompt(self):
+        turns = [{"role": "system", "content": "Be brief."},
+                 {"role": "user", "content": "Hello"},
+                 {"role": "assistant", "content": "Hello! How can I help you?"},
+                 {"role": "user", "content": QUESTION}]
+        path = self.write("messages.json", json.dumps(turns))
+        a = self.answer("--messages", path)
+        prompt = self.detokenize(a["prompt_ids"])
+        places = [prompt.index(turn["content"]) for turn in turns]
+        self.assertEqual(places, sorted(places))
+        for mark, count in (("<|user|>", 2), ("<|assistant|>", 2)):
+            self.assertEqual(prompt.count(mark), count)
+        self.assertTrue(prompt.endswith("<|assistant|><think>"), prompt)
+        single = self.write("single.json", json.dumps([turns[0], turns[3]]))
+        self.assertEqual(self.answer("--messages", single)["prompt_ids"],
+                         self.answer("--system", "Be brief.", "-p", QUESTION)["prompt_ids"])
+
+    def test_thinking_and_effort_change_the_prompt(self):
+        on = self.detokenize(self.answer("-p", QUESTION)["prompt_ids"])
+        self.assertIn("Reasoning Effort: Max", on)
+        self.assertEqual(self.detokenize(
+            self.answer("-p", QUESTION, "--thinking", "on", "--reasoning-effort", "max")
+            ["prompt_ids"]), on)
+        high = self.answer("-p", QUESTION, "--reasoning-effort", "high")
+        self.assertEqual(self.detokenize(high["prompt_ids"]), on.replace("Max", "High"))
+        off = self.answer("-p", PUZZLE, "--thinking", "off")
+        self.assertTrue(self.detokenize(off["prompt_ids"]).endswith("<think></think>"))
+        self.assertEqual((off["reasoning"], off["usage"]["reasoning_tokens"]), ("", 0))
+
+    def test_length_is_limited(self):
+        full = self.answer("-p", PUZZLE)
+        for n in (0, 1, 5):
+            a = self.answer("-p", PUZZLE, "--max-tokens", str(n))
+            self.assertEqual(a["ids"], full["ids"][:n])
+            self.assertEqual(a["finish_reason"], "length")
+        nothing = self.succeed("run", NANO, "-p", PUZZLE, "--max-tokens", "0")
+        self.assertEqual(nothing.out, "")
+        self.assertEqual(STATS.match(nothing.err.strip()).group(1), "0")
+        room = len(full["prompt_ids"]) + 3
+        a = self.answer("-p", PUZZLE, "--context", str(room))
+        self.assertEqual(a["finish_reason"], "length")
+        self.assertEqual(a["ids"], full["ids"][:len(a["ids"])])
+        self.assertIn(len(a["ids"]), (3, 4))  # the last one needs no room
+
+    def test_stop_tokens_can_be_ignored(self):
+        stopped = self.answer("-p", QUESTION)
+        a = self.answer("-p", QUESTION, "--ignore-eos", "--max-tokens", "40")
+        self.assertEqual(len(a["ids"]), 40)
+        self.assertEqual(a["ids"][:len(stopped["ids"])], stopped["ids"])
+        self.assertTrue(a["text"].startswith(stopped["text"]))
+
+    def test_greedy_answers_repeat(self):
+        first = self.answer("-p", PUZZLE)
+        for arguments in ([], ["--seed", "7"], ["--temperature", "1", "--top-k", "1"],
+                          ["--temperature", "1", "--min-p", "1"],
+                          ["--temperature", "1", "--top-p", "0.0001"]):
+            self.assertEqual(self.answer("-p", PUZZLE, *arguments)["ids"], first["ids"])
+
+    def test_seed_decides_what_is_drawn(self):
+        story = ["--raw", "-p", "Once upon a time", "--max-tokens", "12", "--temperature", "1"]
+        answers = [self.answer(*story, "--seed", str(seed)) for seed in range(4)]
+        self.assertEqual([a["seed"] for a in answers], list(range(4)))
+        self.assertEqual(len({tuple(a["ids"]) for a in answers}), 4)
+        for a in answers + [self.answer(*story)]:  # the last one with a seed of its own
+            again = self.succeed("run", NANO, *story, "--seed", str(a["seed"]))
+            self.assertEqual(again.out, a["text"] + "\n")
+
+    def test_sampling_defaults_are_the_models(self):
+        given = ["--raw", "-p", "Once upon a time", "--max-tokens", "12", "--seed", "3"]
+        named = self.answer(*given, "--temperature", "1", "--top-p", "0.95")
+        default = self.succeed("run", NANO, "--json", *given)
+        self.assertEqual(json.loads(default.out)["ids"], named["ids"])
+
+    def test_cache_and_arithmetic_are_as_asked(self):
+        for kv_dtype in ("f32", "bf16", "fp8"):
+            a = self.answer("-p", QUESTION, "--kv-dtype", kv_dtype)
+            self.assertEqual((a["kv_dtype"], a["text"]), (kv_dtype, "The answer is 42."))
+        for compute in ("f32", "bf16"):
+            a = self.answer("-p", QUESTION, "--compute", compute)
+            self.assertEqual((a["compute"], a["text"]), (compute, "The answer is 42."))
+
+    def test_model_is_found_in_the_hub_cache(self):
+        cache = self.path("hub/models--acme--nano")
+        os.makedirs(os.path.join(cache, "refs"))
+        os.makedirs(os.path.join(cache, "snapshots"))
+        self.write("hub/models--acme--nano/refs/main", "0123abcd\n")
+        os.symlink(os.path.join(ROOT, NANO), os.path.join(cache, "snapshots", "0123abcd"))
+        a = self.answer("-p", QUESTION, model="acme/nano", env=environment(HF_HOME=self.folder))
+        self.assertEqual((a["model"], a["text"]), ("acme/nano", "The answer is 42."))
+
+    def test_unknown_template_is_a_warning_and_strict_an_error(self):
+        copy = self.path("model")
+        os.mkdir(copy)
+        for name in os.listdir(os.path.join(ROOT, NANO)):
+            os.symlink(os.path.join(ROOT, NANO, name), os.path.join(copy, name))
+        self.write("model/chat_template.jinja", "{{ messages }}")
+        arguments = ["run", copy, "-p", "x", "--max-tokens", "0"]
+        warned = self.succeed(*arguments).err.split("\n")[0]
+        self.assertIn("chat_template.jinja", warned)
+        self.assertIn("glm5.2", warned)
+        line = json.loads(self.succeed(*arguments, "--log-format", "json").err.split("\n")[0])
+        self.assertEqual(line["level"], "warn")
+        self.assertIn("glm5.2", line["msg"])
+        self.assertNotIn("jinja", self.succeed(*arguments, "--log-level", "error").err)
+        self.assertEqual(self.succeed(*arguments, "-q").err, "")
+        self.fail_with(3, [*arguments, "--strict"], "chat_template.jinja")
+        named = self.succeed(*arguments, "--strict", "--chat-format", "glm5.2")
+        self.assertNotIn("jinja", named.err)
+
+    def test_info_tells_what_was_chosen(self):
+        err = self.succeed("run", NANO, "--ids", "1", "--max-tokens", "0", "--log-level", "info",
+                           "--threads", "2").err
+        for word in ("kernels=", "compute=f32", "threads=2"):
+            self.assertIn(word, err)
+
+    def test_dummy_weights_need_only_a_config(self):
+        shutil.copy(os.path.join(ROOT, NANO, "config.json"), self.folder)
+        arguments = ["--load-format", "dummy", "--max-tokens", "6", "--ignore-eos"]
+        a = self.answer(*arguments, "--ids", "1,2,3", model=self.folder)
+        self.assertEqual((a["weights"], a["prompt_ids"]), ("dummy", [1, 2, 3]))
+        self.assertEqual(len(a["ids"]), 6)
+        self.assertEqual(a["text"], "".join("<%d>" % i for i in a["ids"] if i not in STOP_IDS))
+        plain = self.succeed("run", self.folder, "--temperature", "0", *arguments, "--ids", "1 2 3")
+        self.assertEqual(plain.out, a["text"] + "\n")
+        self.assertEqual(STATS.match(plain.err.strip()).group(3), ", dummy weights")
+        long = self.answer(*arguments, "--prompt-tokens", "30", model=self.folder)
+        self.assertEqual(len(long["prompt_ids"]), 30)
+        self.fail_with(2, ["run", self.folder, *arguments, "-p", "text"], "tokenizer")
+        self.fail_with(3, ["run", self.folder, "--ids", "1"], "safetensors")
+
+
+# ----------------------------------------------------------------------------------------- files
+
+class Files(Case):
+    def test_logits_hold_every_position(self):
+        path = self.path("logits")
+        a = self.answer("-p", PUZZLE, "--logits", path)
+        tensors = read_safetensors(path)
+        self.assertEqual(sorted(tensors), ["ids", "logits"])
+        dtype, (n,), raw = tensors["ids"]
+        self.assertEqual(dtype, "I64")
+        fed = a["prompt_ids"] + a["ids"]
+        self.assertIn(n, (len(fed), len(fed) - 1))  # nothing follows the last id
+        self.assertEqual(list(array.array("q", raw)), fed[:n])
+        dtype, shape, raw = tensors["logits"]
+        self.assertEqual((dtype, shape), ("F32", [n, N_VOCAB]))
+        logits = array.array("f", raw)
+        for i, token in enumerate(a["ids"]):
+            at = (len(a["prompt_ids"]) - 1 + i) * N_VOCAB
+            row = logits[at:at + N_VOCAB]
+            self.assertEqual(row.index(max(row)), token)
+
+    def test_trace_holds_every_layer_of_the_prompt(self):
+        path = self.path("trace")
+        a = self.answer("-p", PUZZLE, "--trace", path)
+        tensors = read_safetensors(path)
+        n = len(a["prompt_ids"])
+        expected = {"layer.%d.output" % i: ("F32", [n, N_EMBD]) for i in range(-1, N_LAYERS)}
+        expected.update({"layer.%d.experts" % i: ("I32", [n, 4]) for i in (1, 2, 3)})
+        expected.update({"layer.%d.index_set" % i: ("I32", [n, 256]) for i in (0, 1)})
+        self.assertEqual({name: (t[0], t[1]) for name, t in tensors.items()}, expected)
+        chosen = array.array("i", tensors["layer.2.experts"][2])
+        for row in range(n):
+            experts = chosen[4 * row:4 * row + 4]
+            self.assertEqual(len(set(experts)), 4)
+            self.assertTrue(0 <= min(experts) and max(experts) < 24, experts)
+        visible = array.array("i", tensors["layer.0.index_set"][2])
+        for row in range(n):  # fewer positions than the top-k: all of them
+            seen = [i for i in visible[256 * row:256 * row + 256] if i >= 0]
+            self.assertEqual(sorted(seen), list(range(row + 1)))
+
+    def test_thread_count_changes_no_bit(self):
+        files = []
+        for threads in ("1", "2", "3"):
+            logits, trace = self.path("l" + threads), self.path("t" + threads)
+            a = self.answer("--prompt-tokens", "300", "--max-tokens", "8", "--ignore-eos",
+                            "--threads", threads, "--logits", logits, "--trace", trace)
+            with open(logits, "rb") as l, open(trace, "rb") as t:
+                files.append((a["ids"], l.read(), t.read()))
+        self.assertEqual(files[0], files[1])
+        self.assertEqual(files[0], files[2])
+
+    def test_failed_run_leaves_no_file(self):
+        path = self.path("logits")
+        self.fail_with(2, ["run", NANO, "--ids", "1,2,3", "--context", "2", "--logits", path],
+                       "--context")
+        self.assertEqual(os.listdir(self.folder), [])
+
+
+# --------------------------------------------------------------------------------------- endings
+
+class Endings(Case):
+    def test_full_disk_is_reported_by_every_command(self):
+        answer = ["run", NANO, "-q", "-p", QUESTION, "--temperature", "0"]
+        for arguments in (answer, [*answer, "--json"], ["tokenize", NANO, "-p", "x"],
+                          ["detokenize", NANO, "--ids", "87"], ["devices"], ["devices", "--json"],
+                          ["help"], ["help", "run"], ["help", "--man"], ["--version"], []):
+            with open("/dev/full", "wb") as full:
+                result = quern(*arguments, stdout=full)
+            self.assertEqual(result.status, 1, (arguments, result.err))
+            self.assertEqual(result.err, "quern: error: standard output: No space left on device, "
+                                         "expected to be writable\n")
+
+    def test_reader_that_leaves_ends_the_answer_quietly(self):
+        with start("run", NANO, "-q", "-p", QUESTION, "--ignore-eos") as process:
+            read_until(process.stdout, b"a")
+            process.stdout.close()
+            self.assertEqual(process.wait(30), 1)
+            self.assertEqual(read_until(process.stderr), "")
+
+    def test_interrupt_ends_the_answer_with_what_there_is(self):
+        with start("run", NANO, "-p", QUESTION, "--temperature", "0", "--ignore-eos") as process:
+            out = read_until(process.stdout, b"42.")
+            process.send_signal(signal.SIGINT)
+            out += read_until(process.stdout)
+            err = read_until(process.stderr)
+            self.assertEqual(process.wait(30), 130)
+        self.assertTrue(out.startswith("The answer is 42."), out)
+        self.assertTrue(out.endswith("\n"), out)
+        self.assertRegex(err, r"(?m)^\d+ tokens, [\d.]+ tokens/s")
+        self.assertRegex(err, r"(?m)^quern: error: answer: interrupted after \d+ tokens")
+
+    def test_interrupted_answer_is_a_whole_json_object(self):
+        logits = self.path("logits")
+        with start("run", NANO, "--prompt-tokens", "100", "--ignore-eos", "--json",
+                   "--logits", logits) as process:
+            wait_for_bytes(process, 150 * N_VOCAB * 4)  # of logits: the prompt is computed
+            process.send_signal(signal.SIGINT)
+            a = json.loads(read_until(process.stdout))
+            self.assertEqual(process.wait(30), 130)
+        self.assertEqual(len(a["prompt_ids"]), 100)
+        self.assertGreaterEqual(read_safetensors(logits)["ids"][1][0], 150)
+
+    def test_interrupt_ends_a_long_prompt(self):
+        with terminal() as (ours, theirs):
+            with start("run", NANO, "--prompt-tokens", "30000", "--logits", self.path("logits"),
+                       stderr=theirs) as process:
+                read_until(ours, b"/ 30000 tokens")
+                process.send_signal(signal.SIGINT)
+                self.assertEqual(read_until(process.stdout), "")
+                self.assertEqual(process.wait(30), 130)
+                theirs.close()
+                self.assertIn("quern: error: prompt: cancelled", read_until(ours))
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_second_interrupt_ends_at_once(self):
+        with start("run", NANO, "--prompt-tokens", "30000", stdin=subprocess.PIPE) as process:
+            while process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        self.assertEqual(process.returncode, -signal.SIGINT)
+
+
+# ------------------------------------------------------------------------- examples and documents
+
+class Examples(Case):
+    def test_example_says_what_the_program_says(self):
+        program = os.path.join(BUILD, "example_generate")
+        done = subprocess.run([program, NANO, "Once upon a time"], cwd=ROOT, capture_output=True,
+                              timeout=60, check=True)
+        same = self.succeed("run", NANO, "--raw", "-p", "Once upon a time", "--seed", "0",
+                            "--max-tokens", "100")
+        self.assertEqual(done.stdout.decode(), same.out)
+        failed = subprocess.run([program, "/nonexistent"], capture_output=True, timeout=60,
+                                check=False)
+        self.assertEqual((failed.returncode, failed.stdout), (1, b""))
+        self.assertIn(b"/nonexistent: no such folder", failed.stderr)
+
+    def test_documented_sessions_are_real(self):
+        """Each ```console block of docs/running.md prints what the page says."""
+        os.symlink(QUERN, self.path("quern"))
+        env = environment(PATH=self.folder + os.pathsep + os.environ["PATH"], TMPDIR=self.folder)
+        with open(os.path.join(ROOT, "docs", "running.md"), encoding="utf-8") as file:
+            blocks = re.findall(r"^```console\n(.*?)^```", file.read(), re.M | re.S)
+        self.assertGreater(len(blocks), 5)
+        for block in blocks:
+            for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.M):
+                done = subprocess.run(["sh", "-c", command], cwd=ROOT, env=env, timeout=60,
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
+                                      stdin=subprocess.DEVNULL)
+                self.assertEqual(done.stdout.decode(), expected, (command, done.stderr))
+
+    def test_examples_of_help_parse(self):
+        """Every example line is a command whose options exist."""
+        for command in COMMANDS:
+            page = self.succeed("help", command).out
+            lines = page[page.index("\nExamples:\n"):page.index("\nExit status:")].split("\n")[2:-1]
+            self.assertGreater(len(lines), 1)
+            for part in (part.strip() for line in lines for part in line.split("|")):
+                program, *arguments = shlex.split(part)
+                if program == "quern":
+                    self.succeed(*arguments, "--help")
+
+
+if __name__ == "__main__":
+    unittest.main()
