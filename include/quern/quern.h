@@ -83,6 +83,8 @@ typedef struct qn_model_options {
     const char *device;        /**< "auto" or "cpu"; NULL: auto. */
     const char *cpu_mask;      /**< Best kernel level allowed: "ref", "avx2" ...; NULL: no limit. */
     const char *chat_format;   /**< "auto", "glm5", "glm5.1", "glm5.2"; NULL: auto. */
+    qn_progress_fn *progress;  /**< Bytes of dummy weights made; NULL: nobody wants to know. */
+    void *progress_context;    /**< Given to progress. */
     uint64_t dummy_seed;       /**< Seed of dummy weights. */
     uint32_t n_threads;        /**< 0: one for each CPU granted. */
     qn_compute compute;        /**< Arithmetic. */
@@ -99,7 +101,7 @@ typedef struct qn_model_options {
  * @param name      folder in Hugging Face layout, or owner/name in the local Hugging Face cache
  * @param options   borrowed during the call; NULL: defaults
  * Returns  QN_OK; QN_E_NOT_FOUND with the download command; QN_E_FORMAT naming file, tensor or key;
- *          QN_E_INVAL naming the option; QN_E_DEVICE; QN_E_NOMEM; QN_E_IO
+ *          QN_E_INVAL naming the option; QN_E_DEVICE; QN_E_NOMEM; QN_E_IO; QN_E_CANCELLED
  */
 QN_MUST_CHECK QN_API qn_status qn_model_open(qn_model **out, const char *name,
                                              const qn_model_options *options, qn_error *err);
@@ -250,14 +252,11 @@ typedef struct qn_session_options {
 QN_MUST_CHECK QN_API qn_status qn_session_open(qn_session **out, qn_model *model,
                                                const qn_session_options *options, qn_error *err);
 
-/** Called between chunks of a long prompt: tokens done and to do; false cancels. */
-typedef bool qn_progress_fn(void *context, uint64_t done, uint64_t total);
-
 /**
  * Append prompt ids and compute them, in chunks.
  *
  * @param ids  borrowed during the call, each in 0 .. n_vocab - 1
- * @param fn   progress, or NULL
+ * @param fn   told between chunks how many ids are computed; NULL: nobody
  * Returns  QN_OK; QN_E_INVAL for an id out of range or a prompt longer than the context;
  *          QN_E_CANCELLED; QN_E_NOMEM; QN_E_IO of the files in the options
  */

@@ -3,6 +3,9 @@
 #ifndef QUERN_TYPES_H
 #define QUERN_TYPES_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 /** How much is logged; each level includes those above it. */
 typedef enum qn_log_level {
     QN_LOG_ERROR, /**< What made an operation fail. */
@@ -26,5 +29,8 @@ typedef enum qn_kv_dtype {
     QN_KV_F32,  /**< Four bytes an element. */
     QN_KV_FP8,  /**< Latent e4m3, an f32 scale per 128, rope part bf16: 656 bytes at 512 + 64. */
 } qn_kv_dtype;
+
+/** Called now and then during a long job: how much is done, of how much; false cancels. */
+typedef bool qn_progress_fn(void *context, uint64_t done, uint64_t total);
 
 #endif

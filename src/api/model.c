@@ -191,7 +191,9 @@ static qn_status load_weights(qn_model *m, const qn_model_options *o, qn_error *
     const qn_glm_options options = {.kernels = &m->kernels,
                                     .pool = m->pool,
                                     .compute = m->compute,
-                                    .n_rows_max = QN_CHUNK_TOKENS_MAX};
+                                    .n_rows_max = QN_CHUNK_TOKENS_MAX,
+                                    .progress = o->progress,
+                                    .progress_context = o->progress_context};
     if (o->use_dummy_weights) {
         QN_TRY(status, qn_glm_open_dummy(&m->glm, &m->config, o->dummy_seed, &options, err), fail);
     } else {

@@ -124,7 +124,9 @@ qn_status qn_cpu_mask_parse(uint32_t *mask, const char *level, qn_error *err)
         }
     }
     return qn_fail(err, QN_E_INVAL, 0, __func__,
-                   "cpu mask: '%s', one of ref, avx2, avx512, avx512bf16, amx expected", level);
+                   "--cpu-mask or QN_CPU_MASK: '%.64s', one of ref, avx2, avx512, avx512bf16, amx "
+                   "expected",
+                   level);
 }
 
 const char *qn_cpu_level_name(uint32_t flags)

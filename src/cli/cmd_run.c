@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "commands.h"
+#include "progress.h"
 #include "report.h"
 
 #include <math.h>
@@ -8,7 +9,6 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 typedef struct run_values {
@@ -87,13 +87,6 @@ typedef struct answer {
     double started_s, first_token_s;
     const char *finish_reason;
 } answer;
-
-static double now_s(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 /* ------------------------------------------------------------------------------------- prompt --
  */
@@ -251,21 +244,6 @@ static void print_piece(void *context, qn_output_part part, const char *text, si
     a->has_printed[part] = true;
 }
 
-static bool show_progress(void *context, uint64_t done, uint64_t total)
-{
-    const answer *a = context;
-    if (!a->v->common.is_quiet && isatty(STDERR_FILENO) && now_s() - a->started_s > 1.0) {
-        const double rate = (double)done / (now_s() - a->started_s);
-        (void)fprintf(stderr, "\rprompt %llu / %llu tokens, %.0f tokens/s, %.0f s left \033[K",
-                      (unsigned long long)done, (unsigned long long)total, rate,
-                      (double)(total - done) / rate);
-        if (done == total) {
-            (void)fprintf(stderr, "\r\033[K");
-        }
-    }
-    return !cli_is_interrupted();
-}
-
 static qn_status add_id(answer *a, int32_t id, qn_error *err)
 {
     if (a->n_ids == a->capacity) {
@@ -298,7 +276,7 @@ static qn_status generate(answer *a, qn_error *err)
             return status;
         }
         if (a->n_ids == 1) {
-            a->first_token_s = now_s() - a->started_s;
+            a->first_token_s = cli_now_s() - a->started_s;
         }
         if (!a->v->ignore_eos && qn_model_is_stop(a->model, token)) {
             a->finish_reason = "stop";
@@ -411,9 +389,12 @@ static qn_sampling choose_sampling(const run_values *v, const qn_model_info *inf
 static qn_status answer_once(answer *a, const char *model_name, qn_error *err)
 {
     const run_values *v = a->v;
-    qn_model_options model_options = {0};
+    cli_progress progress;
+    cli_progress_begin(&progress, "dummy weights", "GB", 1e9, v->common.is_quiet);
+    qn_model_options model_options = {.progress = cli_progress_show, .progress_context = &progress};
     cli_model_fill(&model_options, &v->model);
     qn_status status = qn_model_open(&a->model, model_name, &model_options, err);
+    cli_progress_end(&progress);
     if (status != QN_OK || (status = make_prompt(a, err)) != QN_OK) {
         return status;
     }
@@ -426,9 +407,12 @@ static qn_status answer_once(answer *a, const char *model_name, qn_error *err)
     if (status == QN_OK) {
         status = qn_output_open(&a->output, a->model, a->prompt, a->n_prompt, print_piece, a, err);
     }
-    a->started_s = now_s();
+    a->started_s = cli_now_s();
     if (status == QN_OK) {
-        status = qn_session_feed(a->session, a->prompt, a->n_prompt, show_progress, a, err);
+        cli_progress_begin(&progress, "prompt", "tokens", 1, v->common.is_quiet);
+        status =
+            qn_session_feed(a->session, a->prompt, a->n_prompt, cli_progress_show, &progress, err);
+        cli_progress_end(&progress);
     }
     if (status == QN_OK) {
         status = generate(a, err);

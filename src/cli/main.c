@@ -25,7 +25,7 @@ static int unknown_command(const char *name)
     if (near != NULL) {
         return cli_fail(QN_E_INVAL, "%s: no such command, did you mean '%s'?", name, near);
     }
-    return cli_fail(QN_E_INVAL, "%s: no such command, expected one of those 'quern help' lists",
+    return cli_fail(QN_E_INVAL, "%.64s: no such command, expected one of those 'quern help' lists",
                     name);
 }
 

@@ -38,7 +38,7 @@ const cli_option cli_model_options[CLI_N_MODEL_OPTIONS] = {
     {"kv-dtype", 0, CLI_CHOICE, "auto|bf16|f32|fp8", MODEL(kv_dtype), 0, 0,
      "Storage of cache rows (default auto: f32 with compute f32, else bf16)"},
     {"chat-format", 0, CLI_TEXT, "auto|glm5|glm5.1|glm5.2", MODEL(chat_format), 0, 0,
-     "Prompt format (default auto: by chat_template.jinja and config.json)"},
+     "Prompt format (default auto: by the template beside the model, then by config.json)"},
     {"strict", 0, CLI_FLAG, NULL, MODEL(strict), 0, 0,
      "What would be a warning about the model is an error"},
 };
@@ -83,7 +83,7 @@ static size_t distance(const char *a, const char *b)
     const size_t m = strlen(b);
     size_t d[WORD_MAX + 1][WORD_MAX + 1];
     if (n > WORD_MAX || m > WORD_MAX) {
-        return WORD_MAX;
+        return SIZE_MAX; /* nobody means that */
     }
     for (size_t i = 0; i <= n; i++) {
         for (size_t j = 0; j <= m; j++) {
@@ -185,8 +185,8 @@ static qn_status unknown(const parse *p, const char *seen, const char *name, siz
     for (size_t i = 0; i < sizeof later_options / sizeof *later_options; i++) {
         if (strcmp(word, later_options[i]) == 0) {
             return qn_fail(p->err, QN_E_INVAL, 0, __func__,
-                           "%s: not supported by this version, expected an option of 'quern help "
-                           "%s'",
+                           "%.64s: not supported by this version, expected an option of 'quern "
+                           "help %s'",
                            seen, p->command->name);
         }
     }
@@ -196,11 +196,12 @@ static qn_status unknown(const parse *p, const char *seen, const char *name, siz
     }
     const char *near = cli_nearest(word, option_name, p->command, n);
     if (near != NULL) {
-        return qn_fail(p->err, QN_E_INVAL, 0, __func__, "%s: no such option, did you mean --%s?",
+        return qn_fail(p->err, QN_E_INVAL, 0, __func__, "%.64s: no such option, did you mean --%s?",
                        seen, near);
     }
     return qn_fail(p->err, QN_E_INVAL, 0, __func__,
-                   "%s: no such option, expected one of 'quern help %s'", seen, p->command->name);
+                   "%.64s: no such option, expected one of 'quern help %s'", seen,
+                   p->command->name);
 }
 
 static qn_status take_choice(const parse *p, found f, const char *text)

@@ -90,7 +90,7 @@ const cli_command *cli_command_find(const char *name);
 QN_MUST_CHECK qn_status cli_parse(const cli_command *command, void *values, int argc, char **argv,
                                   int *n_arguments, qn_error *err);
 
-/** Fill the library's options from a command's. */
+/** Fill the library's options from a command's; progress stays unset. */
 void cli_model_fill(qn_model_options *options, const cli_model *from);
 
 /** The nearest of @p n words by edit distance, NULL when none is near. */

@@ -11,9 +11,9 @@
 
 typedef struct filler {
     qn_weights *weights;
-    qn_pool *pool;
+    const qn_glm_options *options;
     uint64_t seed;
-    uint8_t *next_matrix;
+    uint8_t *next_matrix; /* between weights->dummy and its end */
     float *next_vector;
 } filler;
 
@@ -63,7 +63,6 @@ static void fill_vector(float *to, const qn_tensor_spec *spec, uint64_t seed, ui
 
 static qn_status fill_tensor(void *context, const qn_tensor_spec *spec, qn_error *err)
 {
-    (void)err;
     filler *f = context;
     const uint64_t stream = hash_name(spec->name);
     qn_weights *weights = f->weights;
@@ -83,13 +82,19 @@ static qn_status fill_tensor(void *context, const qn_tensor_spec *spec, qn_error
                              : (float)(sqrt(3.0) * gain / sqrt((double)spec->n_in));
     const size_t n = (size_t)spec->n_out * spec->n_in;
     fill_args args = {f->next_matrix, f->seed, stream, factor};
-    qn_pool_run(f->pool, n, fill_range, &args);
+    qn_pool_run(f->options->pool, n, fill_range, &args);
     *spec->matrix = (qn_weight){
         .kind = QN_WEIGHT_BF16, .n_out = spec->n_out, .n_in = spec->n_in, .data = f->next_matrix};
     f->next_matrix += 2 * n;
     weights->n_parameters += n;
     weights->weight_bytes += 2 * n;
     weights->n_of_kind[QN_WEIGHT_BF16]++;
+    if (f->options->progress != NULL &&
+        !f->options->progress(f->options->progress_context,
+                              (uint64_t)(f->next_matrix - weights->dummy), weights->dummy_bytes)) {
+        return qn_fail(err, QN_E_CANCELLED, 0, __func__,
+                       "dummy weights: cancelled at %s, all of them expected", spec->name);
+    }
     return QN_OK;
 }
 
@@ -102,7 +107,7 @@ static qn_status count_matrix_bytes(void *context, const qn_tensor_spec *spec, q
 }
 
 qn_status qn_weights_fill_dummy(qn_weights *weights, const qn_config *config, uint64_t seed,
-                                qn_pool *pool, qn_error *err)
+                                const qn_glm_options *options, qn_error *err)
 {
     qn_status status = QN_OK;
     uint64_t n_bytes = 0;
@@ -121,7 +126,7 @@ qn_status qn_weights_fill_dummy(qn_weights *weights, const qn_config *config, ui
     weights->dummy = block;
     weights->dummy_bytes = n_bytes;
     filler f = {.weights = weights,
-                .pool = pool,
+                .options = options,
                 .seed = seed,
                 .next_matrix = block,
                 .next_vector = weights->vectors};

@@ -158,7 +158,7 @@ qn_status qn_glm_open_dummy(qn_glm **out, const qn_config *config, uint64_t seed
     *out = NULL;
     QN_TRY(status, allocate(&m, config, options, err), fail);
     QN_TRY(status, qn_weights_init(&m->weights, config, config->n_mtp_layers > 0, err), fail);
-    QN_TRY(status, qn_weights_fill_dummy(&m->weights, config, seed, m->pool, err), fail);
+    QN_TRY(status, qn_weights_fill_dummy(&m->weights, config, seed, options, err), fail);
     QN_TRY(status, open_workspace(m, err), fail);
     *out = m;
     return QN_OK;

@@ -20,6 +20,8 @@ typedef struct qn_glm_options {
     qn_pool *pool;             /**< Borrowed while the model is open. */
     qn_compute compute;        /**< Not AUTO. */
     uint32_t n_rows_max;       /**< Rows of one forward pass; sizes the workspace. */
+    qn_progress_fn *progress;  /**< Bytes of dummy weights made; NULL: not wanted. */
+    void *progress_context;
 } qn_glm_options;
 
 /**
@@ -35,8 +37,8 @@ QN_MUST_CHECK qn_status qn_glm_open(qn_glm **out, const qn_config *config,
                                     qn_error *err);
 
 /**
- * The same with seeded random weights in bf16 (router bias f32): docs/dummy.md defines every value.
- * Their bytes are owned by the model.
+ * The same with seeded random weights in bf16 (router bias f32): docs/formats.md defines every
+ * value. Their bytes are owned by the model.
  */
 QN_MUST_CHECK qn_status qn_glm_open_dummy(qn_glm **out, const qn_config *config, uint64_t seed,
                                           const qn_glm_options *options, qn_error *err);

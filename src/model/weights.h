@@ -2,10 +2,10 @@
 /** @file weights.h  The explicit list of a model's tensors, and where each one is bound. */
 #ifndef QN_MODEL_WEIGHTS_H
 #define QN_MODEL_WEIGHTS_H
-#include "base/pool.h"
 #include "format/checkpoint.h"
 #include "format/config.h"
 #include "kernels/weight.h"
+#include "model/glm.h"
 
 /** A SwiGLU block: gate and up [n_ff][n_embd], down [n_embd][n_ff]. */
 typedef struct qn_mlp_weights {
@@ -84,8 +84,12 @@ QN_MUST_CHECK qn_status qn_weights_init(qn_weights *weights, const qn_config *co
 /** Bind every tensor of the list to the checkpoint; refuse what is left over. */
 QN_MUST_CHECK qn_status qn_weights_bind(qn_weights *weights, const qn_config *config,
                                         const qn_checkpoint *checkpoint, qn_error *err);
-/** Fill with seeded random values (docs/formats.md, "Dummy weights"). */
+/**
+ * Fill with seeded random values (docs/formats.md, "Dummy weights"), on the threads of
+ * options->pool and with its progress.  Returns  QN_OK; QN_E_NOMEM; QN_E_CANCELLED
+ */
 QN_MUST_CHECK qn_status qn_weights_fill_dummy(qn_weights *weights, const qn_config *config,
-                                              uint64_t seed, qn_pool *pool, qn_error *err);
+                                              uint64_t seed, const qn_glm_options *options,
+                                              qn_error *err);
 void qn_weights_deinit(qn_weights *weights);
 #endif

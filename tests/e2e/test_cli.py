@@ -19,6 +19,7 @@ import struct
 import subprocess
 import tempfile
 import termios
+import threading
 import time
 import unittest
 
@@ -70,7 +71,11 @@ def quern(*arguments, stdin=b"", env=None, stdout=subprocess.PIPE):
 def start(*arguments, **streams):
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
                "env": environment(), **streams}
-    return subprocess.Popen([QUERN, *arguments], cwd=ROOT, **streams)
+    process = subprocess.Popen([QUERN, *arguments], cwd=ROOT, **streams)
+    watchdog = threading.Timer(120, process.kill)  # a test that waits for it ends, and fails
+    watchdog.daemon = True
+    watchdog.start()
+    return process
 
 
 @contextlib.contextmanager
@@ -240,8 +245,8 @@ class Pages(Case):
             page = self.succeed("help", command).out
             man = self.succeed("help", "--man", command).out
             self.assertEqual(man_options(man), help_options(page))
-            described = re.findall(r"^.{32}(\S.*(?:\n {32}\S.*)*)", page, re.M)
-            for text in described + [page[page.index("\n\n"):page.index("\n\n", 200)]]:
+            described = re.findall(r"^.{30}  (\S.*(?:\n {32}\S.*)*)", page, re.M)
+            for text in described + page[:page.index(":\n  ")].split("\n\n")[1:-1]:
                 self.assertIn(words(text).strip(), words(man))
 
     def test_man_page_has_the_usual_sections(self):
@@ -317,10 +322,11 @@ class Usage(Case):
                             "--reasoning-effort": ["low"], "--load-format": ["safetensors"],
                             "--compute": ["f16"], "--kv-dtype": ["int4"], "--color": ["sometimes"],
                             "--log-level": ["loud"], "--log-format": ["xml"],
-                            "--chat-format": ["chatml"], "--cpu-mask": ["avx1024"]}.items():
+                            "--chat-format": ["chatml"], "--cpu-mask": ["avx1024"],
+                            "--device": ["toaster", "cuda:x", ""]}.items():
             for value in bad:
                 self.fail_with(2, ["run", NANO, "--ids", "1", option, value],
-                               option.strip("-").replace("cpu-", "cpu"), value, "expected")
+                               option, value, "expected")
 
     def test_values_come_attached_or_apart_and_the_last_one_counts(self):
         expected = self.succeed("tokenize", NANO, "-p", "--chat").out
@@ -382,7 +388,7 @@ class Usage(Case):
                        self.folder, env=environment(HF_HOME=self.folder))
 
     def test_missing_resource_is_status_4(self):
-        for device in ("cuda", "cuda:0", "hip", "toaster"):
+        for device in ("cuda", "cuda:0", "hip", "gfxsim"):
             self.fail_with(4, ["run", NANO, "-p", "x", "--device", device], "--device", device)
         self.fail_with(4, ["run", "configs/glm-5.2", "--load-format", "dummy", "--ids", "1"], "GB")
 
@@ -698,7 +704,7 @@ class Answers(Case):
         long = self.answer(*arguments, "--prompt-tokens", "30", model=self.folder)
         self.assertEqual(len(long["prompt_ids"]), 30)
         self.fail_with(2, ["run", self.folder, *arguments, "-p", "text"], "tokenizer")
-        self.fail_with(3, ["run", self.folder, "--ids", "1"], "safetensors")
+        self.fail_with(3, ["run", self.folder, "--ids", "1"], "tokenizer.json")
 
 
 # ----------------------------------------------------------------------------------------- files
@@ -807,7 +813,7 @@ class Endings(Case):
         with terminal() as (ours, theirs):
             with start("run", NANO, "--prompt-tokens", "30000", "--logits", self.path("logits"),
                        stderr=theirs) as process:
-                read_until(ours, b"/ 30000 tokens")
+                read_until(ours, b"of 30000 tokens")
                 process.send_signal(signal.SIGINT)
                 self.assertEqual(read_until(process.stdout), "")
                 self.assertEqual(process.wait(30), 130)

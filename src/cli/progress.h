@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file progress.h  How far a long job is: a bar on a terminal, elsewhere a line every 10 s. */
+#ifndef QN_CLI_PROGRESS_H
+#define QN_CLI_PROGRESS_H
+#include "quern/quern.h"
+
+/** One job.  Written to stderr; one thread. */
+typedef struct cli_progress {
+    const char *what; /**< "prompt"; static. */
+    const char *unit; /**< "tokens"; static. */
+    double per_unit;  /**< Things counted that make one unit: 1e9 where bytes are shown as GB. */
+    double started_s; /**< Monotonic time at the beginning. */
+    double shown_s;   /**< ... and when something was last written. */
+    bool is_quiet;    /**< Write nothing. */
+    bool is_terminal; /**< stderr is one: draw a bar. */
+    bool is_drawn;    /**< A bar stands there. */
+} cli_progress;
+
+/** Start the clock; writes nothing yet. */
+void cli_progress_begin(cli_progress *progress, const char *what, const char *unit, double per_unit,
+                        bool is_quiet);
+
+/**
+ * The library's callback (qn_progress_fn) for a cli_progress: after the first second a bar ten
+ * times a second, or a line every ten.  False, which cancels the job, after Ctrl-C.
+ */
+bool cli_progress_show(void *progress, uint64_t done, uint64_t total);
+
+/** Wipe the bar. */
+void cli_progress_end(cli_progress *progress);
+
+/** Seconds of a clock that only moves forward. */
+double cli_now_s(void);
+#endif
