@@ -83,7 +83,7 @@ typedef struct qn_model_options {
     const char *device;        /**< "auto" or "cpu"; NULL: auto. */
     const char *cpu_mask;      /**< Best kernel level allowed: "ref", "avx2" ...; NULL: no limit. */
     const char *chat_format;   /**< "auto", "glm5", "glm5.1", "glm5.2"; NULL: auto. */
-    qn_progress_fn *progress;  /**< Bytes of dummy weights made; NULL: nobody wants to know. */
+    qn_progress_fn *progress;  /**< Bytes of weights read or made; NULL: nobody wants to know. */
     void *progress_context;    /**< Given to progress. */
     uint64_t dummy_seed;       /**< Seed of dummy weights. */
     uint32_t n_threads;        /**< 0: one for each CPU granted. */
@@ -272,8 +272,8 @@ QN_MUST_CHECK QN_API qn_status qn_session_feed(qn_session *session, const int32_
 QN_MUST_CHECK QN_API qn_status qn_session_next(int32_t *token, qn_session *session, qn_error *err);
 
 /**
- * Logits [n_vocab] after the last position computed; NULL before any.  Borrowed until the next
- * call.
+ * Logits [n_vocab] after the last position computed; NULL before any, and after a feed that was
+ * cancelled.  Borrowed until the next call.
  */
 QN_API const float *qn_session_logits(qn_session *session);
 
@@ -291,7 +291,7 @@ QN_API qn_session_stats qn_session_get_stats(const qn_session *session);
 
 /**
  * Write what is left of the files in the options and give them their names; what is computed later
- * is not in them.  QN_E_IO, QN_E_NOMEM: the first failure of any of them; they vanish.
+ * is not in them.  QN_E_IO, QN_E_NOMEM: the first failure of any of them; those that failed vanish.
  */
 QN_MUST_CHECK QN_API qn_status qn_session_finish_files(qn_session *session, qn_error *err);
 

@@ -149,13 +149,3 @@ qn_status qn_locate_model(char **path, const char *name, qn_error *err)
                    "%s: no such folder, a model's folder or owner/name expected (%s)", name,
                    small_model);
 }
-
-char *qn_locate_join(const char *dir, const char *name)
-{
-    const size_t path_bytes = strlen(dir) + strlen(name) + 2;
-    char *const path = malloc(path_bytes);
-    if (path != NULL) {
-        (void)snprintf(path, path_bytes, "%s/%s", dir, name);
-    }
-    return path;
-}

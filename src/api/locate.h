@@ -13,7 +13,4 @@
  *          QN_E_INVAL for an empty name; QN_E_NOMEM
  */
 QN_MUST_CHECK qn_status qn_locate_model(char **path, const char *name, qn_error *err);
-
-/** DIR/NAME, owned by the caller; NULL without memory. */
-char *qn_locate_join(const char *dir, const char *name);
 #endif

@@ -36,7 +36,7 @@ enum { TEMPLATE_BYTES_MAX = 1 << 20 };
 /* DIR/NAME in *out, owned by the caller. */
 static qn_status join(char **out, const char *dir, const char *name, qn_error *err)
 {
-    *out = qn_locate_join(dir, name);
+    *out = qn_path_join(dir, name);
     return *out != NULL ? QN_OK
                         : qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "%s/%s: no memory", dir, name);
 }
@@ -184,6 +184,20 @@ fail:
     return status;
 }
 
+/* Weights are used where they are mapped; here they are read, unless that would push out others. */
+static qn_status populate(const qn_model *m, const qn_model_options *o, qn_error *err)
+{
+    const uint64_t n_bytes = qn_checkpoint_bytes(m->checkpoint);
+    const uint64_t memory_bytes = qn_cpu_ram_bytes();
+    if (n_bytes > memory_bytes) {
+        qn_log(QN_LOG_WARN,
+               "%s: %.1f GB of weights in %.1f GB of memory, every step will read from the disk",
+               m->path, (double)n_bytes * 1e-9, (double)memory_bytes * 1e-9);
+        return QN_OK;
+    }
+    return qn_checkpoint_populate(m->checkpoint, m->pool, o->progress, o->progress_context, err);
+}
+
 static qn_status load_weights(qn_model *m, const qn_model_options *o, qn_error *err)
 {
     qn_status status = QN_OK;
@@ -199,6 +213,7 @@ static qn_status load_weights(qn_model *m, const qn_model_options *o, qn_error *
     } else {
         QN_TRY(status, qn_checkpoint_open(&m->checkpoint, m->path, err), fail);
         QN_TRY(status, qn_glm_open(&m->glm, &m->config, m->checkpoint, &options, err), fail);
+        QN_TRY(status, populate(m, o, err), fail);
     }
     if (m->config.n_mtp_layers > 0 && !qn_glm_has_mtp(m->glm)) {
         QN_TRY(status,

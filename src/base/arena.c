@@ -22,9 +22,10 @@ const size_t qn_arena_redzone_bytes = REDZONE_BYTES;
 
 void qn_arena_init(qn_arena *arena, void *block, size_t capacity_bytes)
 {
-    QN_ASSERT(block != NULL);
     *arena = (qn_arena){.base = block, .capacity_bytes = capacity_bytes};
-    ASAN_POISON_MEMORY_REGION(block, capacity_bytes);
+    if (block != NULL) {
+        ASAN_POISON_MEMORY_REGION(block, capacity_bytes);
+    }
 }
 
 void *qn_arena_alloc(qn_arena *arena, size_t size_bytes, size_t align)
@@ -38,25 +39,31 @@ void *qn_arena_alloc(qn_arena *arena, size_t size_bytes, size_t align)
     if (extra_bytes > free_bytes || size_bytes > free_bytes - extra_bytes) {
         return NULL;
     }
-    uint8_t *const result = arena->base + arena->used_bytes + pad_bytes;
+    const size_t first_byte = arena->used_bytes + pad_bytes;
     arena->used_bytes += extra_bytes + size_bytes;
     if (arena->used_bytes > arena->used_bytes_max) {
         arena->used_bytes_max = arena->used_bytes;
     }
-    ASAN_UNPOISON_MEMORY_REGION(result, size_bytes);
-    memset(result, 0, size_bytes);
-    return result;
+    if (arena->base == NULL) {
+        return NULL;
+    }
+    ASAN_UNPOISON_MEMORY_REGION(arena->base + first_byte, size_bytes);
+    return arena->base + first_byte;
 }
 
 void qn_arena_reset(qn_arena *arena)
 {
     QN_ASSERT(arena->used_bytes <= arena->capacity_bytes);
     arena->used_bytes = 0;
-    ASAN_POISON_MEMORY_REGION(arena->base, arena->capacity_bytes);
+    if (arena->base != NULL) {
+        ASAN_POISON_MEMORY_REGION(arena->base, arena->capacity_bytes);
+    }
 }
 
 void qn_arena_deinit(qn_arena *arena)
 {
-    ASAN_UNPOISON_MEMORY_REGION(arena->base, arena->capacity_bytes);
+    if (arena->base != NULL) {
+        ASAN_UNPOISON_MEMORY_REGION(arena->base, arena->capacity_bytes);
+    }
     *arena = (qn_arena){0};
 }

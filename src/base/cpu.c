@@ -5,6 +5,7 @@
 
 #include <sched.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -138,7 +139,67 @@ const char *qn_cpu_level_name(uint32_t flags)
     return level_names[i_level];
 }
 
-uint32_t qn_cpu_count(void)
+/* cpu.max is "QUOTA PERIOD" in microseconds, or "max PERIOD".
+ * Source: Linux, Documentation/admin-guide/cgroup-v2.rst, "CPU Interface Files". */
+static uint32_t read_quota(const char *path)
+{
+    unsigned long long quota_us = 0;
+    unsigned long long period_us = 0;
+    char line[64] = "";
+    FILE *const file = fopen(path, "re");
+    if (file == NULL) {
+        return UINT32_MAX;
+    }
+    const bool has_line = fgets(line, sizeof line, file) != NULL;
+    (void)fclose(file);
+    if (!has_line || sscanf(line, "%llu %llu", &quota_us, &period_us) != 2 || quota_us == 0 ||
+        period_us == 0) {
+        return UINT32_MAX;
+    }
+    const unsigned long long n = (quota_us - 1) / period_us + 1;
+    return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+}
+
+uint32_t qn_cpu_quota(const char *root, const char *group)
+{
+    char path[4096];
+    uint32_t n_min = UINT32_MAX;
+    size_t len = strlen(group);
+    while (true) {
+        while (len > 0 && group[len - 1] == '/') {
+            len--;
+        }
+        (void)snprintf(path, sizeof path, "%s%.*s/cpu.max", root, (int)len, group);
+        const uint32_t n = read_quota(path);
+        n_min = n < n_min ? n : n_min;
+        if (len == 0) {
+            return n_min;
+        }
+        while (len > 0 && group[len - 1] != '/') {
+            len--;
+        }
+    }
+}
+
+/* Of this process: the line "0::GROUP" of /proc/self/cgroup. */
+static uint32_t own_quota(void)
+{
+    char line[4096];
+    uint32_t n = UINT32_MAX;
+    FILE *const file = fopen("/proc/self/cgroup", "re");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        if (strncmp(line, "0::", 3) == 0) {
+            line[strcspn(line, "\n")] = '\0';
+            n = qn_cpu_quota("/sys/fs/cgroup", line + 3);
+        }
+    }
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+    return n;
+}
+
+static uint32_t count_granted(void)
 {
     cpu_set_t set;
     CPU_ZERO(&set);
@@ -147,6 +208,13 @@ uint32_t qn_cpu_count(void)
     }
     const long n_online = sysconf(_SC_NPROCESSORS_ONLN); /* more CPUs than a cpu_set_t holds */
     return n_online > 0 ? (uint32_t)n_online : 1;
+}
+
+uint32_t qn_cpu_count(void)
+{
+    const uint32_t n_granted = count_granted();
+    const uint32_t n_quota = own_quota();
+    return n_quota < n_granted ? n_quota : n_granted;
 }
 
 uint64_t qn_cpu_ram_bytes(void)

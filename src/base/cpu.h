@@ -31,8 +31,17 @@ const char *qn_cpu_level_name(uint32_t flags);
 /** The CPU's name for itself, such as "Intel(R) Xeon(R) ..."; "unknown" where it has none. */
 void qn_cpu_model_name(char *out, size_t out_bytes);
 
-/** CPUs that this process may run on; at least 1. */
+/** CPUs that this process may use, by its affinity and by its control group's quota; at least 1. */
 uint32_t qn_cpu_count(void);
+
+/**
+ * CPUs that cpu.max of a control group (v2) and of those above it grants, rounded up.
+ *
+ * @param root    where control groups are mounted: "/sys/fs/cgroup"
+ * @param group   the group below it: "/a/b", "/" for the root
+ * Returns  UINT32_MAX where nothing limits
+ */
+uint32_t qn_cpu_quota(const char *root, const char *group);
 
 /** Physical memory of the machine in bytes. */
 uint64_t qn_cpu_ram_bytes(void);

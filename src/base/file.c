@@ -39,6 +39,16 @@ static qn_status read_some(qn_buf *out, int fd, size_t *n_read, const char *path
     return QN_OK;
 }
 
+char *qn_path_join(const char *dir, const char *name)
+{
+    const size_t path_bytes = strlen(dir) + strlen(name) + 2;
+    char *const path = malloc(path_bytes);
+    if (path != NULL) {
+        (void)snprintf(path, path_bytes, "%s/%s", dir, name);
+    }
+    return path;
+}
+
 qn_status qn_file_read(qn_buf *out, const char *path, qn_error *err)
 {
     qn_status status = QN_OK;

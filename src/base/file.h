@@ -4,6 +4,9 @@
 #define QN_BASE_FILE_H
 #include "base/buf.h"
 
+/** DIR/NAME, owned by the caller (free); NULL without memory. */
+char *qn_path_join(const char *dir, const char *name);
+
 /**
  * Append the file's bytes to @p out, whose maximum bounds them.  Pipes work too.
  *

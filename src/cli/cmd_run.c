@@ -84,7 +84,7 @@ typedef struct answer {
     qn_sampling sampling;
     bool is_tty, is_colored, is_dimmed;
     bool has_printed[2];
-    double started_s, first_token_s;
+    double started_s, first_token_s, last_token_s; /* the last two count from the first */
     const char *finish_reason;
 } answer;
 
@@ -119,26 +119,11 @@ static qn_status encode_chat(answer *a, const char *json, size_t len, qn_error *
 
 static qn_status encode_message(answer *a, const char *text, size_t len, qn_error *err)
 {
-    json_t *messages = json_array();
-    if (a->v->system != NULL) {
-        (void)json_array_append_new(
-            messages, json_pack("{ss, ss}", "role", "system", "content", a->v->system));
+    char *json = NULL;
+    qn_status status = cli_user_message(&json, a->v->system, text, len, err);
+    if (status == QN_OK) {
+        status = encode_chat(a, json, strlen(json), err);
     }
-    json_t *content = json_stringn(text, len);
-    if (content == NULL) {
-        json_decref(messages);
-        return qn_fail(err, QN_E_FORMAT, 0, __func__,
-                       "prompt: bytes that are not UTF-8, expected text");
-    }
-    (void)json_array_append_new(messages,
-                                json_pack("{ss, so}", "role", "user", "content", content));
-    char *json = json_dumps(messages, JSON_COMPACT);
-    json_decref(messages);
-    if (json == NULL) {
-        return qn_fail(err, QN_E_FORMAT, 0, __func__,
-                       "--system: bytes that are not UTF-8, expected text");
-    }
-    const qn_status status = encode_chat(a, json, strlen(json), err);
     free(json);
     return status;
 }
@@ -275,8 +260,9 @@ static qn_status generate(answer *a, qn_error *err)
         if (status != QN_OK) {
             return status;
         }
+        a->last_token_s = cli_now_s() - a->started_s;
         if (a->n_ids == 1) {
-            a->first_token_s = cli_now_s() - a->started_s;
+            a->first_token_s = a->last_token_s;
         }
         if (!a->v->ignore_eos && qn_model_is_stop(a->model, token)) {
             a->finish_reason = "stop";
@@ -299,6 +285,12 @@ static double rate(double n, double seconds)
     return n > 0.0 && seconds > 0.0 ? n / seconds : 0.0;
 }
 
+/* Tokens after the first, which the prompt's pass brought; 0 where there are none. */
+static double decode_rate(const answer *a)
+{
+    return rate((double)a->n_ids - 1.0, a->last_token_s - a->first_token_s);
+}
+
 static void print_stats(const answer *a)
 {
     const qn_session_stats s = qn_session_get_stats(a->session);
@@ -308,11 +300,15 @@ static void print_stats(const answer *a)
     if (!a->is_tty && a->has_printed[QN_OUTPUT_REASONING]) {
         (void)fputc('\n', stderr);
     }
-    (void)fprintf(stderr,
-                  "%zu tokens, %.1f tokens/s, first token after %.2f s (prompt %llu tokens, "
-                  "%.1f tokens/s)%s\n",
-                  a->n_ids, rate((double)a->n_ids, s.decode_s), a->first_token_s,
-                  (unsigned long long)s.n_prompt_tokens,
+    (void)fprintf(stderr, "%zu token%s", a->n_ids, a->n_ids == 1 ? "" : "s");
+    if (a->n_ids > 1) {
+        (void)fprintf(stderr, ", %.1f tokens/s", decode_rate(a));
+    }
+    if (a->n_ids > 0) {
+        (void)fprintf(stderr, ", first token after %.2f s", a->first_token_s);
+    }
+    (void)fprintf(stderr, " (prompt %llu token%s, %.1f tokens/s)%s\n",
+                  (unsigned long long)s.n_prompt_tokens, s.n_prompt_tokens == 1 ? "" : "s",
                   rate((double)s.n_prompt_tokens, s.prefill_s),
                   qn_model_get_info(a->model)->weights[0] == 'd' ? ", dummy weights" : "");
 }
@@ -358,11 +354,10 @@ static int print_json(const answer *a)
         (json_int_t)s.n_prompt_tokens, "cached_tokens", 0, "completion_tokens",
         (json_int_t)a->n_ids, "reasoning_tokens", (json_int_t)qn_output_reasoning_tokens(a->output),
         "timing", "load_s", info->load_s, "ttft_s", a->first_token_s, "prefill_tokens_per_s",
-        rate((double)s.n_prompt_tokens, s.prefill_s), "decode_tokens_per_s",
-        rate((double)a->n_ids, s.decode_s), "speculation", "draft_tokens", 0, "steps",
-        (json_int_t)a->n_ids, "accepted_tokens", 0, "acceptance_length", a->n_ids > 0 ? 1.0 : 0.0,
-        "per_position", "synthetic", 0, "seed", (json_int_t)a->sampling.seed, "peak_rss_bytes",
-        (json_int_t)usage.ru_maxrss * 1024);
+        rate((double)s.n_prompt_tokens, s.prefill_s), "decode_tokens_per_s", decode_rate(a),
+        "speculation", "draft_tokens", 0, "steps", (json_int_t)a->n_ids, "accepted_tokens", 0,
+        "acceptance_length", a->n_ids > 0 ? 1.0 : 0.0, "per_position", "synthetic", 0, "seed",
+        (json_int_t)a->sampling.seed, "peak_rss_bytes", (json_int_t)usage.ru_maxrss * 1024);
     if (object == NULL) {
         return cli_fail(QN_E_NOMEM, "JSON output: no memory");
     }
@@ -390,7 +385,7 @@ static qn_status answer_once(answer *a, const char *model_name, qn_error *err)
 {
     const run_values *v = a->v;
     cli_progress progress;
-    cli_progress_begin(&progress, "dummy weights", "GB", 1e9, v->common.is_quiet);
+    cli_progress_begin(&progress, "weights", "GB", 1e9, v->common.is_quiet);
     qn_model_options model_options = {.progress = cli_progress_show, .progress_context = &progress};
     cli_model_fill(&model_options, &v->model);
     qn_status status = qn_model_open(&a->model, model_name, &model_options, err);
@@ -478,11 +473,10 @@ const cli_command cmd_run = {
         "prompt option the prompt is read from standard input.\n\n"
         "The answer goes to standard output. What the model thinks first goes there too on a "
         "terminal, dimmed, and else to standard error, whose last line tells the speed.",
-    .examples =
-        "quern run models/glm-nano -p \"What is 12 + 30?\"\n"
-        "quern run models/glm-nano --thinking off --temperature 0 -f question.txt\n"
-        "quern run models/glm-nano --raw -p \"Once upon a time\" --max-tokens 50\n"
-        "quern run configs/glm-5.2-tp8 --load-format dummy --prompt-tokens 8 --max-tokens 4\n",
+    .examples = "quern run models/glm-nano -p \"What is 12 + 30?\"\n"
+                "quern run models/glm-nano --thinking off --temperature 0 -f question.txt\n"
+                "quern run models/glm-nano --raw -p \"Once upon a time\" --max-tokens 50\n"
+                "quern run models/glm-nano --load-format dummy --prompt-tokens 8 --max-tokens 4\n",
     .groups = {{"Prompt", prompt_options, sizeof prompt_options / sizeof *prompt_options, 0},
                {"Answer", output_options, sizeof output_options / sizeof *output_options, 0},
                {"Model", cli_model_options, CLI_N_MODEL_OPTIONS, RUN(model)},

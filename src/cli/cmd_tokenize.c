@@ -30,15 +30,11 @@ static qn_status encode(int32_t **ids, size_t *n_ids, const qn_model *model,
     if (!v->is_chat) {
         return qn_encode(ids, n_ids, model, text, len, QN_CONTROL_MATCH, err);
     }
-    json_t *content = json_stringn(text, len);
-    json_t *messages = json_pack("[{ss, so*}]", "role", "user", "content", content);
-    char *json = content != NULL ? json_dumps(messages, JSON_COMPACT) : NULL;
-    json_decref(messages);
-    if (json == NULL) {
-        return qn_fail(err, QN_E_FORMAT, 0, __func__,
-                       "text: bytes that are not UTF-8, expected text");
+    char *json = NULL;
+    qn_status status = cli_user_message(&json, NULL, text, len, err);
+    if (status == QN_OK) {
+        status = qn_chat_encode(ids, n_ids, model, NULL, json, strlen(json), err);
     }
-    const qn_status status = qn_chat_encode(ids, n_ids, model, NULL, json, strlen(json), err);
     free(json);
     return status;
 }

@@ -142,7 +142,6 @@ static const char *const later_options[] = {
     "tp-size",
     "dp",
     "deterministic",
-    "gpu",
 };
 
 typedef struct parse {

@@ -110,6 +110,33 @@ fail:
     return status;
 }
 
+/* Append {"role", "content"}; false for a text that is not UTF-8, or without memory. */
+static bool add_message(json_t *messages, const char *role, const char *text, size_t len)
+{
+    json_t *content = json_stringn(text, len);
+    return content != NULL && json_array_append_new(messages, json_pack("{ss, so}", "role", role,
+                                                                        "content", content)) == 0;
+}
+
+qn_status cli_user_message(char **json, const char *system, const char *text, size_t len,
+                           qn_error *err)
+{
+    qn_status status = QN_OK;
+    json_t *messages = json_array();
+    *json = NULL;
+    if (system != NULL && !add_message(messages, "system", system, strlen(system))) {
+        status = qn_fail(err, QN_E_FORMAT, 0, __func__,
+                         "--system: bytes that are not UTF-8, expected text");
+    } else if (!add_message(messages, "user", text, len)) {
+        status = qn_fail(err, QN_E_FORMAT, 0, __func__,
+                         "prompt: bytes that are not UTF-8, expected text");
+    } else if ((*json = json_dumps(messages, JSON_COMPACT)) == NULL) {
+        status = qn_fail(err, QN_E_NOMEM, 0, __func__, "prompt: no memory");
+    }
+    json_decref(messages);
+    return status;
+}
+
 qn_status cli_parse_ids(int32_t **ids, size_t *n_ids, const char *text, qn_error *err)
 {
     int32_t *list = malloc((strlen(text) / 2 + 1) * sizeof *list);

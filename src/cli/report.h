@@ -32,11 +32,19 @@ int cli_columns(void);
  */
 QN_MUST_CHECK qn_status cli_read_text(char **text, size_t *len, const char *path, qn_error *err);
 
+/**
+ * A conversation of one user message, after a system message unless @p system is NULL, as the JSON
+ * that qn_chat_encode() takes; owned by the caller (free).
+ * Returns  QN_OK; QN_E_FORMAT for bytes that are not UTF-8; QN_E_NOMEM
+ */
+QN_MUST_CHECK qn_status cli_user_message(char **json, const char *system, const char *text,
+                                         size_t len, qn_error *err);
+
 /** Ids separated by commas or blanks; owned by the caller (free). */
 QN_MUST_CHECK qn_status cli_parse_ids(int32_t **ids, size_t *n_ids, const char *text,
                                       qn_error *err);
 
-/** Write to standard output; false (once reported by cli_flush) when it cannot be written. */
+/** Write to standard output; cli_flush() reports what could not be written. */
 void cli_write(const char *text, size_t len);
 /** Flush standard output; the exit status: @p status, or CLI_FAILED when writing failed. */
 int cli_flush(int status);

@@ -22,6 +22,7 @@ struct qn_sequence {
     uint32_t n_tokens;    /* appended */
     uint32_t n_computed;  /* of them */
     uint32_t n_step_rows; /* of the last step */
+    bool has_logits;      /* of the last position computed */
     int32_t *ids;         /* [n_tokens_max] */
     int32_t *page_table;  /* [pages] */
     int32_t *positions;   /* [n_rows_max] of a step */
@@ -125,6 +126,9 @@ const int32_t *qn_sequence_ids(const qn_sequence *sequence)
 void qn_sequence_drop_pending(qn_sequence *sequence)
 {
     sequence->n_tokens = sequence->n_computed;
+    if (!sequence->has_logits && sequence->n_computed > 0) {
+        sequence->n_computed--;
+    }
 }
 
 /* Take pages until every position below @p n_tokens has one. */
@@ -158,6 +162,8 @@ void qn_sequence_step(qn_sequence *sequence, const qn_probe *probe)
         s->logit_rows[i] = i;
     }
     const int32_t *const page_table = s->page_table;
+    s->has_logits = s->wants_all_logits || s->n_computed + n_rows == s->n_tokens;
+    const uint32_t n_last = s->has_logits ? 1 : 0; /* the head costs most of a short step */
     const qn_batch batch = {
         .n_rows = n_rows,
         .tokens = s->ids + s->n_computed,
@@ -165,7 +171,7 @@ void qn_sequence_step(qn_sequence *sequence, const qn_probe *probe)
         .seqs = s->seqs,
         .page_tables = &page_table,
         .logit_rows = s->wants_all_logits ? s->logit_rows : &s->logit_rows[n_rows - 1],
-        .n_logit_rows = s->wants_all_logits ? n_rows : 1,
+        .n_logit_rows = s->wants_all_logits ? n_rows : n_last,
     };
     qn_glm_forward(s->glm, &s->pages.kv, &batch, NULL, s->logits, probe);
     s->n_computed += n_rows;
@@ -175,7 +181,7 @@ void qn_sequence_step(qn_sequence *sequence, const qn_probe *probe)
 const float *qn_sequence_logits(const qn_sequence *sequence)
 {
     const qn_sequence *const s = sequence;
-    if (s->n_computed == 0) {
+    if (!s->has_logits) {
         return NULL;
     }
     const size_t i_row = s->wants_all_logits ? s->n_step_rows - 1 : 0;

@@ -47,7 +47,10 @@ uint32_t qn_sequence_computed(const qn_sequence *sequence);
 /** Every id appended, borrowed until close. */
 const int32_t *qn_sequence_ids(const qn_sequence *sequence);
 
-/** Forget the ids that are not computed yet. */
+/**
+ * Forget the ids that are not computed yet.  The last one computed is then computed again by the
+ * next step where it has no logits.
+ */
 void qn_sequence_drop_pending(qn_sequence *sequence);
 
 /** Positions that there is still room for. */
@@ -64,7 +67,10 @@ uint32_t qn_sequence_next_rows(const qn_sequence *sequence);
  */
 void qn_sequence_step(qn_sequence *sequence, const qn_probe *probe);
 
-/** Logits of the last position computed, [n_vocab]; NULL before any.  Borrowed until a step. */
+/**
+ * Logits of the last position computed, [n_vocab], borrowed until a step; NULL where it has none: a
+ * step that leaves positions pending computes none.
+ */
 const float *qn_sequence_logits(const qn_sequence *sequence);
 
 /** Logits of the last step's rows, [rows][n_vocab]; NULL without wants_all_logits.  Borrowed so. */

@@ -2,16 +2,20 @@
 #include "format/checkpoint.h"
 
 #include "base/assert.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/try.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 enum {
     INDEX_BYTES_MAX = 256 << 20,
     SHARDS_MAX = 100000,
+    POPULATE_ROUND_BYTES = 256 << 20, /* between two calls of the progress function */
+    POPULATE_PIECE_BYTES = 1 << 20,   /* what the threads divide a round by */
 };
 
 static const char index_name[] = "model.safetensors.index.json";
@@ -41,17 +45,6 @@ static qn_status no_memory(const char *dir, qn_error *err)
     return qn_fail(err, QN_E_NOMEM, ENOMEM, "qn_checkpoint_open", "%s: no memory to open it", dir);
 }
 
-/* Owned by the caller; NULL without memory. */
-static char *join_path(const char *dir, const char *name)
-{
-    const size_t path_bytes = strlen(dir) + strlen(name) + 2;
-    char *const path = malloc(path_bytes);
-    if (path != NULL) {
-        (void)snprintf(path, path_bytes, "%s/%s", dir, name);
-    }
-    return path;
-}
-
 /* Add a shard, not yet opened. */
 static qn_status add_shard(qn_checkpoint *checkpoint, const char *dir, const char *name,
                            qn_error *err)
@@ -68,7 +61,7 @@ static qn_status add_shard(qn_checkpoint *checkpoint, const char *dir, const cha
         }
         checkpoint->shards = shards;
     }
-    char *const path = join_path(dir, name);
+    char *const path = qn_path_join(dir, name);
     if (path == NULL) {
         return no_memory(dir, err);
     }
@@ -284,8 +277,8 @@ qn_status qn_checkpoint_open(qn_checkpoint **out, const char *dir, qn_error *err
     *out = NULL;
     json_t *index = NULL;
     qn_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
-    char *const index_path = join_path(dir, index_name);
-    char *const single_path = join_path(dir, single_name);
+    char *const index_path = qn_path_join(dir, index_name);
+    char *const single_path = qn_path_join(dir, single_name);
     if (checkpoint == NULL || index_path == NULL || single_path == NULL) {
         status = no_memory(dir, err);
         goto fail;
@@ -329,6 +322,64 @@ void qn_checkpoint_close(qn_checkpoint **checkpoint)
     free(c->entries);
     free(c);
     *checkpoint = NULL;
+}
+
+/* A part of one shard that the threads read together. */
+typedef struct populate_round {
+    const shard *from;
+    uint64_t first;
+    uint64_t n_bytes;
+    qn_error *err;            /* written by the first thread that fails */
+    _Atomic qn_status status; /* its failure */
+    atomic_flag has_failed;
+} populate_round;
+
+static void populate_range(void *context, size_t first, size_t end, uint32_t i_thread)
+{
+    (void)i_thread;
+    populate_round *const round = context;
+    qn_error err = {0};
+    const uint64_t from = (uint64_t)first * POPULATE_PIECE_BYTES;
+    const uint64_t to = (uint64_t)end * POPULATE_PIECE_BYTES;
+    const uint64_t n_bytes = (to < round->n_bytes ? to : round->n_bytes) - from;
+    const qn_status status = qn_safetensors_populate(round->from->file, round->first + from,
+                                                     n_bytes, round->from->path, &err);
+    if (status < 0 && !atomic_flag_test_and_set(&round->has_failed)) {
+        if (round->err != NULL) {
+            *round->err = err;
+        }
+        round->status = status;
+    }
+}
+
+qn_status qn_checkpoint_populate(const qn_checkpoint *checkpoint, qn_pool *pool,
+                                 qn_progress_fn *progress, void *context, qn_error *err)
+{
+    uint64_t done = 0;
+    for (size_t i = 0; i < checkpoint->n_shards; i++) {
+        const uint64_t shard_bytes = qn_safetensors_bytes(checkpoint->shards[i].file);
+        for (uint64_t first = 0; first < shard_bytes; first += POPULATE_ROUND_BYTES) {
+            const uint64_t left_bytes = shard_bytes - first;
+            populate_round round = {
+                .from = &checkpoint->shards[i],
+                .first = first,
+                .n_bytes = left_bytes < POPULATE_ROUND_BYTES ? left_bytes : POPULATE_ROUND_BYTES,
+                .err = err,
+                .has_failed = ATOMIC_FLAG_INIT,
+            };
+            qn_pool_run(pool, (round.n_bytes - 1) / POPULATE_PIECE_BYTES + 1, populate_range,
+                        &round);
+            if (round.status < 0) {
+                return round.status;
+            }
+            done += round.n_bytes;
+            if (progress != NULL && !progress(context, done, checkpoint->size_bytes)) {
+                return qn_fail(err, QN_E_CANCELLED, 0, __func__,
+                               "%s: cancelled, expected to be read", checkpoint->shards[i].path);
+            }
+        }
+    }
+    return QN_OK;
 }
 
 size_t qn_checkpoint_count(const qn_checkpoint *checkpoint)

@@ -2,6 +2,9 @@
 /** @file checkpoint.h  A model's weight files as one set of named tensors. */
 #ifndef QN_FORMAT_CHECKPOINT_H
 #define QN_FORMAT_CHECKPOINT_H
+#include "quern/types.h"
+
+#include "base/pool.h"
 #include "format/safetensors.h"
 
 /** Opaque; keeps every shard mapped until closed. */
@@ -17,6 +20,18 @@ typedef struct qn_checkpoint qn_checkpoint;
 QN_MUST_CHECK qn_status qn_checkpoint_open(qn_checkpoint **out, const char *dir, qn_error *err);
 /** Unmap every shard; sets *checkpoint to NULL; accepts NULL. */
 void qn_checkpoint_close(qn_checkpoint **checkpoint);
+
+/**
+ * Read every shard into memory, on the threads of @p pool, so that the first forward pass does not
+ * wait for the disk.
+ *
+ * @param progress  told how many bytes are read; false cancels; NULL: nobody
+ * Returns  QN_OK; QN_E_IO naming the file where the disk fails or a shard has become shorter;
+ *          QN_E_CANCELLED; QN_E_NOMEM
+ */
+QN_MUST_CHECK qn_status qn_checkpoint_populate(const qn_checkpoint *checkpoint, qn_pool *pool,
+                                               qn_progress_fn *progress, void *context,
+                                               qn_error *err);
 
 /** Number of tensors. */
 size_t qn_checkpoint_count(const qn_checkpoint *checkpoint);

@@ -76,6 +76,25 @@ void qn_mapped_file_close(qn_mapped_file **file)
     *file = NULL;
 }
 
+qn_status qn_mapped_file_populate(const qn_mapped_file *file, size_t first, size_t n_bytes,
+                                  const char *path, qn_error *err)
+{
+    const size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t first_page = first / page_bytes * page_bytes; /* madvise() takes whole pages */
+    uint8_t *const from = (uint8_t *)file->bytes + first_page;
+    int failed = 0;
+    do {
+        failed = madvise(from, first + n_bytes - first_page, MADV_POPULATE_READ);
+    } while (failed != 0 && errno == EINTR);
+    if (failed == 0 || errno == EINVAL) {
+        return QN_OK;
+    }
+    /* EFAULT is what a touch of the page would have made a SIGBUS. */
+    return qn_fail(err, errno == ENOMEM ? QN_E_NOMEM : QN_E_IO, errno, __func__,
+                   "%s: bytes %zu to %zu: cannot read: %s, a whole file expected", path, first,
+                   first + n_bytes, errno == EFAULT ? "missing" : strerror(errno));
+}
+
 const uint8_t *qn_mapped_file_bytes(const qn_mapped_file *file, size_t *size_bytes)
 {
     *size_bytes = file->size_bytes;

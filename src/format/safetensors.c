@@ -325,6 +325,13 @@ void qn_safetensors_close(qn_safetensors **file)
     *file = NULL;
 }
 
+qn_status qn_safetensors_populate(const qn_safetensors *file, size_t first, size_t n_bytes,
+                                  const char *path, qn_error *err)
+{
+    return file->map == NULL ? QN_OK
+                             : qn_mapped_file_populate(file->map, first, n_bytes, path, err);
+}
+
 size_t qn_safetensors_count(const qn_safetensors *file)
 {
     return file->n_tensors;

@@ -64,6 +64,13 @@ QN_MUST_CHECK qn_status qn_safetensors_open_bytes(qn_safetensors **out, const ui
 /** Unmap; sets *file to NULL; accepts NULL. */
 void qn_safetensors_close(qn_safetensors **file);
 
+/**
+ * Read bytes first .. first + n_bytes - 1 of the file into memory: see qn_mapped_file_populate().
+ * Does nothing for bytes that are the caller's.
+ */
+QN_MUST_CHECK qn_status qn_safetensors_populate(const qn_safetensors *file, size_t first,
+                                                size_t n_bytes, const char *path, qn_error *err);
+
 /** Number of tensors. */
 size_t qn_safetensors_count(const qn_safetensors *file);
 /** Size of the whole file. */

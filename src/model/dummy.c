@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/cpu.h"
 #include "base/numbers.h"
 #include "base/rng.h"
 #include "base/try.h"
@@ -7,7 +8,6 @@
 #include <errno.h>
 #include <math.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 typedef struct filler {
     qn_weights *weights;
@@ -112,8 +112,7 @@ qn_status qn_weights_fill_dummy(qn_weights *weights, const qn_config *config, ui
     qn_status status = QN_OK;
     uint64_t n_bytes = 0;
     QN_TRY(status, qn_tensor_list_walk(config, weights, count_matrix_bytes, &n_bytes, err), fail);
-    const uint64_t memory_bytes =
-        (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    const uint64_t memory_bytes = qn_cpu_ram_bytes();
     void *block = MAP_FAILED;
     if (n_bytes <= memory_bytes) {
         block = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

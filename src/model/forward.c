@@ -27,6 +27,9 @@ void qn_glm_matmul(const qn_glm *m, float *y, size_t y_stride, const float *x, s
                            .n_rows = n_rows,
                            .compute = m->compute};
     void *context[2] = {(void *)(uintptr_t)m, &args};
+    if (n_rows == 0) {
+        return;
+    }
     if ((uint64_t)n_rows * w->n_out * w->n_in < PARALLEL_MIN) {
         matmul_range(context, 0, w->n_out, 0);
     } else {

@@ -16,17 +16,16 @@ static size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* Hand out n 4-byte elements, 64-byte aligned; with block NULL only count. */
-static void *carve(uint8_t *block, size_t *used_bytes, size_t n)
+/* n elements of 4 bytes on a cache line of their own. */
+static void *carve(qn_arena *arena, size_t n)
 {
-    uint8_t *at = block != NULL ? block + *used_bytes : NULL;
-    *used_bytes += (n * 4 + 63) / 64 * 64;
-    return at;
+    return qn_arena_alloc(arena, n * 4, 64);
 }
 
-/* Lay out the workspace; called with block NULL to learn its size. */
-static size_t lay_out(qn_glm *m, uint8_t *block)
+/* Lay out the workspace; done first on an arena that measures. */
+static void lay_out(qn_glm *m)
 {
+    qn_arena *const at = &m->arena;
     const qn_config *c = &m->config;
     qn_workspace *ws = &m->ws;
     const size_t rows = m->n_rows_max;
@@ -40,52 +39,53 @@ static size_t lay_out(qn_glm *m, uint8_t *block)
     ws->scratch_floats =
         max_size(n_in_max, heads * c->index_topk + c->kv_rank + c->rope_dim + c->index_dim);
     ws->scratch_floats = (ws->scratch_floats + 15) / 16 * 16;
-    size_t at = 0;
-    m->inv_freq = carve(block, &at, c->rope_dim / 2);
-    ws->x = carve(block, &at, rows * c->n_embd);
-    ws->xn = carve(block, &at, rows * c->n_embd);
-    ws->y = carve(block, &at, rows * c->n_embd);
-    ws->concat = carve(block, &at, m->weights.has_mtp ? rows * 2 * c->n_embd : 0);
-    ws->qr = carve(block, &at, rows * c->q_rank);
-    ws->q = carve(block, &at, rows * heads * (c->nope_dim + c->rope_dim));
-    ws->kv = carve(block, &at, rows * (c->kv_rank + c->rope_dim));
-    ws->ql = carve(block, &at, rows * heads * c->kv_rank);
-    ws->u = carve(block, &at, rows * heads * c->kv_rank);
-    ws->o = carve(block, &at, rows * heads * c->v_dim);
-    ws->qi = carve(block, &at, rows * c->n_index_heads * c->index_dim);
-    ws->ki = carve(block, &at, rows * c->index_dim);
-    ws->wi = carve(block, &at, rows * c->n_index_heads);
-    ws->index_scores = carve(block, &at, c->n_context_max);
-    ws->sets = carve(block, &at, rows * c->index_topk);
-    ws->n_sets = carve(block, &at, rows);
-    ws->gate = carve(block, &at, ff_floats);
-    ws->up = carve(block, &at, ff_floats);
-    ws->router_logits = carve(block, &at, rows * c->n_experts);
-    ws->router_scores = carve(block, &at, c->n_experts);
-    ws->experts = carve(block, &at, rows * used);
-    ws->expert_weights = carve(block, &at, rows * used);
-    ws->slot_of = carve(block, &at, rows * used);
-    ws->first_of = carve(block, &at, (size_t)c->n_experts + 1);
-    ws->active = carve(block, &at, c->n_experts);
-    ws->moe_x = carve(block, &at, rows * used * c->n_embd);
-    ws->moe_y = carve(block, &at, rows * used * c->n_embd);
-    ws->scratch = carve(block, &at, qn_pool_threads(m->pool) * ws->scratch_floats);
-    return at;
+    m->inv_freq = carve(at, c->rope_dim / 2);
+    ws->x = carve(at, rows * c->n_embd);
+    ws->xn = carve(at, rows * c->n_embd);
+    ws->y = carve(at, rows * c->n_embd);
+    ws->concat = carve(at, m->weights.has_mtp ? rows * 2 * c->n_embd : 0);
+    ws->qr = carve(at, rows * c->q_rank);
+    ws->q = carve(at, rows * heads * (c->nope_dim + c->rope_dim));
+    ws->kv = carve(at, rows * (c->kv_rank + c->rope_dim));
+    ws->ql = carve(at, rows * heads * c->kv_rank);
+    ws->u = carve(at, rows * heads * c->kv_rank);
+    ws->o = carve(at, rows * heads * c->v_dim);
+    ws->qi = carve(at, rows * c->n_index_heads * c->index_dim);
+    ws->ki = carve(at, rows * c->index_dim);
+    ws->wi = carve(at, rows * c->n_index_heads);
+    ws->index_scores = carve(at, c->n_context_max);
+    ws->sets = carve(at, rows * c->index_topk);
+    ws->n_sets = carve(at, rows);
+    ws->gate = carve(at, ff_floats);
+    ws->up = carve(at, ff_floats);
+    ws->router_logits = carve(at, rows * c->n_experts);
+    ws->router_scores = carve(at, c->n_experts);
+    ws->experts = carve(at, rows * used);
+    ws->expert_weights = carve(at, rows * used);
+    ws->slot_of = carve(at, rows * used);
+    ws->first_of = carve(at, (size_t)c->n_experts + 1);
+    ws->active = carve(at, c->n_experts);
+    ws->moe_x = carve(at, rows * used * c->n_embd);
+    ws->moe_y = carve(at, rows * used * c->n_embd);
+    ws->scratch = carve(at, qn_pool_threads(m->pool) * ws->scratch_floats);
 }
 
 /* Everything but the weights. */
 static qn_status open_workspace(qn_glm *m, qn_error *err)
 {
-    m->block_bytes = lay_out(m, NULL);
-    void *block =
-        mmap(NULL, m->block_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    qn_arena_init(&m->arena, NULL, SIZE_MAX);
+    lay_out(m);
+    const size_t n_bytes = m->arena.used_bytes;
+    void *const block =
+        mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    qn_arena_deinit(&m->arena);
     if (block == MAP_FAILED) {
         return qn_fail(err, QN_E_NOMEM, errno, __func__,
-                       "workspace: %zu bytes for %u rows, no memory", m->block_bytes,
-                       m->n_rows_max);
+                       "workspace: %zu bytes for %u rows, no memory", n_bytes, m->n_rows_max);
     }
-    m->block = block;
-    (void)lay_out(m, block);
+    qn_arena_init(&m->arena, block, n_bytes);
+    lay_out(m);
+    QN_ASSERT(m->arena.used_bytes == n_bytes);
     /* f32 steps in the order of the reference, so that angles agree to the last bit nearly always
      * (transformers, _compute_default_rope_parameters). */
     const uint32_t rope_dim = m->config.rope_dim;
@@ -175,8 +175,11 @@ void qn_glm_close(qn_glm **model)
         return;
     }
     qn_weights_deinit(&m->weights);
-    if (m->block != NULL) {
-        (void)munmap(m->block, m->block_bytes);
+    if (m->arena.base != NULL) {
+        void *const block = m->arena.base;
+        const size_t n_bytes = m->arena.capacity_bytes;
+        qn_arena_deinit(&m->arena);
+        (void)munmap(block, n_bytes);
     }
     free(m);
     *model = NULL;

@@ -2,6 +2,7 @@
 /** @file internal.h  What the files of this folder share: the open model and its workspace. */
 #ifndef QN_MODEL_INTERNAL_H
 #define QN_MODEL_INTERNAL_H
+#include "base/arena.h"
 #include "model/glm.h"
 #include "model/weights.h"
 
@@ -49,10 +50,9 @@ struct qn_glm {
     qn_pool *pool;       /* borrowed */
     qn_compute compute;
     uint32_t n_rows_max;
-    float *inv_freq; /* [rope_dim / 2], in the workspace block */
+    float *inv_freq; /* [rope_dim / 2], in the arena */
     qn_workspace ws;
-    void *block; /* owned mapping under the workspace */
-    size_t block_bytes;
+    qn_arena arena; /* of the workspace; its base is an owned mapping */
 };
 
 /** y[t][o] = W x for all outputs, split over the threads by output. */

@@ -89,7 +89,12 @@ typedef struct encoder {
     qn_error *err;
     qn_bpe bpe;
     pcre2_match_data *match;
+    pcre2_match_context *context; /* its limit grows with the text */
 } encoder;
+
+/* Steps of one match: PCRE2's own limit, and as many for each byte as any class of the pattern may
+ * take.  A pattern that backtracks without end still meets it. */
+enum { MATCH_STEPS = 10000000, MATCH_STEPS_PER_BYTE = 8 };
 
 /*
  * The next match of the split pattern at or after @p at.  Where the compiled code's stack is too
@@ -98,10 +103,11 @@ typedef struct encoder {
 static qn_status next_match(const encoder *e, qn_str text, size_t at, size_t *first, size_t *end)
 {
     const uint32_t flags = PCRE2_NO_UTF_CHECK; /* the text was made valid */
-    int n = pcre2_match(e->t->split, (PCRE2_SPTR)text.ptr, text.len, at, flags, e->match, NULL);
+    int n =
+        pcre2_match(e->t->split, (PCRE2_SPTR)text.ptr, text.len, at, flags, e->match, e->context);
     if (n == PCRE2_ERROR_JIT_STACKLIMIT) {
         n = pcre2_match(e->t->split, (PCRE2_SPTR)text.ptr, text.len, at, flags | PCRE2_NO_JIT,
-                        e->match, NULL);
+                        e->match, e->context);
     }
     if (n < 0 && n != PCRE2_ERROR_NOMATCH) {
         char why[128] = "";
@@ -220,15 +226,19 @@ qn_status qn_tokenizer_encode(const qn_tokenizer *tokenizer, qn_str text, qn_add
     QN_TRY(status, make_valid(&bytes, &valid.len, text, err), fail);
     valid.ptr = bytes;
     e.match = pcre2_match_data_create(1, NULL); /* only the whole match is looked at */
-    if (e.match == NULL) {
+    e.context = pcre2_match_context_create(NULL);
+    if (e.match == NULL || e.context == NULL) {
         status = qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "tokenizer: no memory for a match");
         goto fail;
     }
+    const uint64_t n_steps = MATCH_STEPS + MATCH_STEPS_PER_BYTE * (uint64_t)valid.len;
+    (void)pcre2_set_match_limit(e.context, n_steps < UINT32_MAX ? (uint32_t)n_steps : UINT32_MAX);
     QN_TRY(status,
            added == QN_ADDED_MATCH ? encode_added(&e, valid, false) : encode_text(&e, valid), fail);
 fail:
     qn_bpe_deinit(&e.bpe);
     pcre2_match_data_free(e.match);
+    pcre2_match_context_free(e.context);
     free(bytes);
     return status;
 }

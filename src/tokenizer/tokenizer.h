@@ -16,6 +16,7 @@ QN_MUST_CHECK qn_status qn_tokenizer_open(qn_tokenizer **out, qn_str json, const
                                           qn_error *err);
 /** Load from a file. */
 QN_MUST_CHECK qn_status qn_tokenizer_open_file(qn_tokenizer **out, const char *path, qn_error *err);
+/** Release; sets *tokenizer to NULL; accepts NULL. */
 void qn_tokenizer_close(qn_tokenizer **tokenizer);
 
 /** How added tokens in the text are treated. */
@@ -30,13 +31,17 @@ typedef struct qn_ids {
     size_t n_ids;
     size_t capacity;
 } qn_ids;
+/** Append one.  Returns  QN_OK; QN_E_NOMEM */
 QN_MUST_CHECK qn_status qn_ids_append(qn_ids *list, int32_t id, qn_error *err);
+/** Free the ids; the list is empty afterwards. */
 void qn_ids_deinit(qn_ids *list);
 
 /**
  * Append the ids of @p text to @p out.  Bytes that are not UTF-8 are replaced by U+FFFD as Python's
  * bytes.decode("utf-8", "replace") does.  Time is linear in the text (n log n at worst in one
- * word). Returns  QN_OK; QN_E_NOMEM
+ * word).
+ * Returns  QN_OK; QN_E_INVAL above 1 GiB of text; QN_E_FORMAT where the split pattern of
+ *          tokenizer.json backtracks without end; QN_E_NOMEM
  */
 QN_MUST_CHECK qn_status qn_tokenizer_encode(const qn_tokenizer *tokenizer, qn_str text,
                                             qn_added_tokens added, qn_ids *out, qn_error *err);

@@ -34,8 +34,8 @@ PUZZLE = ("Ravi reads 6 pages on Monday and 6 more pages on Tuesday than on Mond
           "does Ravi read on the two days?\n\n(A) 15\n(B) 13\n(C) 20\n(D) 18")
 N_VOCAB, N_EMBD, N_LAYERS = 6144, 256, 4
 STOP_IDS = [6112, 6119, 6121]
-STATS = re.compile(r"(\d+) tokens, [\d.]+ tokens/s, first token after [\d.]+ s "
-                   r"\(prompt (\d+) tokens, [\d.]+ tokens/s\)(, dummy weights)?$")
+STATS = re.compile(r"(\d+) tokens?(?:, [\d.]+ tokens/s)?(?:, first token after [\d.]+ s)? "
+                   r"\(prompt (\d+) tokens?, [\d.]+ tokens/s\)(, dummy weights)?$")
 # The options of the contract that this version has, by command.
 OPTIONS = {
     "run": ["prompt", "file", "ids", "raw", "system", "messages", "thinking", "reasoning-effort",

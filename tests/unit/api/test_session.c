@@ -210,7 +210,7 @@ static bool count_call(void *context, uint64_t done, uint64_t total)
 {
     progress *const p = context;
     assert_int_equal(total, N_PROMPT);
-    assert_true(done > p->done && done < total);
+    assert_true((done > p->done || p->n_calls == 0) && done < total);
     p->done = done;
     return ++p->n_calls < p->calls_max;
 }
@@ -224,19 +224,45 @@ static void test_session_progress_between_chunks_may_cancel(void **state)
     progress seen = {.calls_max = UINT64_MAX};
     qn_error err = {0};
     assert_int_equal(qn_session_feed(whole, prompt, N_PROMPT, count_call, &seen, &err), QN_OK);
-    assert_int_equal(seen.n_calls, 2); /* after 7 and 14 of 20 */
+    assert_int_equal(seen.n_calls, 3); /* before the first, after 7 and 14 of 20 */
 
     qn_session *session = open_session(model, &options);
-    seen = (progress){.calls_max = 2};
+    seen = (progress){.calls_max = 3};
     assert_int_equal(qn_session_feed(session, prompt, N_PROMPT, count_call, &seen, &err),
                      QN_E_CANCELLED);
     assert_int_equal(seen.done, 14);
     assert_int_equal(qn_session_get_stats(session).n_prompt_tokens, 14);
+    assert_null(qn_session_logits(session)); /* the last chunk alone has logits */
     /* What was computed stays: the rest completes it. */
     assert_int_equal(qn_session_feed(session, prompt + 14, N_PROMPT - 14, NULL, NULL, &err), QN_OK);
     assert_memory_equal(qn_session_logits(session), qn_session_logits(whole),
                         VOCAB * sizeof(float));
     qn_session_close(&session);
+    qn_session_close(&whole);
+    qn_model_close(&model);
+}
+
+static void test_session_goes_on_from_a_cancelled_prompt(void **state)
+{
+    (void)state;
+    qn_model *model = open_tiny(1);
+    const qn_session_options options = {.sampling = &greedy, .chunk_tokens = 7};
+    qn_session *cancelled = open_session(model, &options);
+    qn_session *whole = open_session(model, &options);
+    progress seen = {.calls_max = 2};
+    int32_t tokens[2] = {-1, -1};
+    qn_error err = {0};
+    assert_int_equal(qn_session_feed(cancelled, prompt, N_PROMPT, count_call, &seen, &err),
+                     QN_E_CANCELLED);
+    assert_int_equal(qn_session_feed(whole, prompt, 7, NULL, NULL, &err), QN_OK);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(qn_session_next(&tokens[0], cancelled, &err), QN_OK);
+        assert_int_equal(qn_session_next(&tokens[1], whole, &err), QN_OK);
+        assert_int_equal(tokens[0], tokens[1]);
+        assert_memory_equal(qn_session_logits(cancelled), qn_session_logits(whole),
+                            VOCAB * sizeof(float));
+    }
+    qn_session_close(&cancelled);
     qn_session_close(&whole);
     qn_model_close(&model);
 }
@@ -420,6 +446,7 @@ int main(void)
         cmocka_unit_test(test_session_ids_out_of_range_are_refused_and_change_nothing),
         cmocka_unit_test(test_session_options_out_of_range_are_named),
         cmocka_unit_test(test_session_progress_between_chunks_may_cancel),
+        cmocka_unit_test(test_session_goes_on_from_a_cancelled_prompt),
         cmocka_unit_test(test_session_files_hold_what_was_computed),
         cmocka_unit_test(test_session_files_that_were_not_finished_vanish),
         cmocka_unit_test(test_session_failed_files_are_given_up),

@@ -9,6 +9,7 @@
 #include "support/unit.h"
 
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -216,6 +217,41 @@ static void test_machine_has_a_name_cpus_and_memory(void **state)
     assert_true(qn_cpu_ram_bytes() > 1 << 20);
 }
 
+static void write_text(const char *path, const char *text)
+{
+    FILE *const file = fopen(path, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void test_cpu_quota_is_the_least_of_a_group_and_those_above(void **state)
+{
+    (void)state;
+    char root[] = "/tmp/quern-test-XXXXXX";
+    char paths[4][64];
+    assert_non_null(mkdtemp(root));
+    (void)snprintf(paths[0], sizeof paths[0], "%s/a", root);
+    (void)snprintf(paths[1], sizeof paths[1], "%s/a/b", root);
+    (void)snprintf(paths[2], sizeof paths[2], "%s/a/cpu.max", root);
+    (void)snprintf(paths[3], sizeof paths[3], "%s/a/b/cpu.max", root);
+    assert_int_equal(mkdir(paths[0], 0700), 0);
+    assert_int_equal(mkdir(paths[1], 0700), 0);
+    assert_int_equal(qn_cpu_quota(root, "/a/b"), UINT32_MAX); /* no such file */
+    write_text(paths[3], "max 100000\n");
+    assert_int_equal(qn_cpu_quota(root, "/a/b"), UINT32_MAX);
+    write_text(paths[2], "250000 100000\n");
+    assert_int_equal(qn_cpu_quota(root, "/a/b"), 3); /* 2.5 */
+    assert_int_equal(qn_cpu_quota(root, "/"), UINT32_MAX);
+    write_text(paths[3], "50000 100000\n");
+    assert_int_equal(qn_cpu_quota(root, "/a/b"), 1);
+    assert_int_equal(qn_cpu_quota(root, "/a"), 3);
+    write_text(paths[3], "0 0\n");
+    assert_int_equal(qn_cpu_quota(root, "/a/b/"), 3);
+    assert_int_equal(unlink(paths[2]) | unlink(paths[3]), 0);
+    assert_int_equal(rmdir(paths[1]) | rmdir(paths[0]) | rmdir(root), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -231,6 +267,7 @@ int main(void)
         cmocka_unit_test(test_cpu_mask_keeps_a_level_and_those_below),
         cmocka_unit_test(test_cpu_levels_are_nested_and_named),
         cmocka_unit_test(test_machine_has_a_name_cpus_and_memory),
+        cmocka_unit_test(test_cpu_quota_is_the_least_of_a_group_and_those_above),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

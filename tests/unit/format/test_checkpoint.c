@@ -42,6 +42,71 @@ static void test_the_model_in_the_tree_opens_whole(void **state)
     qn_checkpoint_close(&checkpoint);
 }
 
+typedef struct reading {
+    uint64_t done;
+    uint64_t total;
+    uint32_t n_calls_max;
+} reading;
+
+static bool note_reading(void *context, uint64_t done, uint64_t total)
+{
+    reading *const r = context;
+    assert_true(done > r->done);
+    r->done = done;
+    r->total = total;
+    return r->n_calls_max-- > 1;
+}
+
+static void test_populate_reads_every_byte_or_stops_when_told(void **state)
+{
+    (void)state;
+    qn_checkpoint *checkpoint = NULL;
+    qn_pool *pool = NULL;
+    qn_error err = {0};
+    assert_int_equal(qn_checkpoint_open(&checkpoint, QN_SOURCE_DIR "/models/glm-nano", &err),
+                     QN_OK);
+    assert_int_equal(qn_pool_open(&pool, 3, &err), QN_OK);
+    reading r = {.n_calls_max = UINT32_MAX};
+    assert_int_equal(qn_checkpoint_populate(checkpoint, pool, note_reading, &r, &err), QN_OK);
+    assert_int_equal(r.done, qn_checkpoint_bytes(checkpoint));
+    assert_int_equal(r.total, r.done);
+    assert_int_equal(qn_checkpoint_populate(checkpoint, pool, NULL, NULL, &err), QN_OK);
+    r = (reading){.n_calls_max = 2};
+    assert_int_equal(qn_checkpoint_populate(checkpoint, pool, note_reading, &r, &err),
+                     QN_E_CANCELLED);
+    assert_true(r.done < r.total);
+    qn_pool_close(&pool);
+    qn_checkpoint_close(&checkpoint);
+}
+
+/* A file that was whole when it was opened must not end the process with SIGBUS here. */
+static void test_populate_of_a_file_cut_short_is_an_error(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/quern-test-XXXXXX";
+    char path[64];
+    qn_checkpoint *checkpoint = NULL;
+    qn_pool *pool = NULL;
+    qn_error err = {0};
+    size_t n_bytes = 0;
+    scratch_make(dir);
+    (void)snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    uint8_t *const bytes = scratch_safetensors(
+        "{\"x\":{\"dtype\":\"U8\",\"shape\":[3000000],\"data_offsets\":[0,3000000]}}", 3000000,
+        &n_bytes);
+    scratch_write(dir, "model.safetensors", bytes, n_bytes);
+    assert_int_equal(qn_checkpoint_open(&checkpoint, dir, &err), QN_OK);
+    assert_int_equal(qn_pool_open(&pool, 2, &err), QN_OK);
+    assert_int_equal(truncate(path, 1000000), 0);
+    assert_int_equal(qn_checkpoint_populate(checkpoint, pool, NULL, NULL, &err), QN_E_IO);
+    assert_non_null(strstr(err.text, "model.safetensors: bytes "));
+    assert_non_null(strstr(err.text, "missing, a whole file expected"));
+    qn_pool_close(&pool);
+    qn_checkpoint_close(&checkpoint);
+    free(bytes);
+    scratch_remove(dir);
+}
+
 /* Shards a (tensor x) and b (tensor y) with @p weight_map, which must be refused. */
 static void refuse_index(const char *weight_map, qn_status expected, const char *message)
 {
@@ -235,6 +300,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_model_in_the_tree_opens_whole),
+        cmocka_unit_test(test_populate_reads_every_byte_or_stops_when_told),
+        cmocka_unit_test(test_populate_of_a_file_cut_short_is_an_error),
         cmocka_unit_test(test_index_and_shards_must_agree),
         cmocka_unit_test(test_tensor_of_a_shard_that_the_index_lacks_is_named),
         cmocka_unit_test(test_tensor_in_two_shards_is_refused),
