@@ -8,6 +8,9 @@ function(qn_flags target)
   if(QN_WERROR)
     target_compile_options(${target} PRIVATE -Werror)
   endif()
+  if(QN_FUZZ) # without it libFuzzer sees no branch of the code that it feeds
+    target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
+  endif()
   if(QN_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${QN_SANITIZE} -fno-omit-frame-pointer
       -fno-sanitize-recover=all)

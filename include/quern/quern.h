@@ -45,7 +45,10 @@ typedef struct qn_build {
 /** Never NULL.  Any thread. */
 QN_API const qn_build *qn_build_get(void);
 
-/** Log lines go to stderr; call before anything else, from one thread. */
+/**
+ * Log lines go to stderr, at level warn and as text unless this says otherwise; call it before
+ * anything else, from one thread.
+ */
 QN_API void qn_log_configure(qn_log_level level, bool as_json);
 
 /** Release memory that a function below handed out.  Accepts NULL. */
@@ -267,7 +270,7 @@ QN_MUST_CHECK QN_API qn_status qn_session_feed(qn_session *session, const int32_
 /**
  * Draw the next token and append it.
  * Returns  QN_OK; QN_AGAIN when the context is full (*token is -1); QN_E_INVAL before any feed;
- *          QN_E_NOMEM; QN_E_IO; QN_E_DEVICE when every logit is NaN
+ *          QN_E_NOMEM; QN_E_IO; QN_E_FORMAT when every logit is NaN
  */
 QN_MUST_CHECK QN_API qn_status qn_session_next(int32_t *token, qn_session *session, qn_error *err);
 

@@ -288,6 +288,9 @@ qn_status qn_model_open(qn_model **out, const char *name, const qn_model_options
         QN_TRY(status, load_weights(m, o, err), fail);
     }
     fill_info(m, o, start_ns);
+    if (err != NULL) {
+        *err = (qn_error){0}; /* files that may be missing have left their mark */
+    }
     *out = m;
     return QN_OK;
 

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Append what one read() gives; *n_read is 0 at the end of the file. */
@@ -27,8 +28,8 @@ static qn_status read_some(qn_buf *out, int fd, size_t *n_read, const char *path
         return QN_OK;
     }
     if (n < 0) {
-        return qn_fail(err, errno == EISDIR ? QN_E_FORMAT : QN_E_IO, errno, __func__,
-                       "%s: cannot read: %s", path, strerror(errno));
+        return qn_fail(err, QN_E_IO, errno, __func__,
+                       "%s: cannot read: %s, a readable file expected", path, strerror(errno));
     }
     if (n > 0 && piece_bytes == 0) {
         return qn_fail(err, QN_E_FORMAT, 0, __func__,
@@ -49,14 +50,44 @@ char *qn_path_join(const char *dir, const char *name)
     return path;
 }
 
+qn_status qn_file_open(int *fd, uint64_t *size_bytes, const char *path, qn_error *err)
+{
+    struct stat info;
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (*fd < 0) {
+        const bool is_bad_name = errno == ELOOP || errno == ENAMETOOLONG || errno == ENOTDIR;
+        return qn_fail(err,
+                       errno == ENOENT ? QN_E_NOT_FOUND
+                       : is_bad_name   ? QN_E_FORMAT
+                                       : QN_E_IO,
+                       errno, __func__, "%.300s: cannot open: %s, a readable file expected", path,
+                       strerror(errno));
+    }
+    const int failed = fstat(*fd, &info);
+    if (failed == 0 && S_ISREG(info.st_mode)) {
+        *size_bytes = (uint64_t)info.st_size;
+        return QN_OK;
+    }
+    const int sys = failed != 0 ? errno : 0;
+    (void)close(*fd);
+    *fd = -1;
+    return qn_fail(err, failed != 0 ? QN_E_IO : QN_E_FORMAT, sys, __func__,
+                   "%.300s: %s, a regular file expected", path,
+                   failed != 0              ? strerror(sys)
+                   : S_ISDIR(info.st_mode)  ? "a folder"
+                   : S_ISFIFO(info.st_mode) ? "a pipe"
+                                            : "a device or socket");
+}
+
 qn_status qn_file_read(qn_buf *out, const char *path, qn_error *err)
 {
     qn_status status = QN_OK;
     const size_t len_before = out->len;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return qn_fail(err, errno == ENOENT ? QN_E_NOT_FOUND : QN_E_IO, errno, __func__,
-                       "%s: cannot open: %s", path, strerror(errno));
+    uint64_t size_bytes = 0;
+    int fd = -1;
+    status = qn_file_open(&fd, &size_bytes, path, err);
+    if (status < 0) {
+        return status;
     }
     for (size_t n_read = 1; n_read > 0;) {
         QN_TRY(status, read_some(out, fd, &n_read, path, err), fail);

@@ -8,10 +8,19 @@
 char *qn_path_join(const char *dir, const char *name);
 
 /**
- * Append the file's bytes to @p out, whose maximum bounds them.  Pipes work too.
+ * Open a regular file for reading.  Never waits, as a pipe without a writer would have it.
  *
- * Returns  QN_OK; QN_E_NOT_FOUND; QN_E_IO; QN_E_FORMAT for a folder, and where the file is longer
- *          than the maximum allows; QN_E_NOMEM.  After a failure @p out holds what it held before
+ * @param[out] fd  the caller's to close; -1 on failure
+ * Returns  QN_OK; QN_E_NOT_FOUND; QN_E_FORMAT for what is no regular file; QN_E_IO
+ */
+QN_MUST_CHECK qn_status qn_file_open(int *fd, uint64_t *size_bytes, const char *path,
+                                     qn_error *err);
+
+/**
+ * Append the file's bytes to @p out, whose maximum bounds them.
+ *
+ * Returns  as qn_file_open(); QN_E_FORMAT where the file is longer than the maximum allows;
+ *          QN_E_NOMEM.  After a failure @p out holds what it held before
  */
 QN_MUST_CHECK qn_status qn_file_read(qn_buf *out, const char *path, qn_error *err);
 #endif

@@ -9,7 +9,7 @@
 static struct {
     qn_log_level level;
     bool is_json;
-} g_log = {.level = QN_LOG_INFO}; /* written at start-up only */
+} g_log = {.level = QN_LOG_WARN}; /* written at start-up only */
 
 void qn_log_setup(qn_log_level level, bool as_json)
 {

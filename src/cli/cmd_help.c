@@ -20,9 +20,7 @@ static int run(void *values, int n_arguments, char **arguments)
     const bool is_program = n_arguments == 0 || arguments[0][0] == '\0';
     const cli_command *command = is_program ? NULL : cli_command_find(arguments[0]);
     if (!is_program && command == NULL) {
-        return cli_fail(QN_E_INVAL,
-                        "help: no command \"%s\", expected one of those 'quern help' lists",
-                        arguments[0]);
+        return cli_unknown_command(arguments[0]);
     }
     if (v->as_man) {
         usage_man(command);

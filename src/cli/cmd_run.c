@@ -105,7 +105,8 @@ static qn_status read_prompt(char **text, size_t *len, const run_values *v, qn_e
     const qn_status status = cli_read_text(text, len, v->file, err);
     /* A line break at the end belongs to the terminal or editor, not to the question. */
     if (status == QN_OK && !v->is_raw && *len > 0 && (*text)[*len - 1] == '\n') {
-        (*text)[--*len] = '\0';
+        *len -= *len > 1 && (*text)[*len - 2] == '\r' ? 2 : 1;
+        (*text)[*len] = '\0';
     }
     return status;
 }
@@ -158,7 +159,11 @@ static qn_status make_prompt(answer *a, qn_error *err)
     qn_status status = v->messages != NULL ? cli_read_text(&text, &len, v->messages, err)
                                            : read_prompt(&text, &len, v, err);
     if (status == QN_OK && v->messages != NULL) {
-        status = encode_chat(a, text, len, err);
+        qn_error why = {0};
+        status = encode_chat(a, text, len, &why);
+        if (status < 0) {
+            (void)qn_fail(err, status, why.sys, why.where, "%s: %s", v->messages, why.text);
+        }
     } else if (status == QN_OK && v->is_raw) {
         status = qn_encode(&a->prompt, &a->n_prompt, a->model, text, len, QN_CONTROL_MATCH, err);
     } else if (status == QN_OK) {
@@ -276,6 +281,9 @@ static qn_status generate(answer *a, qn_error *err)
             break; /* nobody reads; cli_flush reports it */
         }
     }
+    if (cli_is_interrupted() && strcmp(a->finish_reason, "length") == 0) {
+        a->finish_reason = "abort"; /* vLLM's word for it */
+    }
     qn_output_end(a->output);
     return QN_OK;
 }
@@ -344,12 +352,12 @@ static int print_json(const answer *a)
     struct rusage usage;
     (void)getrusage(RUSAGE_SELF, &usage);
     json_t *object = json_pack(
-        "{ss, ss, ss, ss, ss, ss, so, so, so, so, s[], ss, s{sI, si, sI, sI}, "
-        "s{sf, sf, sf, sf}, s{si, sI, si, sf, s[], sb}, sI, sI}",
-        "model", info->name, "quantization", info->quantization, "weights", info->weights, "device",
-        info->device, "compute", info->compute, "kv_dtype", info->kv_dtype, "prompt_ids",
-        cli_json_ids(a->prompt, a->n_prompt), "ids", cli_json_ids(a->ids, a->n_ids), "text",
-        join(a->parts[QN_OUTPUT_TEXT]), "reasoning", join(a->parts[QN_OUTPUT_REASONING]),
+        "{so, ss, ss, ss, ss, ss, so, so, so, so, s[], ss, s{sI, si, sI, sI}, "
+        "s{sf, sf, sf, sf}, s{si, sI, si, sf, s[], sb}, sI, sI, sn}",
+        "model", cli_json_text(info->name), "quantization", info->quantization, "weights",
+        info->weights, "device", info->device, "compute", info->compute, "kv_dtype", info->kv_dtype,
+        "prompt_ids", cli_json_ids(a->prompt, a->n_prompt), "ids", cli_json_ids(a->ids, a->n_ids),
+        "text", join(a->parts[QN_OUTPUT_TEXT]), "reasoning", join(a->parts[QN_OUTPUT_REASONING]),
         "tool_calls", "finish_reason", a->finish_reason, "usage", "prompt_tokens",
         (json_int_t)s.n_prompt_tokens, "cached_tokens", 0, "completion_tokens",
         (json_int_t)a->n_ids, "reasoning_tokens", (json_int_t)qn_output_reasoning_tokens(a->output),
@@ -357,7 +365,8 @@ static int print_json(const answer *a)
         rate((double)s.n_prompt_tokens, s.prefill_s), "decode_tokens_per_s", decode_rate(a),
         "speculation", "draft_tokens", 0, "steps", (json_int_t)a->n_ids, "accepted_tokens", 0,
         "acceptance_length", a->n_ids > 0 ? 1.0 : 0.0, "per_position", "synthetic", 0, "seed",
-        (json_int_t)a->sampling.seed, "peak_rss_bytes", (json_int_t)usage.ru_maxrss * 1024);
+        (json_int_t)a->sampling.seed, "peak_rss_bytes", (json_int_t)usage.ru_maxrss * 1024,
+        "logprobs");
     if (object == NULL) {
         return cli_fail(QN_E_NOMEM, "JSON output: no memory");
     }
@@ -447,7 +456,6 @@ static int run(void *values, int n_arguments, char **arguments)
     if (status != CLI_DONE) {
         return status;
     }
-    cli_catch_interrupt();
     answer a = {.v = v, .is_tty = isatty(STDOUT_FILENO) != 0, .finish_reason = "length"};
     a.is_colored = cli_is_colored(STDOUT_FILENO, v->common.color);
     a.parts[0] = json_array();

@@ -18,10 +18,13 @@ static const char *command_name(const void *list, size_t i)
     return cli_commands[i]->name;
 }
 
-static int unknown_command(const char *name)
+int cli_unknown_command(const char *name)
 {
-    const char *near =
-        cli_nearest(name, command_name, NULL, sizeof cli_commands / sizeof *cli_commands - 1);
+    size_t n = 0;
+    while (cli_commands[n] != NULL) {
+        n++;
+    }
+    const char *near = cli_nearest(name, command_name, NULL, n);
     if (near != NULL) {
         return cli_fail(QN_E_INVAL, "%s: no such command, did you mean '%s'?", name, near);
     }
@@ -58,17 +61,26 @@ static int run_command(const cli_command *command, int argc, char **argv)
 int main(int argc, char **argv)
 {
     (void)setlocale(LC_CTYPE, "C.UTF-8");
-    (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write, not a death */
+    /* A closed pipe or a file beyond its limit is a failed write, not a death. */
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN);
     if (argc < 2) {
         usage_program();
         return cli_flush(CLI_DONE);
     }
-    const cli_command *command = cli_command_find(argv[1]);
-    if (command != NULL) {
-        return run_command(command, argc - 2, argv + 2);
+    cli_catch_interrupt();
+    if (argv[1][0] != '-') {
+        const cli_command *command = cli_command_find(argv[1]);
+        return command != NULL ? run_command(command, argc - 2, argv + 2)
+                               : cli_unknown_command(argv[1]);
     }
-    if (argv[1][0] == '-') { /* quern --help, quern --version */
-        return run_command(&cmd_help, argc - 1, argv + 1);
+    /* quern --help, quern --version, and options before the command: quern -q run MODEL */
+    for (int i = 2; i < argc; i++) {
+        const cli_command *command = cli_command_find(argv[i]);
+        if (command != NULL) {
+            memmove(argv + 2, argv + 1, (size_t)(i - 1) * sizeof(char *));
+            return run_command(command, argc - 2, argv + 2);
+        }
     }
-    return unknown_command(argv[1]);
+    return run_command(&cmd_help, argc - 1, argv + 1);
 }

@@ -106,7 +106,17 @@ const char *cli_nearest(const char *word, const char *(*get)(const void *list, s
                         const void *list, size_t n)
 {
     const char *best = NULL;
-    size_t best_distance = 1 + strlen(word) / 3; /* further away is another word */
+    for (size_t i = 0; i < n && strlen(word) > 1; i++) { /* a word that was not finished */
+        const char *here = get(list, i);
+        if (strncmp(here, word, strlen(word)) == 0 &&
+            (best == NULL || strlen(here) < strlen(best))) {
+            best = here;
+        }
+    }
+    if (best != NULL) {
+        return best;
+    }
+    size_t best_distance = 1 + strlen(word) / 4; /* further away is another word */
     for (size_t i = 0; i < n; i++) {
         const size_t here = distance(word, get(list, i));
         if (here <= best_distance && (best == NULL || here < best_distance)) {
@@ -117,8 +127,7 @@ const char *cli_nearest(const char *word, const char *(*get)(const void *list, s
     return best;
 }
 
-/* ------------------------------------------------------------------------------------ parsing --
- */
+/* ------------------------------------------------------------------------------------ parsing */
 
 /* An option and the struct field it fills. */
 typedef struct found {
@@ -263,7 +272,7 @@ static qn_status parse_option(const parse *p, int argc, char **argv, int *at)
     const bool is_long = seen[1] == '-';
     const char *name = seen + (is_long ? 2 : 1);
     const size_t len = is_long ? strcspn(name, "=") : 1;
-    const found f = find(p, name, len, is_long ? 0 : name[0]);
+    const found f = find(p, name, len, is_long ? '\0' : name[0]);
     if (f.option == NULL) {
         return unknown(p, seen, name, is_long ? len : strlen(name));
     }

@@ -78,6 +78,9 @@ typedef struct cli_command {
     int (*run)(void *values, int n_arguments, char **arguments);
 } cli_command;
 
+/** Say that there is no such command, and which one may be meant.  Returns the exit status. */
+int cli_unknown_command(const char *name);
+
 /** All commands, ending in a NULL. */
 extern const cli_command *const cli_commands[];
 /** NULL where there is none. */
@@ -93,7 +96,10 @@ QN_MUST_CHECK qn_status cli_parse(const cli_command *command, void *values, int 
 /** Fill the library's options from a command's; progress stays unset. */
 void cli_model_fill(qn_model_options *options, const cli_model *from);
 
-/** The nearest of @p n words by edit distance, NULL when none is near. */
+/**
+ * What @p word was meant to be: the shortest of @p n words that begin with it, else the nearest by
+ * edit distance; NULL when none is near.
+ */
 const char *cli_nearest(const char *word, const char *(*get)(const void *list, size_t i),
                         const void *list, size_t n);
 #endif

@@ -83,19 +83,24 @@ qn_status cli_read_text(char **text, size_t *len, const char *path, qn_error *er
     do {
         if (used + 1 >= capacity) {
             capacity = capacity == 0 ? 65536 : 2 * capacity;
-            char *larger = capacity <= 2 * (size_t)TEXT_BYTES_MAX ? realloc(bytes, capacity) : NULL;
+            char *larger = realloc(bytes, capacity);
             if (larger == NULL) {
-                status = qn_fail(err, QN_E_NOMEM, 0, __func__, "%s: over %d bytes, expected less",
-                                 what, TEXT_BYTES_MAX);
+                status = qn_fail(err, QN_E_NOMEM, 0, __func__, "%s: no memory to read it", what);
                 goto fail;
             }
             bytes = larger;
         }
         used += fread(bytes + used, 1, capacity - used - 1, file);
-    } while (!feof(file) && !ferror(file));
+    } while (!feof(file) && !ferror(file) && used <= TEXT_BYTES_MAX);
+    if (used > TEXT_BYTES_MAX) {
+        status = qn_fail(err, QN_E_FORMAT, 0, __func__, "%s: over %d bytes, expected at most that",
+                         what, TEXT_BYTES_MAX);
+        goto fail;
+    }
     if (ferror(file)) {
-        status = qn_fail(err, QN_E_IO, errno, __func__, "%s: %s, expected a readable file", what,
-                         strerror(errno));
+        status = cli_is_interrupted() ? QN_E_CANCELLED : errno == EISDIR ? QN_E_FORMAT : QN_E_IO;
+        status = qn_fail(err, status, errno, __func__, "%s: %s, expected a readable file", what,
+                         cli_is_interrupted() ? "interrupted" : strerror(errno));
         goto fail;
     }
     bytes[used] = '\0';
@@ -124,6 +129,12 @@ qn_status cli_user_message(char **json, const char *system, const char *text, si
     qn_status status = QN_OK;
     json_t *messages = json_array();
     *json = NULL;
+    const char *nul = len > 0 ? memchr(text, '\0', len) : NULL;
+    if (nul != NULL) {
+        json_decref(messages);
+        return qn_fail(err, QN_E_FORMAT, 0, __func__, "prompt: a NUL byte at %td, expected text",
+                       nul - text);
+    }
     if (system != NULL && !add_message(messages, "system", system, strlen(system))) {
         status = qn_fail(err, QN_E_FORMAT, 0, __func__,
                          "--system: bytes that are not UTF-8, expected text");
@@ -171,9 +182,6 @@ int cli_flush(int status)
     if (fflush(stdout) == 0 && !ferror(stdout)) {
         return status;
     }
-    if (errno == EPIPE) {
-        return CLI_FAILED; /* the reader left: nobody to tell */
-    }
     return cli_fail(QN_E_IO, "standard output: %s, expected to be writable", strerror(errno));
 }
 
@@ -189,6 +197,21 @@ int cli_print_json(json_t *object)
     cli_write("\n", 1);
     free(text);
     return cli_flush(CLI_DONE);
+}
+
+json_t *cli_json_text(const char *text)
+{
+    json_t *value = json_string(text);
+    if (value != NULL) {
+        return value;
+    }
+    char *copy = strdup(text);
+    for (char *at = copy; at != NULL && *at != '\0'; at++) {
+        *at = (*at & 0x80) != 0 ? '?' : *at;
+    }
+    value = copy != NULL ? json_string(copy) : NULL;
+    free(copy);
+    return value;
 }
 
 json_t *cli_json_ids(const int32_t *ids, size_t n_ids)
@@ -210,6 +233,7 @@ void cli_catch_interrupt(void)
 {
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
     (void)sigaction(SIGINT, &action, NULL);
+    (void)sigaction(SIGTERM, &action, NULL);
 }
 
 bool cli_is_interrupted(void)

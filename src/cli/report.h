@@ -50,10 +50,13 @@ void cli_write(const char *text, size_t len);
 int cli_flush(int status);
 /** Print one JSON object and a newline, and release it.  Returns the exit status as cli_flush. */
 int cli_print_json(json_t *object);
+/** JSON string of a text that a user gave, such as a path; '?' for bytes that are not ASCII where
+ * it is not UTF-8. */
+json_t *cli_json_text(const char *text);
 /** JSON array of ids. */
 json_t *cli_json_ids(const int32_t *ids, size_t n_ids);
 
-/** Ctrl-C sets a flag once; a second one ends the process. */
+/** Ctrl-C and SIGTERM set a flag once; a second one ends the process. */
 void cli_catch_interrupt(void);
 bool cli_is_interrupted(void);
 #endif

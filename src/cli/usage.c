@@ -85,7 +85,9 @@ static void print_examples(const char *lines)
 
 void usage_command(const cli_command *command)
 {
-    (void)printf("Usage: quern %s %s\n\n", command->name, command->synopsis);
+    const int used = printf("Usage: quern %s ", command->name);
+    wrap(command->synopsis, used, used);
+    (void)printf("\n");
     wrap(command->description, 0, 0);
     for (size_t g = 0; g < command->n_groups; g++) {
         (void)printf("\n%s:\n", command->groups[g].title);

@@ -212,8 +212,9 @@ qn_status qn_sequence_draw(int32_t *token, qn_sequence *sequence, const qn_sampl
     };
     *token = s->kernels->sample(&args);
     if (*token < 0) {
-        return qn_fail(err, QN_E_DEVICE, 0, __func__,
-                       "logits of position %u: all NaN, numbers expected", s->n_computed - 1);
+        return qn_fail(err, QN_E_FORMAT, 0, __func__,
+                       "logits of position %u: none above -Inf, numbers expected of sound weights",
+                       s->n_computed - 1);
     }
     return QN_OK;
 }

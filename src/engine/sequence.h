@@ -79,7 +79,7 @@ const float *qn_sequence_step_logits(const qn_sequence *sequence);
 /**
  * Draw the token that follows the last position, which must be computed.  The draw depends on the
  * logits, the settings and the position alone; nothing is appended.
- * Returns  QN_OK; QN_E_DEVICE when no logit is a number that can be drawn
+ * Returns  QN_OK; QN_E_FORMAT when no logit is a number that can be drawn
  */
 QN_MUST_CHECK qn_status qn_sequence_draw(int32_t *token, qn_sequence *sequence,
                                          const qn_sampling *sampling, qn_error *err);

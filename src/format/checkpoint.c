@@ -33,6 +33,7 @@ typedef struct entry {
 } entry;
 
 struct qn_checkpoint {
+    char *dir;     /* owned */
     shard *shards; /* owned, in order of name */
     size_t n_shards;
     entry *entries; /* owned, in order of name */
@@ -279,7 +280,11 @@ qn_status qn_checkpoint_open(qn_checkpoint **out, const char *dir, qn_error *err
     qn_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
     char *const index_path = qn_path_join(dir, index_name);
     char *const single_path = qn_path_join(dir, single_name);
-    if (checkpoint == NULL || index_path == NULL || single_path == NULL) {
+    if (checkpoint != NULL) {
+        checkpoint->dir = strdup(dir);
+    }
+    if (checkpoint == NULL || checkpoint->dir == NULL || index_path == NULL ||
+        single_path == NULL) {
         status = no_memory(dir, err);
         goto fail;
     }
@@ -320,6 +325,7 @@ void qn_checkpoint_close(qn_checkpoint **checkpoint)
     }
     free(c->shards);
     free(c->entries);
+    free(c->dir);
     free(c);
     *checkpoint = NULL;
 }
@@ -396,6 +402,18 @@ const qn_tensor *qn_checkpoint_find(const qn_checkpoint *checkpoint, qn_str name
 {
     const entry *const found = find_entry(checkpoint, name);
     return found == NULL ? NULL : found->tensor;
+}
+
+size_t qn_checkpoint_index(const qn_checkpoint *checkpoint, const qn_tensor *tensor)
+{
+    const entry *const found = find_entry(checkpoint, tensor->name);
+    QN_ASSERT(found != NULL);
+    return (size_t)(found - checkpoint->entries);
+}
+
+const char *qn_checkpoint_path(const qn_checkpoint *checkpoint)
+{
+    return checkpoint->dir;
 }
 
 const char *qn_checkpoint_file_of(const qn_checkpoint *checkpoint, const qn_tensor *tensor)

@@ -39,6 +39,10 @@ size_t qn_checkpoint_count(const qn_checkpoint *checkpoint);
 const qn_tensor *qn_checkpoint_get(const qn_checkpoint *checkpoint, size_t i_tensor);
 /** NULL where there is none.  O(log n). */
 const qn_tensor *qn_checkpoint_find(const qn_checkpoint *checkpoint, qn_str name);
+/** Place of a tensor of this checkpoint in the order of qn_checkpoint_get().  O(log n). */
+size_t qn_checkpoint_index(const qn_checkpoint *checkpoint, const qn_tensor *tensor);
+/** The folder, for messages: borrowed until close. */
+const char *qn_checkpoint_path(const qn_checkpoint *checkpoint);
 /** File of a tensor, for messages: borrowed until close. */
 const char *qn_checkpoint_file_of(const qn_checkpoint *checkpoint, const qn_tensor *tensor);
 /** Sum of file sizes in bytes. */

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "format/mapped_file.h"
 
+#include "base/file.h"
 #include "base/try.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 struct qn_mapped_file {
@@ -14,43 +13,36 @@ struct qn_mapped_file {
     size_t size_bytes;
 };
 
-static qn_status map_all(qn_mapped_file *file, int fd, const char *path, qn_error *err)
+static qn_status map_all(qn_mapped_file *file, int fd, uint64_t size_bytes, const char *path,
+                         qn_error *err)
 {
-    struct stat info;
-    if (fstat(fd, &info) != 0) {
-        return qn_fail(err, QN_E_IO, errno, __func__, "%s: cannot read: %s", path, strerror(errno));
+    if (size_bytes == 0) {
+        return qn_fail(err, QN_E_FORMAT, 0, __func__, "%s: 0 bytes, a file with contents expected",
+                       path);
     }
-    if (!S_ISREG(info.st_mode) || info.st_size <= 0) {
-        return qn_fail(err, QN_E_FORMAT, 0, __func__, "%s: %s, a file with contents expected", path,
-                       S_ISREG(info.st_mode) ? "0 bytes" : "not a regular file");
-    }
-    void *const bytes = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    void *const bytes = mmap(NULL, size_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
     if (bytes == MAP_FAILED) {
         return qn_fail(err, errno == ENOMEM ? QN_E_NOMEM : QN_E_IO, errno, __func__,
-                       "%s: cannot map %lld bytes: %s", path, (long long)info.st_size,
-                       strerror(errno));
+                       "%s: cannot map %llu bytes: %s, room for them expected", path,
+                       (unsigned long long)size_bytes, strerror(errno));
     }
     file->bytes = bytes;
-    file->size_bytes = (size_t)info.st_size;
+    file->size_bytes = size_bytes;
     return QN_OK;
 }
 
 qn_status qn_mapped_file_open(qn_mapped_file **out, const char *path, qn_error *err)
 {
     qn_status status = QN_OK;
-    *out = NULL;
+    uint64_t size_bytes = 0;
     int fd = -1;
+    *out = NULL;
     qn_mapped_file *file = calloc(1, sizeof *file);
     if (file == NULL) {
         return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "%s: no memory to open it", path);
     }
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        status = qn_fail(err, errno == ENOENT ? QN_E_NOT_FOUND : QN_E_IO, errno, __func__,
-                         "%s: cannot open: %s", path, strerror(errno));
-        goto fail;
-    }
-    QN_TRY(status, map_all(file, fd, path, err), fail);
+    QN_TRY(status, qn_file_open(&fd, &size_bytes, path, err), fail);
+    QN_TRY(status, map_all(file, fd, size_bytes, path, err), fail);
     (void)close(fd); /* the mapping stays */
     *out = file;
     return QN_OK;

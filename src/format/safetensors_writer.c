@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/sendfile.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -26,8 +27,8 @@ typedef struct spool {
 } spool;
 
 struct qn_safetensors_writer {
-    char *path;           /* owned, final name */
-    char *part_path;      /* owned, name until then */
+    char *path;           /* owned, final name; links are followed */
+    char *part_path;      /* owned, name until then; NULL where path is a device or pipe */
     char *spool_template; /* owned, for mkostemp() */
     int fd;               /* of part_path; -1 when none */
     spool *spools;        /* owned */
@@ -37,7 +38,8 @@ struct qn_safetensors_writer {
 static qn_status fail_write(const qn_safetensors_writer *writer, qn_error *err)
 {
     const int sys = errno;
-    return qn_fail(err, QN_E_IO, sys, "qn_safetensors_writer", "%s: cannot write: %s", writer->path,
+    return qn_fail(err, QN_E_IO, sys, "qn_safetensors_writer",
+                   "%s: cannot write: %s, a place to write to expected", writer->path,
                    strerror(sys));
 }
 
@@ -52,25 +54,41 @@ static char *with_suffix(const char *path, const char *suffix)
     return out;
 }
 
+/* Names of the files: beside the target, so that a rename can put it in its place. */
+static qn_status name_files(qn_safetensors_writer *writer, const char *path, qn_error *err)
+{
+    char suffix[32];
+    struct stat info;
+    (void)snprintf(suffix, sizeof suffix, ".%ld.part", (long)getpid());
+    char *const target = realpath(path, NULL);
+    const bool is_special = target != NULL && stat(target, &info) == 0 && !S_ISREG(info.st_mode);
+    writer->path = target != NULL ? target : with_suffix(path, "");
+    if (is_special) {
+        writer->spool_template = with_suffix(P_tmpdir "/quern", ".spool-XXXXXX");
+    } else if (writer->path != NULL) {
+        writer->part_path = with_suffix(writer->path, suffix);
+        writer->spool_template = with_suffix(writer->path, ".spool-XXXXXX");
+    }
+    if (writer->path == NULL || writer->spool_template == NULL ||
+        (!is_special && writer->part_path == NULL)) {
+        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "%s: no memory to write it", path);
+    }
+    return QN_OK;
+}
+
 qn_status qn_safetensors_writer_open(qn_safetensors_writer **out, const char *path, qn_error *err)
 {
     qn_status status = QN_OK;
     *out = NULL;
-    char suffix[32];
-    (void)snprintf(suffix, sizeof suffix, ".%ld.part", (long)getpid());
     qn_safetensors_writer *writer = calloc(1, sizeof *writer);
     if (writer == NULL) {
         return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "%s: no memory to write it", path);
     }
     writer->fd = -1;
-    writer->path = with_suffix(path, "");
-    writer->part_path = with_suffix(path, suffix);
-    writer->spool_template = with_suffix(path, ".spool-XXXXXX");
-    if (writer->path == NULL || writer->part_path == NULL || writer->spool_template == NULL) {
-        status = qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "%s: no memory to write it", path);
-        goto fail;
-    }
-    writer->fd = open(writer->part_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    QN_TRY(status, name_files(writer, path, err), fail);
+    writer->fd = writer->part_path != NULL
+                     ? open(writer->part_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)
+                     : open(writer->path, O_WRONLY | O_CLOEXEC);
     if (writer->fd < 0) {
         status = fail_write(writer, err);
         goto fail;
@@ -298,7 +316,8 @@ qn_status qn_safetensors_writer_finish(qn_safetensors_writer *writer, qn_error *
     for (size_t i = 0; i < writer->n_spools; i++) {
         QN_TRY(status, copy_spool(writer, &writer->spools[i], err), fail);
     }
-    if (fsync(writer->fd) != 0 || rename(writer->part_path, writer->path) != 0) {
+    if (writer->part_path != NULL &&
+        (fsync(writer->fd) != 0 || rename(writer->part_path, writer->path) != 0)) {
         status = fail_write(writer, err);
         goto fail;
     }
@@ -323,7 +342,9 @@ void qn_safetensors_writer_close(qn_safetensors_writer **writer)
     }
     if (w->fd >= 0) {
         (void)close(w->fd);
-        (void)unlink(w->part_path);
+        if (w->part_path != NULL) {
+            (void)unlink(w->part_path);
+        }
     }
     free(w->spools);
     free(w->spool_template);

@@ -112,25 +112,30 @@ void qn_glm_forward(qn_glm *model, const qn_kv *kv, const qn_batch *batch, float
     qn_glm_head(m, batch, m->weights.norm, hidden, logits);
 }
 
+/* ws.x = eh_proj of both norms, the embedding first and the hidden second (spec 3.2). */
+static void join_input(qn_glm *m, const qn_batch *batch, const float *hidden_prev)
+{
+    const qn_weights *w = &m->weights;
+    const size_t n_embd = m->config.n_embd;
+    const size_t stride = 2 * n_embd;
+    const float eps = m->config.rms_eps;
+    float *concat = m->ws.concat;
+    qn_glm_embed(m, batch, concat, stride);
+    m->k->rmsnorm(concat, stride, concat, stride, w->enorm, batch->n_rows, n_embd, eps);
+    m->k->rmsnorm(concat + n_embd, stride, hidden_prev, n_embd, w->hnorm, batch->n_rows, n_embd,
+                  eps);
+    qn_glm_matmul(m, m->ws.x, n_embd, concat, stride, &w->eh_proj, batch->n_rows);
+}
+
 void qn_glm_mtp(qn_glm *model, const qn_kv *kv, const qn_batch *batch, const float *hidden_prev,
                 float *hidden, float *logits, const qn_index_sets *keep, const qn_index_sets *reuse,
                 const qn_probe *probe)
 {
     qn_glm *m = model;
-    const qn_weights *w = &m->weights;
-    const size_t n_embd = m->config.n_embd;
-    const size_t n_topk = m->config.index_topk;
-    const float eps = m->config.rms_eps;
-    QN_ASSERT(w->has_mtp);
+    QN_ASSERT(m->weights.has_mtp);
     check_batch(m, batch);
-    /* Embedding first, hidden second (spec 3.2). */
-    float *concat = m->ws.concat;
-    qn_glm_embed(m, batch, concat, 2 * n_embd);
-    m->k->rmsnorm(concat, 2 * n_embd, concat, 2 * n_embd, w->enorm, batch->n_rows, n_embd, eps);
-    m->k->rmsnorm(concat + n_embd, 2 * n_embd, hidden_prev, n_embd, w->hnorm, batch->n_rows, n_embd,
-                  eps);
-    qn_glm_matmul(m, m->ws.x, n_embd, concat, 2 * n_embd, &w->eh_proj, batch->n_rows);
-    const qn_layer_call call = {.layer = &w->layers[m->config.n_layers],
+    join_input(m, batch, hidden_prev);
+    const qn_layer_call call = {.layer = &m->weights.layers[m->config.n_layers],
                                 .i_layer = m->config.n_layers,
                                 .first_position = 1,
                                 .kv = kv,
@@ -139,8 +144,9 @@ void qn_glm_mtp(qn_glm *model, const qn_kv *kv, const qn_batch *batch, const flo
                                 .probe = probe};
     qn_glm_layer(m, &call);
     if (keep != NULL) {
+        const size_t n_topk = m->config.index_topk;
         memcpy(keep->sets, m->ws.sets, batch->n_rows * n_topk * sizeof *keep->sets);
         memcpy(keep->n_sets, m->ws.n_sets, batch->n_rows * sizeof *keep->n_sets);
     }
-    qn_glm_head(m, batch, w->mtp_norm, hidden, logits);
+    qn_glm_head(m, batch, m->weights.mtp_norm, hidden, logits);
 }

@@ -103,7 +103,8 @@ static qn_status allocate(qn_glm **out, const qn_config *config, const qn_glm_op
     QN_ASSERT(options->compute != QN_COMPUTE_AUTO);
     qn_glm *m = calloc(1, sizeof *m);
     if (m == NULL) {
-        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "model: no memory");
+        (void)qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "model: no memory");
+        return QN_E_NOMEM; /* spelled out: the analyser does not see through qn_fail() */
     }
     m->config = *config;
     m->k = options->kernels;

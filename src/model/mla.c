@@ -99,8 +99,8 @@ static void project(qn_glm *m, const qn_layer_call *call)
         const uint32_t position = (uint32_t)batch->positions[t];
         float *kv = ws->kv + t * kv_dim;
         m->k->rope(kv + c->kv_rank, 1, c->rope_dim, c->rope_dim, position, m->inv_freq);
-        m->k->rope(ws->q + t * c->n_heads * qk_dim + c->nope_dim, c->n_heads, qk_dim, c->rope_dim,
-                   position, m->inv_freq);
+        m->k->rope(ws->q + (size_t)t * c->n_heads * qk_dim + c->nope_dim, c->n_heads, qk_dim,
+                   c->rope_dim, position, m->inv_freq);
         const qn_kv_view rows = qn_kv_get_view(call->kv, call->kv->layout->latent_of[call->i_layer],
                                                batch->page_tables[batch->seqs[t]]);
         m->k->kv_write(&rows, position, kv, kv + c->kv_rank);

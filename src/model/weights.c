@@ -24,6 +24,7 @@ qn_status qn_weights_init(qn_weights *weights, const qn_config *config, bool has
     *weights = (qn_weights){.has_mtp = has_mtp};
     const uint32_t n_layers = config->n_layers + (has_mtp ? 1 : 0);
     size_t n_sparse = 0;
+    QN_ASSERT(n_layers > 0);
     for (uint32_t i = 0; i < n_layers; i++) {
         n_sparse += config->is_dense[i] ? 0 : 1;
     }
@@ -71,8 +72,7 @@ void qn_weights_deinit(qn_weights *weights)
 typedef struct binder {
     const qn_checkpoint *checkpoint;
     qn_weights *weights;
-    const qn_tensor **used; /* [count of the checkpoint] tensors taken so far, owned */
-    size_t n_used;
+    bool *is_used; /* [tensors of the checkpoint] taken so far; owned */
     float *next_vector;
 } binder;
 
@@ -80,8 +80,7 @@ static const qn_tensor *take(binder *b, const char *name)
 {
     const qn_tensor *tensor = qn_checkpoint_find(b->checkpoint, qn_str_of(name));
     if (tensor != NULL) {
-        QN_ASSERT(b->n_used < qn_checkpoint_count(b->checkpoint));
-        b->used[b->n_used++] = tensor;
+        b->is_used[qn_checkpoint_index(b->checkpoint, tensor)] = true;
         b->weights->weight_bytes += tensor->size_bytes;
     }
     return tensor;
@@ -128,10 +127,14 @@ static qn_status wrong_dtype(const binder *b, const qn_tensor *tensor, const cha
                    tensor->name.ptr, qn_dtype_name(tensor->dtype), expected);
 }
 
-static qn_status missing(const char *name, const char *why, qn_error *err)
+static qn_status missing(const binder *b, const qn_tensor_spec *spec, const char *what,
+                         qn_error *err)
 {
-    return qn_fail(err, QN_E_FORMAT, 0, __func__, "tensor %s: not in the checkpoint, expected %s",
-                   name, why);
+    char expected[64];
+    const uint64_t shape[2] = {spec->n_out, spec->n_in};
+    print_shape(expected, sizeof expected, shape, spec->n_in > 0 ? 2 : 1);
+    return qn_fail(err, QN_E_FORMAT, 0, __func__, "%s: tensor %s: missing, %s%s expected",
+                   qn_checkpoint_path(b->checkpoint), spec->name, what, expected);
 }
 
 /* Vectors are small: they become f32 once, in our own block. */
@@ -139,7 +142,7 @@ static qn_status bind_vector(binder *b, const qn_tensor_spec *spec, qn_error *er
 {
     const qn_tensor *tensor = take(b, spec->name);
     if (tensor == NULL) {
-        return missing(spec->name, "by the configuration", err);
+        return missing(b, spec, "shape ", err);
     }
     if (!has_shape(tensor, spec->n_out, 0)) {
         return wrong_shape(b, tensor, spec->n_out, 0, err);
@@ -186,8 +189,7 @@ static qn_status bind_fp8(binder *b, const qn_tensor_spec *spec, qn_error *err)
     const uint64_t columns = ((uint64_t)spec->n_in + QN_FP8_BLOCK - 1) / QN_FP8_BLOCK;
     const qn_tensor *scale = take_scale(b, spec->name, endings);
     if (scale == NULL) {
-        return missing(spec->name, "its weight_scale_inv or weight_scale beside an F8_E4M3 weight",
-                       err);
+        return missing(b, spec, "its weight_scale_inv or weight_scale beside F8_E4M3 of ", err);
     }
     if (scale->dtype != QN_DTYPE_F32) {
         return wrong_dtype(b, scale, "F32", err);
@@ -208,7 +210,7 @@ static qn_status bind_mxfp4(binder *b, const qn_tensor_spec *spec, qn_error *err
     static const char *const endings[] = {"weight_scale", "weight_quantizer.scale", NULL};
     const qn_tensor *scale = take_scale(b, spec->name, endings);
     if (scale == NULL) {
-        return missing(spec->name, "its weight_scale beside a U8 (MXFP4) weight", err);
+        return missing(b, spec, "its weight_scale beside U8 (MXFP4) of ", err);
     }
     if (scale->dtype != QN_DTYPE_U8 && scale->dtype != QN_DTYPE_F8_E8M0) {
         return wrong_dtype(b, scale, "U8 or F8_E8M0", err);
@@ -225,7 +227,7 @@ static qn_status bind_matrix(binder *b, const qn_tensor_spec *spec, qn_error *er
 {
     const qn_tensor *tensor = take(b, spec->name);
     if (tensor == NULL) {
-        return missing(spec->name, "by the configuration", err);
+        return missing(b, spec, "shape ", err);
     }
     qn_weight *to = spec->matrix;
     *to = (qn_weight){.n_out = spec->n_out, .n_in = spec->n_in, .data = tensor->data};
@@ -265,13 +267,6 @@ static qn_status bind_tensor(void *context, const qn_tensor_spec *spec, qn_error
     return spec->matrix != NULL ? bind_matrix(b, spec, err) : bind_vector(b, spec, err);
 }
 
-static int compare_pointers(const void *left, const void *right)
-{
-    const uintptr_t a = (uintptr_t) * (const qn_tensor *const *)left;
-    const uintptr_t b = (uintptr_t) * (const qn_tensor *const *)right;
-    return (a > b) - (a < b);
-}
-
 /* Copies of the trunk's embedding and head that some checkpoints keep in the MTP layer. */
 static bool is_trunk_copy(const qn_config *config, const qn_tensor *tensor)
 {
@@ -288,12 +283,10 @@ static bool is_trunk_copy(const qn_config *config, const qn_tensor *tensor)
 
 static qn_status refuse_unknown(binder *b, const qn_config *config, qn_error *err)
 {
-    qsort(b->used, b->n_used, sizeof *b->used, compare_pointers);
     const size_t n_tensors = qn_checkpoint_count(b->checkpoint);
     for (size_t i = 0; i < n_tensors; i++) {
         const qn_tensor *tensor = qn_checkpoint_get(b->checkpoint, i);
-        if (bsearch(&tensor, b->used, b->n_used, sizeof *b->used, compare_pointers) != NULL ||
-            is_trunk_copy(config, tensor)) {
+        if (b->is_used[i] || is_trunk_copy(config, tensor)) {
             continue;
         }
         char seen[192];
@@ -311,13 +304,13 @@ qn_status qn_weights_bind(qn_weights *weights, const qn_config *config,
 {
     qn_status status = QN_OK;
     binder b = {.checkpoint = checkpoint, .weights = weights, .next_vector = weights->vectors};
-    b.used = malloc((qn_checkpoint_count(checkpoint) + 1) * sizeof *b.used);
-    if (b.used == NULL) {
+    b.is_used = calloc(qn_checkpoint_count(checkpoint) + 1, sizeof *b.is_used);
+    if (b.is_used == NULL) {
         return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "tensor list: no memory");
     }
     QN_TRY(status, qn_tensor_list_walk(config, weights, bind_tensor, &b, err), fail);
     QN_TRY(status, refuse_unknown(&b, config, err), fail);
 fail:
-    free(b.used);
+    free(b.is_used);
     return status;
 }

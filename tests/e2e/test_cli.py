@@ -118,6 +118,17 @@ def wait_for_bytes(process, n_bytes):
     raise AssertionError("no file of %d bytes from process %d" % (n_bytes, process.pid))
 
 
+def wait_for_sleep(process):
+    """Until the program waits in a read."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with open("/proc/%d/syscall" % process.pid, encoding="ascii") as file:
+            if file.read().startswith("0 0x0 "):  # read(0, ...)
+                return
+        time.sleep(0.01)
+    raise AssertionError("process %d does not read" % process.pid)
+
+
 def on_terminal(*arguments, columns=80, env=None):
     """Status, and what the program prints where stdout is a terminal."""
     with terminal(columns) as (ours, theirs):
@@ -293,13 +304,21 @@ class Usage(Case):
                             "--max-token": "--max-tokens", "--max_tokens": "--max-tokens",
                             "--jsn": "--json", "--seeed": "--seed", "--Raw": "--raw",
                             "--top-q": "--top-p", "-temperature": "--temperature",
-                            "--ignore-eso=1": "--ignore-eos"}.items():
+                            "--ignore-eso=1": "--ignore-eos", "--temp": "--temperature",
+                            "--pro": "--prompt", "--cont=5": "--context"}.items():
             self.fail_with(2, ["run", NANO, "-p", "x", seen], seen, "did you mean %s?" % meant)
 
     def test_mistyped_command_suggests_the_right_one(self):
         for seen, meant in {"rnu": "run", "tokenise": "tokenize", "detokenzie": "detokenize",
                             "device": "devices", "hlep": "help"}.items():
             self.fail_with(2, [seen, NANO], seen + ":", "did you mean '%s'?" % meant)
+            self.fail_with(2, ["help", seen], seen + ":", "did you mean '%s'?" % meant)
+
+    def test_general_options_may_stand_before_the_command(self):
+        expected = self.succeed("tokenize", NANO, "-p", "run").out
+        for before in (["-q"], ["--log-level", "debug"], ["--color=never", "-q"]):
+            self.assertEqual(self.succeed(*before, "tokenize", NANO, "-p", "run").out, expected)
+        self.assertEqual(self.succeed("--help", "run").out, self.succeed("help", "run").out)
 
     def test_far_off_words_suggest_nothing(self):
         for arguments in (["run", NANO, "--quantum"], ["xyzzy"], ["run", "-Z"], ["x" * 5000],
@@ -371,10 +390,12 @@ class Usage(Case):
                 (["run", empty, "-p", "x"], ["config.json"]),
                 (["run", "README.md", "-p", "x"], ["README.md"]),
                 (["run", NANO, "-f", "/nonexistent"], ["/nonexistent"]),
+                (["run", NANO, "-f", empty], [empty, "directory"]),
+                (["run", "/" + "x" * 300, "-p", "x"], ["name too long", "expected"]),
                 (["tokenize", NANO, "-f", "/nonexistent"], ["/nonexistent"]),
                 (["run", NANO, "--messages", "/nonexistent"], ["/nonexistent"]),
-                (["run", NANO, "--messages", self.write("a", "[")], ["messages"]),
-                (["run", NANO, "--messages", self.write("b", "{}")], ["messages"]),
+                (["run", NANO, "--messages", self.write("a", "[")], [self.path("a"), "messages"]),
+                (["run", NANO, "--messages", self.write("b", "{}")], [self.path("b"), "messages"]),
                 (["run", NANO, "--messages", self.write("c", "[]")], ["at least one message"]),
                 (["run", NANO, "--messages", self.write("d", '[{"content": "x"}]')], ["role"]),
                 (["run", NANO, "--messages", self.write("e", '[{"role": "king"}]')], ["king"]),
@@ -382,6 +403,8 @@ class Usage(Case):
             self.fail_with(3, arguments, *needles)
         for arguments in (["run", NANO], ["tokenize", NANO, "--chat"]):
             self.fail_with(3, arguments, "UTF-8", stdin=b"\xff\xfe")
+            self.fail_with(3, arguments, "NUL byte at 2", stdin=b"ab\0c")
+        self.fail_with(3, ["run", NANO, "-p", "x", "--system", b"\xff"], "--system", "UTF-8")
 
     def test_missing_model_of_the_hub_gives_the_download_command(self):
         self.fail_with(3, ["run", "zai-org/GLM-5.2", "-p", "x"], "hf download zai-org/GLM-5.2",
@@ -393,7 +416,6 @@ class Usage(Case):
         self.fail_with(4, ["run", "configs/glm-5.2", "--load-format", "dummy", "--ids", "1"], "GB")
 
     def test_failed_operation_is_status_1(self):
-        self.fail_with(1, ["run", NANO, "-f", self.folder], self.folder, "directory")
         for option in ("--logits", "--trace"):
             path = self.path("none/file")
             self.fail_with(1, ["run", NANO, "-p", "x", option, path], path)
@@ -758,6 +780,29 @@ class Files(Case):
         self.assertEqual(files[0], files[1])
         self.assertEqual(files[0], files[2])
 
+    def test_files_go_through_links_and_into_pipes(self):
+        real, link, pipe = self.path("real"), self.path("link"), self.path("pipe")
+        self.write("real", "old")
+        os.symlink(real, link)
+        os.mkfifo(pipe)
+        self.succeed("run", NANO, "--ids", "1,2", "--max-tokens", "0", "--logits", link)
+        self.assertTrue(os.path.islink(link))
+        with start("run", NANO, "--ids", "1,2", "--max-tokens", "0", "--logits", pipe) as process:
+            with open(pipe, "rb") as reader:
+                piped = reader.read()
+            self.assertEqual(process.wait(30), 0)
+        with open(real, "rb") as file:
+            self.assertEqual(file.read(), piped)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["link", "pipe", "real"])
+
+    def test_file_beyond_its_limit_is_an_error(self):
+        done = subprocess.run(["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", QUERN, "run", NANO,
+                               "--ids", "1,2,3", "--max-tokens", "0", "--logits", self.path("l")],
+                              cwd=ROOT, capture_output=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, rb"^quern: error: .*l: cannot write: File too large")
+        self.assertEqual(os.listdir(self.folder), [])
+
     def test_failed_run_leaves_no_file(self):
         path = self.path("logits")
         self.fail_with(2, ["run", NANO, "--ids", "1,2,3", "--context", "2", "--logits", path],
@@ -779,12 +824,13 @@ class Endings(Case):
             self.assertEqual(result.err, "quern: error: standard output: No space left on device, "
                                          "expected to be writable\n")
 
-    def test_reader_that_leaves_ends_the_answer_quietly(self):
+    def test_reader_that_leaves_ends_the_answer_with_one_line(self):
         with start("run", NANO, "-q", "-p", QUESTION, "--ignore-eos") as process:
             read_until(process.stdout, b"a")
             process.stdout.close()
             self.assertEqual(process.wait(30), 1)
-            self.assertEqual(read_until(process.stderr), "")
+            self.assertEqual(read_until(process.stderr), "quern: error: standard output: Broken "
+                             "pipe, expected to be writable\n")
 
     def test_interrupt_ends_the_answer_with_what_there_is(self):
         with start("run", NANO, "-p", QUESTION, "--temperature", "0", "--ignore-eos") as process:
@@ -806,6 +852,7 @@ class Endings(Case):
             process.send_signal(signal.SIGINT)
             a = json.loads(read_until(process.stdout))
             self.assertEqual(process.wait(30), 130)
+        self.assertEqual(a["finish_reason"], "abort")
         self.assertEqual(len(a["prompt_ids"]), 100)
         self.assertGreaterEqual(read_safetensors(logits)["ids"][1][0], 150)
 
@@ -820,6 +867,14 @@ class Endings(Case):
                 theirs.close()
                 self.assertIn("quern: error: prompt: cancelled", read_until(ours))
         self.assertEqual(os.listdir(self.folder), [])
+
+    def test_interrupt_while_the_prompt_is_read(self):
+        for command in ("run", "tokenize", "detokenize"):
+            with start(command, NANO, stdin=subprocess.PIPE) as process:
+                wait_for_sleep(process)
+                process.send_signal(signal.SIGINT)
+                self.assertEqual(process.wait(30), 130, command)
+                self.assertRegex(read_until(process.stderr), "^quern: error: standard input: inter")
 
     def test_second_interrupt_ends_at_once(self):
         with start("run", NANO, "--prompt-tokens", "30000", stdin=subprocess.PIPE) as process:

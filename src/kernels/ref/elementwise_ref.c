@@ -6,7 +6,7 @@
 void qn_rope_ref(float *x, size_t n_vectors, size_t stride, uint32_t rope_dim, uint32_t position,
                  const float *inv_freq)
 {
-    for (uint32_t j = 0; j < rope_dim / 2; j++) {
+    for (size_t j = 0; j < rope_dim / 2; j++) {
         const float angle = (float)position * inv_freq[j];
         const float c = cosf(angle);
         const float s = sinf(angle);

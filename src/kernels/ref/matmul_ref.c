@@ -5,7 +5,7 @@
 #include <math.h>
 
 /* Twice the e2m1 values: small integers. */
-static const int8_t e2m1_doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+static const int32_t e2m1_doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 /* One block of int8 mode: integer dot of the quantised activations with the doubled weights. */
 static double int8_block(const float *x, const uint8_t *codes, float weight_scale)

@@ -82,7 +82,7 @@ static void test_locate_file_is_not_a_model(void **state)
 {
     (void)state;
     assert_not_located(NANO "/config.json", QN_E_FORMAT, "a file", "folder");
-    assert_not_located(NANO "/config.json/x", QN_E_IO, "Not a directory", NANO);
+    assert_not_located(NANO "/config.json/x", QN_E_FORMAT, "Not a directory", NANO);
 }
 
 static void test_locate_finds_the_snapshot_of_main(void **state)

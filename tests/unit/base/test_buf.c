@@ -5,6 +5,7 @@
 #include "support/unit.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #ifdef __SANITIZE_ADDRESS__
@@ -138,8 +139,15 @@ static void test_file_errors_name_the_path_and_keep_the_buffer(void **state)
     assert_int_equal(qn_file_read(&buf, path, &err), QN_E_NOT_FOUND);
     assert_non_null(strstr(err.text, path));
     assert_int_equal(qn_file_read(&buf, "/tmp", &err), QN_E_FORMAT);
-    assert_string_equal(err.text, "/tmp: cannot read: Is a directory");
+    assert_string_equal(err.text, "/tmp: a folder, a regular file expected");
     assert_int_equal(qn_file_read(&buf, "/dev/zero", &err), QN_E_FORMAT);
+    assert_int_equal(mkfifo(path, 0600), 0); /* nobody writes to it: nobody may wait */
+    assert_int_equal(qn_file_read(&buf, path, &err), QN_E_FORMAT);
+    assert_non_null(strstr(err.text, "a pipe, a regular file expected"));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink(path, path), 0);
+    assert_int_equal(qn_file_read(&buf, path, &err), QN_E_FORMAT);
+    assert_int_equal(unlink(path), 0);
     assert_int_equal(buf.len, 0);
     qn_buf_deinit(&buf);
 }

@@ -178,7 +178,7 @@ static int32_t sample_nothing(const qn_sample_args *args)
     return -1;
 }
 
-static void test_sequence_without_a_drawable_logit_is_a_device_error(void **state)
+static void test_sequence_without_a_drawable_logit_is_an_error(void **state)
 {
     (void)state;
     tiny t;
@@ -189,7 +189,7 @@ static void test_sequence_without_a_drawable_logit_is_a_device_error(void **stat
     qn_sequence_step(sequence, NULL);
     int32_t token = 0;
     qn_error err = {0};
-    assert_int_equal(qn_sequence_draw(&token, sequence, &greedy, &err), QN_E_DEVICE);
+    assert_int_equal(qn_sequence_draw(&token, sequence, &greedy, &err), QN_E_FORMAT);
     assert_non_null(strstr(err.text, "position 0"));
     qn_sequence_close(&sequence);
     tiny_close(&t);
@@ -203,7 +203,7 @@ int main(void)
         cmocka_unit_test(test_sequence_counts_what_is_pending_and_takes_pages_as_it_grows),
         cmocka_unit_test(test_sequence_draws_the_same_with_the_same_seed),
         cmocka_unit_test(test_sequence_greedy_takes_the_largest_logit),
-        cmocka_unit_test(test_sequence_without_a_drawable_logit_is_a_device_error),
+        cmocka_unit_test(test_sequence_without_a_drawable_logit_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

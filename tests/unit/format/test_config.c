@@ -386,7 +386,9 @@ static void parse_with_log(const char *patch, char *out, size_t out_bytes)
     assert_non_null(file);
     const int saved = dup(STDERR_FILENO);
     assert_true(dup2(fileno(file), STDERR_FILENO) >= 0);
+    qn_log_setup(QN_LOG_INFO, false);
     accept(patch, &config);
+    qn_log_setup(QN_LOG_WARN, false);
     assert_true(dup2(saved, STDERR_FILENO) >= 0);
     (void)close(saved);
     rewind(file);
