@@ -6,16 +6,9 @@
 static const char *const names[] = {
     [QN_ENV_HOME] = "HOME",
     [QN_ENV_HF_HOME] = "HF_HOME",
-    [QN_ENV_NO_COLOR] = "NO_COLOR",
     [QN_ENV_CPU_MASK] = "QN_CPU_MASK",
 };
-_Static_assert(sizeof names / sizeof names[0] <= 5,
-               "settings are flags, not environment variables");
-
-const char *qn_env_name(qn_env variable)
-{
-    return names[variable];
-}
+_Static_assert(sizeof names / sizeof names[0] < 5, "settings are flags, not environment variables");
 
 const char *qn_env_get(qn_env variable)
 {

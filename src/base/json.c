@@ -111,17 +111,3 @@ qn_status qn_json_get_bool(bool *out, const json_t *object, const char *key, con
     *out = json_is_true(value);
     return QN_OK;
 }
-
-qn_status qn_json_get_str(qn_str *out, const json_t *object, const char *key, const char *what,
-                          qn_error *err)
-{
-    const json_t *const value = json_object_get(object, key);
-    if (!json_is_string(value)) {
-        char seen[SHOW_BYTES];
-        qn_json_show(seen, sizeof seen, value);
-        return qn_fail(err, QN_E_FORMAT, 0, __func__, "%s: %s: %s, a string expected", what, key,
-                       seen);
-    }
-    *out = (qn_str){.ptr = json_string_value(value), .len = json_string_length(value)};
-    return QN_OK;
-}

@@ -37,9 +37,6 @@ QN_MUST_CHECK qn_status qn_json_get_f64(double *out, const json_t *object, const
                                         double min, double max, const char *what, qn_error *err);
 QN_MUST_CHECK qn_status qn_json_get_bool(bool *out, const json_t *object, const char *key,
                                          const char *what, qn_error *err);
-/** The slice is borrowed until @p object is released. */
-QN_MUST_CHECK qn_status qn_json_get_str(qn_str *out, const json_t *object, const char *key,
-                                        const char *what, qn_error *err);
 
 /** "a string", "an object", "null", "nothing" for NULL: a type's name for an error message. */
 const char *qn_json_type_name(const json_t *value);

@@ -8,24 +8,42 @@ int qn_str_compare(qn_str a, qn_str b)
     return order != 0 ? order : (a.len > b.len) - (a.len < b.len);
 }
 
-/* Source: Unicode 15, table 3-7. */
-size_t qn_utf8_len(const uint8_t *bytes, size_t n_bytes)
+uint32_t qn_utf8_length_of(uint8_t first)
 {
-    const uint8_t first = n_bytes > 0 ? bytes[0] : 0xff;
     if (first < 0x80) {
         return 1;
     }
-    const size_t len = first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
-    if (first < 0xc2 || first > 0xf4 || n_bytes < len) {
+    if (first >= 0xc2 && first <= 0xdf) {
+        return 2;
+    }
+    if (first >= 0xe0 && first <= 0xef) {
+        return 3;
+    }
+    return first >= 0xf0 && first <= 0xf4 ? 4 : 0;
+}
+
+bool qn_utf8_accepts(uint8_t first, uint32_t i_byte, uint8_t next)
+{
+    if (i_byte > 1) {
+        return next >= 0x80 && next <= 0xbf;
+    }
+    switch (first) {
+    case 0xe0: return next >= 0xa0 && next <= 0xbf;
+    case 0xed: return next >= 0x80 && next <= 0x9f;
+    case 0xf0: return next >= 0x90 && next <= 0xbf;
+    case 0xf4: return next >= 0x80 && next <= 0x8f;
+    default: return next >= 0x80 && next <= 0xbf;
+    }
+}
+
+size_t qn_utf8_len(const uint8_t *bytes, size_t n_bytes)
+{
+    const uint32_t len = n_bytes > 0 ? qn_utf8_length_of(bytes[0]) : 0;
+    if (n_bytes < len) {
         return 0;
     }
-    const uint8_t low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
-    const uint8_t high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
-    if (bytes[1] < low || bytes[1] > high) {
-        return 0;
-    }
-    for (size_t i = 2; i < len; i++) {
-        if ((bytes[i] & 0xc0) != 0x80) {
+    for (uint32_t i = 1; i < len; i++) {
+        if (!qn_utf8_accepts(bytes[0], i, bytes[i])) {
             return 0;
         }
     }

@@ -30,6 +30,25 @@ static inline bool qn_str_equal(qn_str a, qn_str b)
 /** Bytewise order, shorter first where one begins the other: negative, 0 or positive. */
 int qn_str_compare(qn_str a, qn_str b);
 
+/** FNV-1a, 64 bits: of short strings, not of what an enemy chose. */
+static inline uint64_t qn_str_hash(qn_str text)
+{
+    uint64_t hash = 14695981039346656037ULL;
+    for (size_t i = 0; i < text.len; i++) {
+        hash = (hash ^ (uint8_t)text.ptr[i]) * 1099511628211ULL;
+    }
+    return hash;
+}
+
+/**
+ * Bytes of a UTF-8 character by its first one; 0 where none begins so.
+ * Source   The Unicode Standard 15, table 3-7, as the next function
+ */
+uint32_t qn_utf8_length_of(uint8_t first);
+
+/** May @p next be byte @p i_byte (from 1) of a character?  Only byte 1 depends on the first. */
+bool qn_utf8_accepts(uint8_t first, uint32_t i_byte, uint8_t next);
+
 /** Bytes of the valid UTF-8 sequence that @p bytes begin with, of @p n_bytes; 0: there is none. */
 size_t qn_utf8_len(const uint8_t *bytes, size_t n_bytes);
 

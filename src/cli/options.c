@@ -272,7 +272,8 @@ static qn_status parse_option(const parse *p, int argc, char **argv, int *at)
     const bool is_long = seen[1] == '-';
     const char *name = seen + (is_long ? 2 : 1);
     const size_t len = is_long ? strcspn(name, "=") : 1;
-    const found f = find(p, name, len, is_long ? '\0' : name[0]);
+    const char letter = name[0];
+    const found f = is_long ? find(p, name, len, '\0') : find(p, name, len, letter);
     if (f.option == NULL) {
         return unknown(p, seen, name, is_long ? len : strlen(name));
     }

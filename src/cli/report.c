@@ -207,7 +207,9 @@ json_t *cli_json_text(const char *text)
     }
     char *copy = strdup(text);
     for (char *at = copy; at != NULL && *at != '\0'; at++) {
-        *at = (*at & 0x80) != 0 ? '?' : *at;
+        if ((*at & 0x80) != 0) {
+            *at = '?';
+        }
     }
     value = copy != NULL ? json_string(copy) : NULL;
     free(copy);

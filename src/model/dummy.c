@@ -17,16 +17,6 @@ typedef struct filler {
     float *next_vector;
 } filler;
 
-/* FNV-1a 64: the stream of a tensor is the hash of its name, so values do not depend on order. */
-static uint64_t hash_name(const char *name)
-{
-    uint64_t hash = 14695981039346656037ULL;
-    for (; *name != '\0'; name++) {
-        hash = (hash ^ (uint8_t)*name) * 1099511628211ULL;
-    }
-    return hash;
-}
-
 /* Uniform in [-1, 1) with 24 bits: exact in f32. */
 static float draw(uint64_t seed, uint64_t stream, uint64_t counter)
 {
@@ -64,7 +54,8 @@ static void fill_vector(float *to, const qn_tensor_spec *spec, uint64_t seed, ui
 static qn_status fill_tensor(void *context, const qn_tensor_spec *spec, qn_error *err)
 {
     filler *f = context;
-    const uint64_t stream = hash_name(spec->name);
+    /* Values depend on the name, so that they do not depend on the order of tensors. */
+    const uint64_t stream = qn_str_hash(qn_str_of(spec->name));
     qn_weights *weights = f->weights;
     if (spec->vector != NULL) {
         fill_vector(f->next_vector, spec, f->seed, stream);

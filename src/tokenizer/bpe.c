@@ -80,11 +80,7 @@ qn_status qn_tokenizer_index_merges(qn_tokenizer *tokenizer, qn_error *err)
 
 static uint32_t word_slot(const qn_tokenizer *t, qn_str word)
 {
-    uint64_t hash = 14695981039346656037ULL; /* FNV-1a */
-    for (size_t i = 0; i < word.len; i++) {
-        hash = (hash ^ (uint8_t)word.ptr[i]) * 1099511628211ULL;
-    }
-    return (uint32_t)mix(hash) & t->word_mask;
+    return (uint32_t)mix(qn_str_hash(word)) & t->word_mask;
 }
 
 int32_t qn_tokenizer_find_word(const qn_tokenizer *tokenizer, qn_str word)

@@ -6,13 +6,15 @@
 #include <math.h>
 
 /* The formats' definitions as constant expressions; a table of all codes is built from them. */
+#define SIGNED(MAGNITUDE, code, n)                                                                 \
+    ((code) < (n) ? MAGNITUDE((code) % (n)) : -MAGNITUDE((code) % (n)))
 #define E4M3_MAGNITUDE(m)                                                                          \
     ((m) == 127 ? NAN                                                                              \
      : (m) < 8  ? (float)(m)*0x1p-9F                                                               \
                 : (float)(8 + (m) % 8) * (float)(1 << (m) / 8) * 0x1p-10F)
-#define E4M3(code)        ((code) < 128 ? E4M3_MAGNITUDE((code) % 128) : -E4M3_MAGNITUDE((code) % 128))
+#define E4M3(code)        SIGNED(E4M3_MAGNITUDE, code, 128)
 #define E2M1_MAGNITUDE(m) (0.5F * (float)((m) < 2 ? (m) : (2 + (m) % 2) << (m) / 2 >> 1))
-#define E2M1(code)        ((code) < 8 ? E2M1_MAGNITUDE((code) % 8) : -E2M1_MAGNITUDE((code) % 8))
+#define E2M1(code)        SIGNED(E2M1_MAGNITUDE, code, 8)
 #define E2M1_PAIR(byte)                                                                            \
     {                                                                                              \
         E2M1((byte) % 16), E2M1((byte) / 16)                                                       \

@@ -172,7 +172,6 @@ static void test_empty_environment_variable_is_unset(void **state)
     assert_null(qn_env_get(QN_ENV_CPU_MASK));
     assert_int_equal(unsetenv("QN_CPU_MASK"), 0);
     assert_null(qn_env_get(QN_ENV_CPU_MASK));
-    assert_string_equal(qn_env_name(QN_ENV_HF_HOME), "HF_HOME");
 }
 
 static void test_cpu_mask_keeps_a_level_and_those_below(void **state)
