@@ -127,14 +127,22 @@ static qn_status wrong_dtype(const binder *b, const qn_tensor *tensor, const cha
                    tensor->name.ptr, qn_dtype_name(tensor->dtype), expected);
 }
 
-static qn_status missing(const binder *b, const qn_tensor_spec *spec, const char *what,
-                         qn_error *err)
+static qn_status missing(const binder *b, const qn_tensor_spec *spec, qn_error *err)
 {
     char expected[64];
     const uint64_t shape[2] = {spec->n_out, spec->n_in};
     print_shape(expected, sizeof expected, shape, spec->n_in > 0 ? 2 : 1);
-    return qn_fail(err, QN_E_FORMAT, 0, __func__, "%s: tensor %s: missing, %s%s expected",
-                   qn_checkpoint_path(b->checkpoint), spec->name, what, expected);
+    return qn_fail(err, QN_E_FORMAT, 0, __func__, "%s: tensor %s: missing, shape %s expected",
+                   qn_checkpoint_path(b->checkpoint), spec->name, expected);
+}
+
+static qn_status no_scale(const binder *b, const qn_tensor *tensor, const char *expected,
+                          qn_error *err)
+{
+    return qn_fail(err, QN_E_FORMAT, 0, __func__,
+                   "%s: tensor %.*s: %s with no scale, expected its %s in the checkpoint",
+                   qn_checkpoint_file_of(b->checkpoint, tensor), (int)tensor->name.len,
+                   tensor->name.ptr, qn_dtype_name(tensor->dtype), expected);
 }
 
 /* Vectors are small: they become f32 once, in our own block. */
@@ -142,7 +150,7 @@ static qn_status bind_vector(binder *b, const qn_tensor_spec *spec, qn_error *er
 {
     const qn_tensor *tensor = take(b, spec->name);
     if (tensor == NULL) {
-        return missing(b, spec, "shape ", err);
+        return missing(b, spec, err);
     }
     if (!has_shape(tensor, spec->n_out, 0)) {
         return wrong_shape(b, tensor, spec->n_out, 0, err);
@@ -181,7 +189,8 @@ static const qn_tensor *take_scale(binder *b, const char *weight_name, const cha
 }
 
 /* e4m3 with block scales (the official FP8 layout) or one scale a row (Quark's per-channel). */
-static qn_status bind_fp8(binder *b, const qn_tensor_spec *spec, qn_error *err)
+static qn_status bind_fp8(binder *b, const qn_tensor_spec *spec, const qn_tensor *tensor,
+                          qn_error *err)
 {
     static const char *const endings[] = {"weight_scale_inv", "weight_scale",
                                           "weight_quantizer.scale", NULL};
@@ -189,7 +198,7 @@ static qn_status bind_fp8(binder *b, const qn_tensor_spec *spec, qn_error *err)
     const uint64_t columns = ((uint64_t)spec->n_in + QN_FP8_BLOCK - 1) / QN_FP8_BLOCK;
     const qn_tensor *scale = take_scale(b, spec->name, endings);
     if (scale == NULL) {
-        return missing(b, spec, "its weight_scale_inv or weight_scale beside F8_E4M3 of ", err);
+        return no_scale(b, tensor, "weight_scale_inv or weight_scale", err);
     }
     if (scale->dtype != QN_DTYPE_F32) {
         return wrong_dtype(b, scale, "F32", err);
@@ -205,12 +214,13 @@ static qn_status bind_fp8(binder *b, const qn_tensor_spec *spec, qn_error *err)
     return QN_OK;
 }
 
-static qn_status bind_mxfp4(binder *b, const qn_tensor_spec *spec, qn_error *err)
+static qn_status bind_mxfp4(binder *b, const qn_tensor_spec *spec, const qn_tensor *tensor,
+                            qn_error *err)
 {
     static const char *const endings[] = {"weight_scale", "weight_quantizer.scale", NULL};
     const qn_tensor *scale = take_scale(b, spec->name, endings);
     if (scale == NULL) {
-        return missing(b, spec, "its weight_scale beside U8 (MXFP4) of ", err);
+        return no_scale(b, tensor, "weight_scale", err);
     }
     if (scale->dtype != QN_DTYPE_U8 && scale->dtype != QN_DTYPE_F8_E8M0) {
         return wrong_dtype(b, scale, "U8 or F8_E8M0", err);
@@ -227,7 +237,7 @@ static qn_status bind_matrix(binder *b, const qn_tensor_spec *spec, qn_error *er
 {
     const qn_tensor *tensor = take(b, spec->name);
     if (tensor == NULL) {
-        return missing(b, spec, "shape ", err);
+        return missing(b, spec, err);
     }
     qn_weight *to = spec->matrix;
     *to = (qn_weight){.n_out = spec->n_out, .n_in = spec->n_in, .data = tensor->data};
@@ -240,9 +250,9 @@ static qn_status bind_matrix(binder *b, const qn_tensor_spec *spec, qn_error *er
     }
     qn_status status = QN_OK;
     if (is_packed) {
-        status = bind_mxfp4(b, spec, err);
+        status = bind_mxfp4(b, spec, tensor, err);
     } else if (tensor->dtype == QN_DTYPE_F8_E4M3 && spec->role != QN_ROLE_EMBEDDING) {
-        status = bind_fp8(b, spec, err);
+        status = bind_fp8(b, spec, tensor, err);
     } else if (tensor->dtype == QN_DTYPE_BF16) {
         to->kind = QN_WEIGHT_BF16;
     } else if (tensor->dtype == QN_DTYPE_F32) {
