@@ -47,34 +47,45 @@ typedef struct tiny {
     qn_config config;
     qn_kernels kernels;
     qn_pool *pool;
+    qn_checkpoint *checkpoint; /* NULL: dummy weights */
     qn_glm *glm;
     qn_kv_layout layout;
     qn_kv kv;
 } tiny;
 
-static inline void tiny_open(tiny *t, uint32_t n_threads, uint32_t n_rows_max, qn_kv_dtype dtype)
+/** Everything but the model. */
+static inline qn_glm_options tiny_prepare(tiny *t, const qn_config *config, uint32_t n_threads,
+                                          uint32_t n_rows_max, qn_kv_dtype dtype)
 {
     qn_error err = {0};
-    *t = (tiny){.config = tiny_config()};
+    *t = (tiny){.config = *config};
     qn_kernels_init(&t->kernels, 0);
     assert_int_equal(qn_pool_open(&t->pool, n_threads, &err), QN_OK);
-    const qn_glm_options options = {.kernels = &t->kernels,
-                                    .pool = t->pool,
-                                    .compute = QN_COMPUTE_F32,
-                                    .n_rows_max = n_rows_max};
-    assert_int_equal(qn_glm_open_dummy(&t->glm, &t->config, 7, &options, &err), QN_OK);
-    qn_kv_layout_init(&t->layout, &t->config, dtype, true);
+    qn_kv_layout_init(&t->layout, &t->config, dtype, config->n_mtp_layers > 0);
     /* Stale bytes (NaN patterns) show every row that is read before it is written. */
     uint8_t *base = malloc(PAGES * t->layout.page_bytes);
     assert_non_null(base);
     memset(base, 0xff, PAGES * t->layout.page_bytes);
     t->kv = (qn_kv){.layout = &t->layout, .base = base, .n_pages = PAGES};
+    return (qn_glm_options){.kernels = &t->kernels,
+                            .pool = t->pool,
+                            .compute = QN_COMPUTE_F32,
+                            .n_rows_max = n_rows_max};
+}
+
+static inline void tiny_open(tiny *t, uint32_t n_threads, uint32_t n_rows_max, qn_kv_dtype dtype)
+{
+    qn_error err = {0};
+    const qn_config config = tiny_config();
+    const qn_glm_options options = tiny_prepare(t, &config, n_threads, n_rows_max, dtype);
+    assert_int_equal(qn_glm_open_dummy(&t->glm, &t->config, 7, &options, &err), QN_OK);
 }
 
 static inline void tiny_close(tiny *t)
 {
     free(t->kv.base);
     qn_glm_close(&t->glm);
+    qn_checkpoint_close(&t->checkpoint);
     qn_pool_close(&t->pool);
 }
 
