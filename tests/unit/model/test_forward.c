@@ -94,7 +94,7 @@ static void test_bits_do_not_depend_on_neighbours(void **state)
     tiny_open(&t, 2, 64, QN_KV_BF16);
     const int32_t *tables[3] = {other[0], pages_scattered, other[1]};
     int32_t next[3] = {0, 0, 0};
-    float *hidden = calloc(64 * 64, sizeof *hidden);
+    float *hidden = calloc((size_t)64 * 64, sizeof *hidden);
     float *logits = calloc((size_t)64 * VOCAB, sizeof *logits);
     assert_non_null(hidden);
     assert_non_null(logits);
@@ -131,8 +131,7 @@ static void test_bits_do_not_depend_on_neighbours(void **state)
 }
 
 /* MTP rows 1 .. POSITIONS - 1 in chunks: row i holds (token i, hidden i - 1). */
-static void run_mtp(tiny *t, uint32_t chunk, const float *trunk_hidden, float *g,
-                    const qn_index_sets *keep)
+static void run_mtp(tiny *t, uint32_t chunk, const float *trunk_hidden, float *g)
 {
     int32_t tokens[64];
     int32_t positions[64];
@@ -146,7 +145,7 @@ static void run_mtp(tiny *t, uint32_t chunk, const float *trunk_hidden, float *g
         }
         const qn_batch batch = {n, tokens, positions, seqs, tables, NULL, 0};
         qn_glm_mtp(t->glm, &t->kv, &batch, trunk_hidden + (size_t)(at - 1) * 64,
-                   g + (size_t)at * 64, NULL, keep, NULL, NULL);
+                   g + (size_t)at * 64, NULL, NULL, NULL, NULL);
     }
 }
 
@@ -160,10 +159,10 @@ static void test_mtp_bits_do_not_depend_on_chunk_or_threads(void **state)
     assert_non_null(got);
     tiny t;
     tiny_open(&t, 1, 64, QN_KV_BF16);
-    run_mtp(&t, 64, trunk->hidden[0], want, NULL);
+    run_mtp(&t, 64, trunk->hidden[0], want);
     tiny_close(&t);
     tiny_open(&t, 2, 64, QN_KV_BF16);
-    run_mtp(&t, 5, trunk->hidden[0], got, NULL);
+    run_mtp(&t, 5, trunk->hidden[0], got);
     assert_memory_equal(got, want, (size_t)POSITIONS * 64 * sizeof *got);
     for (size_t i = 64; i < (size_t)POSITIONS * 64; i++) {
         assert_true(got[i] == got[i]);
@@ -174,45 +173,61 @@ static void test_mtp_bits_do_not_depend_on_chunk_or_threads(void **state)
     free(trunk);
 }
 
-/* A chain that reuses the last verified row's set sees nothing of its own rows: its results stay
- * the same when those rows of the cache are overwritten with garbage. */
+/* MTP row @p position alone, after the hidden state @p previous. */
+static void run_mtp_row(tiny *t, int32_t position, const float *previous, float *g,
+                        const qn_index_sets *keep, const qn_index_sets *reuse)
+{
+    const int32_t token = tiny_token(1, position);
+    const int32_t seq = 0;
+    const int32_t *tables[1] = {pages_scattered};
+    const qn_batch batch = {1, &token, &position, &seq, tables, NULL, 0};
+    qn_glm_mtp(t->glm, &t->kv, &batch, previous, g, NULL, keep, reuse, NULL);
+}
+
+/* Overwrite one position of the MTP layer's latents: every value becomes a NaN. */
+static void spoil_mtp_row(tiny *t, uint32_t position)
+{
+    const qn_kv_view rows =
+        qn_kv_get_view(&t->kv, t->layout.latent_of[t->config.n_layers], pages_scattered);
+    memset(qn_kv_row(&rows, position), 0xff, rows.row_bytes);
+}
+
+/* A chain that reuses the last verified row's set attends to nothing of its own: row 21 stays the
+ * same when row 20 of the cache is garbage.  With a set of its own, which is all positions while
+ * they are fewer than top-k, it does not. */
 static void test_reused_sets_do_not_see_chained_rows(void **state)
 {
     (void)state;
+    enum { FIRST = 20 };
     result *trunk = reference(QN_KV_BF16);
     tiny t;
     tiny_open(&t, 1, 64, QN_KV_BF16);
-    int32_t sets[64 * 24];
-    uint32_t n_sets[64];
-    const qn_index_sets keep = {sets, n_sets};
-    float *g = calloc((size_t)(POSITIONS + 2) * 64, sizeof *g);
-    assert_non_null(g);
-    run_mtp(&t, 1, trunk->hidden[0], g, &keep); /* one row a pass: sets are the last row's */
-    assert_int_equal(n_sets[0], 24);
-    const int32_t *tables[1] = {pages_scattered};
-    float first[2][64];
-    for (int round = 0; round < 2; round++) {
-        const int32_t token = 5;
-        const int32_t position = POSITIONS + round * 3;
-        const int32_t seq = 0;
-        const qn_batch batch = {1, &token, &position, &seq, tables, NULL, 0};
-        qn_glm_mtp(t.glm, &t.kv, &batch, g + (size_t)(POSITIONS - 1) * 64, first[round], NULL, NULL,
-                   &keep, NULL);
-    }
-    /* Rope is relative and the set is the same, so only the query's angle differs. */
-    for (int i = 0; i < 64; i++) {
-        assert_true(first[0][i] == first[0][i]);
-    }
-    assert_memory_not_equal(first[0], first[1], sizeof first[0]);
-    const int32_t again_position = POSITIONS;
-    const int32_t token = 5;
-    const int32_t seq = 0;
-    const qn_batch batch = {1, &token, &again_position, &seq, tables, NULL, 0};
+    int32_t set[24];
+    uint32_t n_set = 0;
+    const qn_index_sets verified = {set, &n_set};
+    float g[64];
+    float first[64];
+    float second[64];
     float again[64];
-    qn_glm_mtp(t.glm, &t.kv, &batch, g + (size_t)(POSITIONS - 1) * 64, again, NULL, NULL, &keep,
-               NULL);
-    assert_memory_equal(again, first[0], sizeof again);
-    free(g);
+    for (int32_t p = 1; p < FIRST; p++) {
+        run_mtp_row(&t, p, trunk->hidden[p - 1], g, &verified, NULL);
+    }
+    assert_int_equal(n_set, FIRST - 1);
+    for (int round = 0; round < 2; round++) {
+        const qn_index_sets *reuse = round == 0 ? &verified : NULL;
+        run_mtp_row(&t, FIRST, g, first, NULL, reuse);
+        run_mtp_row(&t, FIRST + 1, first, second, NULL, reuse);
+        for (int i = 0; i < 64; i++) {
+            assert_true(first[i] == first[i] && second[i] == second[i]);
+        }
+        spoil_mtp_row(&t, FIRST);
+        run_mtp_row(&t, FIRST + 1, first, again, NULL, reuse);
+        if (reuse != NULL) {
+            assert_memory_equal(again, second, sizeof again);
+        } else {
+            assert_memory_not_equal(again, second, sizeof again);
+        }
+    }
     tiny_close(&t);
     free(trunk);
 }
