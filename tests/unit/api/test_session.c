@@ -115,6 +115,57 @@ static void test_session_drawing_equals_feeding_what_was_drawn(void **state)
     qn_model_close(&model);
 }
 
+/* Tokens drawn after two turns, and the logits after each step. */
+typedef struct talk {
+    int32_t ids[2 * N_DRAWN];
+    float logits[2 * N_DRAWN + 2][VOCAB];
+    size_t n_ids, n_logits;
+} talk;
+
+/* One step of a session that is fed, draws, is fed again and draws again; false at the end. */
+static bool talk_step(talk *t, qn_session *session, const int32_t *turn, size_t n_turn)
+{
+    qn_error err = {0};
+    if (t->n_logits == 2 * N_DRAWN + 2) {
+        return false;
+    }
+    if (t->n_logits % (N_DRAWN + 1) == 0) {
+        assert_int_equal(qn_session_feed(session, turn, n_turn, NULL, NULL, &err), QN_OK);
+    } else {
+        assert_int_equal(qn_session_next(&t->ids[t->n_ids++], session, &err), QN_OK);
+    }
+    memcpy(t->logits[t->n_logits++], qn_session_logits(session), sizeof t->logits[0]);
+    return true;
+}
+
+static void test_session_bits_do_not_depend_on_sessions_between_its_steps(void **state)
+{
+    (void)state;
+    static const size_t first[2] = {0, 7}; /* of the prompt: the two say different things */
+    const qn_sampling sampling = {.temperature = 1.0F, .top_p = 1.0F, .seed = 5};
+    const qn_session_options options = {.sampling = &sampling, .chunk_tokens = 6};
+    qn_model *model = open_tiny(2);
+    static talk alone[2], mixed[2];
+    for (size_t i = 0; i < 2; i++) {
+        qn_session *session = open_session(model, &options);
+        while (talk_step(&alone[i], session, prompt + first[i], N_PROMPT - first[i])) {
+        }
+        qn_session_close(&session);
+    }
+    assert_memory_not_equal(alone[0].logits, alone[1].logits, sizeof alone[0].logits);
+    qn_session *sessions[2] = {open_session(model, &options), open_session(model, &options)};
+    for (bool goes_on = true; goes_on;) {
+        goes_on = false;
+        for (size_t i = 0; i < 2; i++) {
+            goes_on |= talk_step(&mixed[i], sessions[i], prompt + first[i], N_PROMPT - first[i]);
+        }
+    }
+    assert_memory_equal(mixed, alone, sizeof mixed);
+    qn_session_close(&sessions[0]);
+    qn_session_close(&sessions[1]);
+    qn_model_close(&model);
+}
+
 static void test_session_full_context_says_again(void **state)
 {
     (void)state;
@@ -442,6 +493,7 @@ int main(void)
         cmocka_unit_test(test_session_chunks_and_threads_change_no_bit),
         cmocka_unit_test(test_session_same_seed_same_tokens),
         cmocka_unit_test(test_session_drawing_equals_feeding_what_was_drawn),
+        cmocka_unit_test(test_session_bits_do_not_depend_on_sessions_between_its_steps),
         cmocka_unit_test(test_session_full_context_says_again),
         cmocka_unit_test(test_session_ids_out_of_range_are_refused_and_change_nothing),
         cmocka_unit_test(test_session_options_out_of_range_are_named),
