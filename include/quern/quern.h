@@ -5,15 +5,25 @@
  * A program opens a model, turns text or a conversation into token ids, opens a session, feeds the
  * ids and asks for one token after the other:
  *
+ *     const char *messages = "[{\"role\": \"user\", \"content\": \"What is 12 + 30?\"}]";
  *     qn_model *model = NULL;
  *     qn_session *session = NULL;
+ *     int32_t *ids = NULL, token = -1;
+ *     size_t n_ids = 0;
  *     qn_error err = {0};
- *     if (qn_model_open(&model, "models/glm-nano", NULL, &err) != QN_OK) ...
- *     qn_chat_encode(&ids, &n_ids, model, NULL, messages, strlen(messages), &err);
- *     qn_session_open(&session, model, NULL, &err);
- *     qn_session_feed(session, ids, n_ids, &err);
- *     while (qn_session_next(&token, session, &err) == QN_OK &&
- *            !qn_model_is_stop(model, token)) ...
+ *     qn_status s = qn_model_open(&model, "models/glm-nano", NULL, &err);
+ *     s = s ? s : qn_chat_encode(&ids, &n_ids, model, NULL, messages, strlen(messages), &err);
+ *     s = s ? s : qn_session_open(&session, model, NULL, &err);
+ *     s = s ? s : qn_session_feed(session, ids, n_ids, NULL, NULL, &err);
+ *     while (s == QN_OK && !qn_model_is_stop(model, token)) {
+ *         s = qn_session_next(&token, session, &err); // QN_AGAIN: the context is full
+ *     }
+ *     if (s < 0) {
+ *         (void)fprintf(stderr, "%s\n", err.text);
+ *     }
+ *     qn_session_close(&session);
+ *     qn_free(ids);
+ *     qn_model_close(&model);
  *
  * Every object is used by one thread at a time; several sessions of one model may not run at once
  * (they share its worker threads).  Options structs that are all zero mean the defaults.
