@@ -9,6 +9,7 @@
   docs       everything declared in include/quern has a comment: functions, types, fields, enum values
   kernels    every kernel type in src/kernels/kernels.h says Shapes, Error and Source,
              and has a check_NAME in tests/kernelcheck
+  references a document that any file names by its path from the root, docs/ first, exists
   places     no absolute path of a developer's machine; tree under 50 MiB, golden files under 4 MB
 """
 import pathlib
@@ -40,6 +41,8 @@ FILE_MAX, FUNCTION_MAX, WIDTH_MAX = 1000, 70, 100
 TREE_BYTES_MAX, GOLDEN_BYTES_MAX = 50 << 20, 4_000_000
 SOURCE = {".c", ".h"}
 UNFINISHED = "TO" + "DO"
+# A document by its path from the root; docs/ in another folder or on a web site is no such path.
+DOCUMENT = re.compile(r"(?<![\w.-])(?<![\w.-]/)docs/[\w./-]*\.md\b")
 # Where a checkout or a home lies on somebody's machine.
 PLACES = re.compile(r"(?<![\w.])/(?:work|root|home)/\w+")
 
@@ -171,12 +174,16 @@ def check_tree(root: pathlib.Path, errors: list):
         rel = path.relative_to(root).as_posix()
         if path.suffix in {".safetensors", ".bin", ".gz", ".png"} or path.stat().st_size > 300_000:
             continue
-        if rel.startswith(("tests/fuzz/corpus/", "models/", "tests/golden/")):
+        is_data = rel.startswith("tests/golden/") and path.suffix not in SOURCE
+        if is_data or rel.startswith(("tests/fuzz/corpus/", "models/")):
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
         for number, line in enumerate(text.split("\n"), 1):
             if PLACES.search(line):
                 errors.append(f"{rel}:{number}: an absolute path of somebody's machine")
+            for name in DOCUMENT.findall(line):
+                if not (root / name).is_file():
+                    errors.append(f"{rel}:{number}: {name} does not exist")
             if re.search(rf"\b{UNFINISHED}\b", line) and not rel.endswith(".md"):
                 errors.append(f"{rel}:{number}: {UNFINISHED} is banned: finish it, or say what would decide it")
 

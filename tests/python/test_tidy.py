@@ -120,7 +120,20 @@ class Tidy(unittest.TestCase):
     def test_path_of_a_developer(self):
         for place in ("work", "home", "root"):
             with self.subTest(place):
-                self.refused("absolute path", {"docs/x.md": f"see /{place}/somewhere\n"})
+                self.refused("absolute path", {"README.md": f"see /{place}/somewhere\n"})
+
+    def test_document_that_does_not_exist(self):
+        # In two parts, since this file is checked as well.
+        gone, there = "docs/" "gone.md", "docs/" "a/there.md"
+        for name, text in {"src/base/c.c": SPDX + f"/* See {gone}. */\n",
+                           "tests/golden/c.h": SPDX + f"/** @file c.h  ({gone}) */\n",
+                           "tools/c.py": f'load(ROOT + "/{gone}")\n',
+                           "README.md": f"[that]({gone})\n"}.items():
+            with self.subTest(name):
+                self.refused(f"{name}:{1 + text[:text.index(gone)].count(chr(10))}: {gone} does not exist",
+                             {name: text})
+        self.accepted({there: "It is.\n", "src/base/c.c": SPDX + f"/* See {there}. */\n"})
+        self.accepted({"README.md": f"other/{gone} https://example.com/{gone} x{gone}\n"})
 
     def test_golden_files_too_large(self):
         self.refused("tests/golden: 4000001 bytes", {"tests/golden/x.bin": "x" * 4_000_001})

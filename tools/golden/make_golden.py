@@ -4,7 +4,7 @@
     python3 -m venv venv && venv/bin/pip install torch==2.15.0 transformers==5.16.1 safetensors numpy
     venv/bin/python tools/golden/make_golden.py [nano] [tiny] [greedy --eval DIR]
 
-docs/golden.md says what each file holds. The layout of the tensors is read by tests/golden/golden.h."""
+docs/testing.md says what the files are for. The layout of the tensors is read by tests/golden/golden.h."""
 import argparse, hashlib, json, pathlib, sys
 
 import numpy as np
