@@ -24,7 +24,7 @@ typedef enum qn_quant_declared {
     QN_QUANT_OTHER, /**< Another quant_method. */
 } qn_quant_declared;
 
-/** Every number the model needs, in the project's names (CONTRIBUTING.md has the dictionary), all
+/** Every number the model needs, in the project's names (ARCHITECTURE.md has the dictionary), all
  * checked. */
 typedef struct qn_config {
     uint32_t n_layers;       /**< num_hidden_layers, without the MTP layer. */
