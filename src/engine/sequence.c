@@ -161,7 +161,6 @@ void qn_sequence_step(qn_sequence *sequence, const qn_probe *probe)
         s->positions[i] = (int32_t)(s->n_computed + i);
         s->logit_rows[i] = i;
     }
-    const int32_t *const page_table = s->page_table;
     s->has_logits = s->wants_all_logits || s->n_computed + n_rows == s->n_tokens;
     const uint32_t n_last = s->has_logits ? 1 : 0; /* the head costs most of a short step */
     const qn_batch batch = {
@@ -169,7 +168,9 @@ void qn_sequence_step(qn_sequence *sequence, const qn_probe *probe)
         .tokens = s->ids + s->n_computed,
         .positions = s->positions,
         .seqs = s->seqs,
-        .page_tables = &page_table,
+        .page_tables = s->page_table,
+        .n_seqs = 1,
+        .n_table_pages = s->pages.kv.n_pages,
         .logit_rows = s->wants_all_logits ? s->logit_rows : &s->logit_rows[n_rows - 1],
         .n_logit_rows = s->wants_all_logits ? n_rows : n_last,
     };

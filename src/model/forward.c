@@ -40,7 +40,6 @@ void qn_glm_matmul(const qn_glm *m, float *y, size_t y_stride, const float *x, s
 void qn_glm_embed(qn_glm *m, const qn_batch *batch, float *out, size_t stride)
 {
     for (uint32_t t = 0; t < batch->n_rows; t++) {
-        QN_ASSERT(batch->tokens[t] >= 0 && (uint32_t)batch->tokens[t] < m->config.n_vocab);
         m->k->dequant_row(out + t * stride, &m->weights.embed, (uint32_t)batch->tokens[t]);
     }
 }
@@ -88,18 +87,30 @@ void qn_glm_head(qn_glm *m, const qn_batch *batch, const float *norm, float *hid
     qn_glm_matmul(m, logits, n_vocab, m->ws.y, n_embd, &m->weights.lm_head, batch->n_logit_rows);
 }
 
-static void check_batch(const qn_glm *m, const qn_batch *batch)
+/* Rows that would write beside the cache must stop here, whoever made the batch. */
+static void check_batch(const qn_glm *m, const qn_kv *kv, const qn_batch *batch)
 {
     QN_ASSERT(batch->n_rows > 0);
     QN_ASSERT(batch->n_rows <= m->n_rows_max);
     QN_ASSERT(batch->n_logit_rows <= batch->n_rows);
+    for (uint32_t t = 0; t < batch->n_rows; t++) {
+        const uint32_t position = (uint32_t)batch->positions[t];
+        const uint32_t i_page = position / QN_PAGE_TOKENS;
+        const uint32_t i_seq = (uint32_t)batch->seqs[t];
+        QN_ASSERT((uint32_t)batch->tokens[t] < m->config.n_vocab);
+        QN_ASSERT(position < m->config.n_context_max);
+        QN_ASSERT(i_seq < batch->n_seqs);
+        QN_ASSERT(i_page < batch->n_table_pages);
+        const int32_t *table = batch->page_tables + (size_t)i_seq * batch->n_table_pages;
+        QN_ASSERT((uint32_t)table[i_page] < kv->n_pages);
+    }
 }
 
 void qn_glm_forward(qn_glm *model, const qn_kv *kv, const qn_batch *batch, float *hidden,
                     float *logits, const qn_probe *probe)
 {
     qn_glm *m = model;
-    check_batch(m, batch);
+    check_batch(m, kv, batch);
     qn_glm_embed(m, batch, m->ws.x, m->config.n_embd);
     if (probe != NULL && probe->hidden != NULL) {
         probe->hidden(probe->context, -1, m->ws.x);
@@ -127,26 +138,25 @@ static void join_input(qn_glm *m, const qn_batch *batch, const float *hidden_pre
     qn_glm_matmul(m, m->ws.x, n_embd, concat, stride, &w->eh_proj, batch->n_rows);
 }
 
-void qn_glm_mtp(qn_glm *model, const qn_kv *kv, const qn_batch *batch, const float *hidden_prev,
-                float *hidden, float *logits, const qn_index_sets *keep, const qn_index_sets *reuse,
+void qn_glm_mtp(qn_glm *model, const qn_kv *kv, const qn_batch *batch, const qn_mtp_io *io,
                 const qn_probe *probe)
 {
     qn_glm *m = model;
     QN_ASSERT(m->weights.has_mtp);
-    check_batch(m, batch);
-    join_input(m, batch, hidden_prev);
+    check_batch(m, kv, batch);
+    join_input(m, batch, io->hidden_prev);
     const qn_layer_call call = {.layer = &m->weights.layers[m->config.n_layers],
                                 .i_layer = m->config.n_layers,
                                 .first_position = 1,
                                 .kv = kv,
                                 .batch = batch,
-                                .reuse = reuse,
+                                .reuse = io->reuse,
                                 .probe = probe};
     qn_glm_layer(m, &call);
-    if (keep != NULL) {
+    if (io->keep != NULL) {
         const size_t n_topk = m->config.index_topk;
-        memcpy(keep->sets, m->ws.sets, batch->n_rows * n_topk * sizeof *keep->sets);
-        memcpy(keep->n_sets, m->ws.n_sets, batch->n_rows * sizeof *keep->n_sets);
+        memcpy(io->keep->sets, m->ws.sets, batch->n_rows * n_topk * sizeof *io->keep->sets);
+        memcpy(io->keep->n_sets, m->ws.n_sets, batch->n_rows * sizeof *io->keep->n_sets);
     }
-    qn_glm_head(m, batch, m->weights.mtp_norm, hidden, logits);
+    qn_glm_head(m, batch, m->weights.mtp_norm, io->hidden, io->logits);
 }

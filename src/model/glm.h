@@ -46,6 +46,7 @@ QN_MUST_CHECK qn_status qn_glm_open_dummy(qn_glm **out, const qn_config *config,
 /** Release; sets *model to NULL; accepts NULL. */
 void qn_glm_close(qn_glm **model);
 
+/** Borrowed until close. */
 const qn_config *qn_glm_config(const qn_glm *model);
 /** False when config or checkpoint has no MTP layer. */
 bool qn_glm_has_mtp(const qn_glm *model);
@@ -62,13 +63,16 @@ const char *qn_glm_quantization(const qn_glm *model);
  * position must have been computed before or stand earlier in the same batch.
  */
 typedef struct qn_batch {
-    uint32_t n_rows;                   /**< 1 .. n_rows_max */
-    const int32_t *tokens;             /**< [n_rows], each in 0 .. n_vocab - 1 */
-    const int32_t *positions;          /**< [n_rows] */
-    const int32_t *seqs;               /**< [n_rows] index into page_tables */
-    const int32_t *const *page_tables; /**< [n_seqs] page ids; cover every position named */
-    const uint32_t *logit_rows;        /**< [n_logit_rows] rows whose logits are wanted */
-    uint32_t n_logit_rows;
+    uint32_t n_rows;            /**< 1 .. n_rows_max */
+    const int32_t *tokens;      /**< [n_rows], each in 0 .. n_vocab - 1 */
+    const int32_t *positions;   /**< [n_rows], each with a page in its sequence's table */
+    const int32_t *seqs;        /**< [n_rows], each in 0 .. n_seqs - 1 */
+    const int32_t *page_tables; /**< [n_seqs][n_table_pages] page ids; what lies behind a sequence's
+                                     last page is not read */
+    uint32_t n_seqs;            /**< Sequences that rows may name. */
+    uint32_t n_table_pages;     /**< Length of a page table. */
+    const uint32_t *logit_rows; /**< [n_logit_rows] rows whose logits are wanted */
+    uint32_t n_logit_rows;      /**< 0: none, and the output matrix is not read. */
 } qn_batch;
 
 /**
@@ -104,25 +108,27 @@ typedef struct qn_probe {
 void qn_glm_forward(qn_glm *model, const qn_kv *kv, const qn_batch *batch, float *hidden,
                     float *logits, const qn_probe *probe);
 
-/** Index sets that rows of an MTP chain share; sized [n_rows][index_topk] and [n_rows]. */
+/** Index sets that rows of an MTP chain share. */
 typedef struct qn_index_sets {
-    int32_t *sets;
-    uint32_t *n_sets;
+    int32_t *sets;    /**< [n_rows][index_topk] positions, ascending. */
+    uint32_t *n_sets; /**< [n_rows] how many of them count. */
 } qn_index_sets;
+
+/** What goes into and comes out of the MTP layer, beside its batch. */
+typedef struct qn_mtp_io {
+    const float *hidden_prev;   /**< [n_rows][n_embd] post-norm hidden of position p - 1: the
+                                     trunk's, or g of the previous step of a chain. */
+    const qn_index_sets *reuse; /**< Rows attend to these sets and the indexer does not run
+                                   (IndexShare across a chain, spec 3.3); NULL: own sets. */
+    const qn_index_sets *keep;  /**< The sets of these rows are copied here; NULL: not wanted. */
+    float *hidden; /**< [n_rows][n_embd] out: g, after shared_head.norm; may be NULL. */
+    float *logits; /**< [n_logit_rows][n_vocab] out; may be NULL. */
+} qn_mtp_io;
 
 /**
  * One evaluation of the MTP layer.  Row i holds (token i, trunk hidden i - 1): position p in the
  * batch is the token's own position, at least 1, and the row attends to MTP rows 1 .. p.
- *
- * @param hidden_prev   [n_rows][n_embd] post-norm hidden of position p - 1: the trunk's, or g of
- *                      the previous step of a chain
- * @param[out] hidden   [n_rows][n_embd] g, after shared_head.norm; may be NULL
- * @param[out] logits   [n_logit_rows][n_vocab]; may be NULL
- * @param[out] keep     the index sets of these rows are copied here; NULL: not wanted
- * @param reuse         rows attend to these sets and the indexer does not run (IndexShare across a
- *                      chain, spec 3.3); NULL: own sets
  */
-void qn_glm_mtp(qn_glm *model, const qn_kv *kv, const qn_batch *batch, const float *hidden_prev,
-                float *hidden, float *logits, const qn_index_sets *keep, const qn_index_sets *reuse,
+void qn_glm_mtp(qn_glm *model, const qn_kv *kv, const qn_batch *batch, const qn_mtp_io *io,
                 const qn_probe *probe);
 #endif

@@ -31,7 +31,6 @@ static void select_row(qn_glm *m, const qn_layer_call *call, uint32_t i_row)
     const qn_batch *batch = call->batch;
     const uint32_t first = call->first_position;
     QN_ASSERT((uint32_t)batch->positions[i_row] >= first);
-    QN_ASSERT((uint32_t)batch->positions[i_row] < c->n_context_max);
     const uint32_t n = (uint32_t)batch->positions[i_row] + 1 - first;
     int32_t *set = m->ws.sets + (size_t)i_row * c->index_topk;
     const float *scores = NULL;
@@ -40,8 +39,7 @@ static void select_row(qn_glm *m, const qn_layer_call *call, uint32_t i_row)
             .m = m,
             .q = m->ws.qi + (size_t)i_row * c->n_index_heads * c->index_dim,
             .w = m->ws.wi + (size_t)i_row * c->n_index_heads,
-            .keys = qn_kv_get_view(call->kv, call->kv->layout->index_of[call->i_layer],
-                                   batch->page_tables[batch->seqs[i_row]]),
+            .keys = qn_layer_rows(call, call->kv->layout->index_of[call->i_layer], i_row),
             .first = first,
         };
         qn_pool_run(m->pool, n, score_range, &args);
@@ -86,8 +84,7 @@ void qn_glm_indexer(qn_glm *m, const qn_layer_call *call)
         for (uint32_t h = 0; h < c->n_index_heads; h++) {
             ws->wi[(size_t)t * c->n_index_heads + h] *= scale;
         }
-        const qn_kv_view keys = qn_kv_get_view(call->kv, call->kv->layout->index_of[call->i_layer],
-                                               batch->page_tables[batch->seqs[t]]);
+        const qn_kv_view keys = qn_layer_rows(call, call->kv->layout->index_of[call->i_layer], t);
         m->k->kv_write(&keys, position, key, NULL);
     }
     for (uint32_t t = 0; t < n_rows; t++) {

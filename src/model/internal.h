@@ -59,7 +59,7 @@ struct qn_glm {
 void qn_glm_matmul(const qn_glm *m, float *y, size_t y_stride, const float *x, size_t x_stride,
                    const qn_weight *w, uint32_t n_rows);
 
-/** One decoder layer in place on ws.x.  @p first is the first position a row may attend to. */
+/** What one layer of a pass works on. */
 typedef struct qn_layer_call {
     const qn_layer_weights *layer;
     uint32_t i_layer;
@@ -70,6 +70,15 @@ typedef struct qn_layer_call {
     const qn_probe *probe;      /**< NULL: none. */
 } qn_layer_call;
 
+/** The cache rows of row i's sequence in one component of kv->layout. */
+static inline qn_kv_view qn_layer_rows(const qn_layer_call *call, int16_t i_component, size_t i_row)
+{
+    const qn_batch *batch = call->batch;
+    const size_t i_seq = (size_t)batch->seqs[i_row];
+    return qn_kv_get_view(call->kv, i_component, batch->page_tables + i_seq * batch->n_table_pages);
+}
+
+/** One decoder layer in place on ws.x. */
 void qn_glm_layer(qn_glm *m, const qn_layer_call *call);
 /** Attention block: ws.xn -> ws.y; writes the cache rows, and for full layers ws.sets. */
 void qn_glm_attention(qn_glm *m, const qn_layer_call *call);

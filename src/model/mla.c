@@ -31,7 +31,6 @@ static void attend_range(void *context, size_t first, size_t end, uint32_t i_thr
     const head_loop *loop = context;
     const qn_glm *m = loop->m;
     const qn_config *c = &m->config;
-    const qn_batch *batch = loop->call->batch;
     const size_t qk_dim = c->nope_dim + c->rope_dim;
     const uint32_t n_heads = c->n_heads / loop->n_groups;
     for (size_t i = first; i < end; i++) {
@@ -42,9 +41,8 @@ static void attend_range(void *context, size_t first, size_t end, uint32_t i_thr
             .q_latent = m->ws.ql + head * c->kv_rank,
             .q_rope = m->ws.q + head * qk_dim + c->nope_dim,
             .q_rope_stride = qk_dim,
-            .kv = qn_kv_get_view(loop->call->kv,
-                                 loop->call->kv->layout->latent_of[loop->call->i_layer],
-                                 batch->page_tables[batch->seqs[t]]),
+            .kv = qn_layer_rows(loop->call, loop->call->kv->layout->latent_of[loop->call->i_layer],
+                                t),
             .set = m->ws.sets + t * c->index_topk,
             .n_set = m->ws.n_sets[t],
             .n_heads = n_heads,
@@ -101,8 +99,7 @@ static void project(qn_glm *m, const qn_layer_call *call)
         m->k->rope(kv + c->kv_rank, 1, c->rope_dim, c->rope_dim, position, m->inv_freq);
         m->k->rope(ws->q + (size_t)t * c->n_heads * qk_dim + c->nope_dim, c->n_heads, qk_dim,
                    c->rope_dim, position, m->inv_freq);
-        const qn_kv_view rows = qn_kv_get_view(call->kv, call->kv->layout->latent_of[call->i_layer],
-                                               batch->page_tables[batch->seqs[t]]);
+        const qn_kv_view rows = qn_layer_rows(call, call->kv->layout->latent_of[call->i_layer], t);
         m->k->kv_write(&rows, position, kv, kv + c->kv_rank);
     }
 }

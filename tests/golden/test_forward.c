@@ -222,20 +222,19 @@ static void check_logits(run *r, const char *what, uint32_t row, const float *lo
 typedef struct rows {
     int32_t positions[GOLDEN_CHUNK], seqs[GOLDEN_CHUNK];
     uint32_t wanted[GOLDEN_CHUNK];
-    const int32_t *tables[1];
 } rows;
 
 static qn_batch make_batch(const run *r, rows *storage, const int32_t *tokens, uint32_t position,
                            uint32_t n)
 {
-    storage->tables[0] = r->g.pages;
     for (uint32_t i = 0; i < n; i++) {
         storage->positions[i] = (int32_t)(position + i);
         storage->seqs[i] = 0;
         storage->wanted[i] = i;
     }
-    return (qn_batch){
-        n, tokens, storage->positions, storage->seqs, storage->tables, storage->wanted, n};
+    return (qn_batch){n,          tokens, storage->positions, storage->seqs,
+                      r->g.pages, 1,      r->g.kv.n_pages,    storage->wanted,
+                      n};
 }
 
 static void run_trunk(run *r, const qn_probe *probe, float *logits)
@@ -277,8 +276,11 @@ static void run_mtp(run *r, const qn_probe *probe, float *logits, float *last_g,
         const uint32_t left = r->n_rows + 1 - r->first;
         const uint32_t n = left < GOLDEN_CHUNK ? left : GOLDEN_CHUNK;
         const qn_batch batch = make_batch(r, &storage, tokens + r->first - 1, r->first, n);
-        qn_glm_mtp(g->glm, &g->kv, &batch, r->hidden + (r->first - 1) * n_embd, hidden, logits,
-                   &keep, NULL, probe);
+        const qn_mtp_io io = {.hidden_prev = r->hidden + (r->first - 1) * n_embd,
+                              .keep = &keep,
+                              .hidden = hidden,
+                              .logits = logits};
+        qn_glm_mtp(g->glm, &g->kv, &batch, &io, probe);
         for (uint32_t i = 0; i < n; i++) {
             const uint32_t row = r->first + i - 1;
             check_logits(r, "mtp_", row, logits + (size_t)i * g->config.n_vocab);
@@ -322,8 +324,11 @@ static void run_chain(run *r, float *logits, float *g_row, const qn_index_sets *
             break;
         }
         const qn_batch batch = make_batch(r, &storage, &drafts[k], r->n_rows + 1 + k, 1);
-        qn_glm_mtp(g->glm, &g->kv, &batch, golden_f32(g, "chain_hidden") + k * n_embd, g_row,
-                   logits, NULL, g->config.index_share_for_mtp ? set : NULL, NULL);
+        const qn_mtp_io io = {.hidden_prev = golden_f32(g, "chain_hidden") + k * n_embd,
+                              .reuse = g->config.index_share_for_mtp ? set : NULL,
+                              .hidden = g_row,
+                              .logits = logits};
+        qn_glm_mtp(g->glm, &g->kv, &batch, &io, NULL);
         if (argmax(logits, g->config.n_vocab) != drafts[k + 1]) {
             report(r, "draft %u: id %d, %d expected", k + 1, argmax(logits, g->config.n_vocab),
                    drafts[k + 1]);

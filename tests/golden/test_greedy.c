@@ -12,7 +12,6 @@ static bool answers_alike(golden *g, const int32_t *prompt, uint32_t n_prompt,
     int32_t tokens[GOLDEN_CHUNK];
     int32_t positions[GOLDEN_CHUNK];
     const int32_t seqs[GOLDEN_CHUNK] = {0};
-    const int32_t *tables[1] = {g->pages};
     const uint32_t n_all = n_prompt + n_answer - 1; /* the last token is not computed */
     for (uint32_t at = 0; at < n_all;) {
         uint32_t n = 0;
@@ -23,7 +22,7 @@ static bool answers_alike(golden *g, const int32_t *prompt, uint32_t n_prompt,
         }
         at += n;
         const uint32_t last = n - 1;
-        const qn_batch batch = {n, tokens, positions, seqs, tables, &last, 1};
+        const qn_batch batch = {n, tokens, positions, seqs, g->pages, 1, g->kv.n_pages, &last, 1};
         qn_glm_forward(g->glm, &g->kv, &batch, NULL, logits, NULL);
         if (at < n_prompt) {
             continue;

@@ -319,11 +319,10 @@ static void first_logits(float *logits, const qn_config *config, const made_list
                          bool has_mtp)
 {
     static const int32_t page = 0;
-    const int32_t *const tables[1] = {&page};
     const int32_t token = 5;
     const int32_t zero = 0;
     const uint32_t row = 0;
-    const qn_batch batch = {1, &token, &zero, &zero, tables, &row, 1};
+    const qn_batch batch = {1, &token, &zero, &zero, &page, 1, 1, &row, 1};
     tiny t;
     qn_error err = {0};
     if (open_list(&t, config, list, &err) != QN_OK) {

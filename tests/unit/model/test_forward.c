@@ -3,8 +3,9 @@
  * neighbours, on where its pages lie, on threads. */
 #include "fixture.h"
 
-static const int32_t pages_in_order[4] = {0, 1, 2, 3};
-static const int32_t pages_scattered[4] = {9, 2, 15, 4};
+enum { TABLE_PAGES = 4 };
+static const int32_t pages_in_order[TABLE_PAGES] = {0, 1, 2, 3};
+static const int32_t pages_scattered[TABLE_PAGES] = {9, 2, 15, 4};
 
 /* Logits and hidden states [POSITIONS] of one sequence, run alone in chunks. */
 static void run_alone(tiny *t, int32_t i_seq, const int32_t *pages, uint32_t chunk, float *hidden,
@@ -14,7 +15,6 @@ static void run_alone(tiny *t, int32_t i_seq, const int32_t *pages, uint32_t chu
     int32_t positions[64];
     int32_t seqs[64] = {0};
     uint32_t rows[64];
-    const int32_t *tables[1] = {pages};
     for (uint32_t at = 0; at < POSITIONS; at += chunk) {
         const uint32_t n = POSITIONS - at < chunk ? POSITIONS - at : chunk;
         for (uint32_t i = 0; i < n; i++) {
@@ -22,7 +22,7 @@ static void run_alone(tiny *t, int32_t i_seq, const int32_t *pages, uint32_t chu
             tokens[i] = tiny_token(i_seq, positions[i]);
             rows[i] = i;
         }
-        const qn_batch batch = {n, tokens, positions, seqs, tables, rows, n};
+        const qn_batch batch = {n, tokens, positions, seqs, pages, 1, TABLE_PAGES, rows, n};
         qn_glm_forward(t->glm, &t->kv, &batch, hidden + (size_t)at * t->config.n_embd,
                        logits + (size_t)at * VOCAB, NULL);
     }
@@ -88,11 +88,10 @@ static void test_bits_do_not_depend_on_chunk_threads_or_pages_fp8(void **state)
 static void test_bits_do_not_depend_on_neighbours(void **state)
 {
     (void)state;
-    static const int32_t other[2][4] = {{0, 1, 3, 5}, {6, 7, 8, 10}};
+    static const int32_t tables[3][TABLE_PAGES] = {{0, 1, 3, 5}, {9, 2, 15, 4}, {6, 7, 8, 10}};
     result *want = reference(QN_KV_BF16);
     tiny t;
     tiny_open(&t, 2, 64, QN_KV_BF16);
-    const int32_t *tables[3] = {other[0], pages_scattered, other[1]};
     int32_t next[3] = {0, 0, 0};
     float *hidden = calloc((size_t)64 * 64, sizeof *hidden);
     float *logits = calloc((size_t)64 * VOCAB, sizeof *logits);
@@ -113,7 +112,7 @@ static void test_bits_do_not_depend_on_neighbours(void **state)
                 rows[n] = n;
             }
         }
-        const qn_batch batch = {n, tokens, positions, seqs, tables, rows, n};
+        const qn_batch batch = {n, tokens, positions, seqs, tables[0], 3, TABLE_PAGES, rows, n};
         qn_glm_forward(t.glm, &t.kv, &batch, hidden, logits, NULL);
         for (uint32_t i = 0; i < n; i++) {
             if (seqs[i] == 1) {
@@ -136,16 +135,17 @@ static void run_mtp(tiny *t, uint32_t chunk, const float *trunk_hidden, float *g
     int32_t tokens[64];
     int32_t positions[64];
     int32_t seqs[64] = {0};
-    const int32_t *tables[1] = {pages_scattered};
     for (uint32_t at = 1; at < POSITIONS; at += chunk) {
         const uint32_t n = POSITIONS - at < chunk ? POSITIONS - at : chunk;
         for (uint32_t i = 0; i < n; i++) {
             positions[i] = (int32_t)(at + i);
             tokens[i] = tiny_token(1, positions[i]);
         }
-        const qn_batch batch = {n, tokens, positions, seqs, tables, NULL, 0};
-        qn_glm_mtp(t->glm, &t->kv, &batch, trunk_hidden + (size_t)(at - 1) * 64,
-                   g + (size_t)at * 64, NULL, NULL, NULL, NULL);
+        const qn_batch batch = {n, tokens,      positions, seqs, pages_scattered,
+                                1, TABLE_PAGES, NULL,      0};
+        const qn_mtp_io io = {.hidden_prev = trunk_hidden + (size_t)(at - 1) * 64,
+                              .hidden = g + (size_t)at * 64};
+        qn_glm_mtp(t->glm, &t->kv, &batch, &io, NULL);
     }
 }
 
@@ -179,9 +179,9 @@ static void run_mtp_row(tiny *t, int32_t position, const float *previous, float 
 {
     const int32_t token = tiny_token(1, position);
     const int32_t seq = 0;
-    const int32_t *tables[1] = {pages_scattered};
-    const qn_batch batch = {1, &token, &position, &seq, tables, NULL, 0};
-    qn_glm_mtp(t->glm, &t->kv, &batch, previous, g, NULL, keep, reuse, NULL);
+    const qn_batch batch = {1, &token, &position, &seq, pages_scattered, 1, TABLE_PAGES, NULL, 0};
+    const qn_mtp_io io = {.hidden_prev = previous, .hidden = g, .keep = keep, .reuse = reuse};
+    qn_glm_mtp(t->glm, &t->kv, &batch, &io, NULL);
 }
 
 /* Overwrite one position of the MTP layer's latents: every value becomes a NaN. */
@@ -257,11 +257,10 @@ static void test_probe_replaces_experts(void **state)
     result *want = reference(QN_KV_BF16);
     tiny t;
     tiny_open(&t, 1, 64, QN_KV_BF16);
-    const int32_t *tables[1] = {pages_in_order};
     const int32_t token = tiny_token(1, 0);
     const int32_t zero = 0;
     const uint32_t row = 0;
-    const qn_batch batch = {1, &token, &zero, &zero, tables, &row, 1};
+    const qn_batch batch = {1, &token, &zero, &zero, pages_in_order, 1, TABLE_PAGES, &row, 1};
     float logits[VOCAB];
     chooser c = {0};
     const qn_probe probe = {.context = &c, .router = choose_experts};

@@ -67,7 +67,6 @@ static void run_part(tiny *t, bool is_mtp, uint32_t n_seqs, uint32_t chunk, outc
 {
     static const int32_t page_of[N_SEQS] = {3, 0};
     static float previous[ROWS_MAX][EMBD], hidden[ROWS_MAX][EMBD], logits[ROWS_MAX][VOCAB];
-    const int32_t *const tables[N_SEQS] = {&page_of[0], &page_of[1]};
     int32_t next[N_SEQS] = {is_mtp, is_mtp};
     for (uint32_t pass = 0; next[0] < N_POSITIONS; pass++) {
         int32_t tokens[ROWS_MAX];
@@ -85,9 +84,11 @@ static void run_part(tiny *t, bool is_mtp, uint32_t n_seqs, uint32_t chunk, outc
                 memcpy(previous[n], out[s].hidden[positions[n] - is_mtp], sizeof previous[n]);
             }
         }
-        const qn_batch batch = {n, tokens, positions, seqs, tables, rows, n};
+        const qn_batch batch = {n, tokens, positions, seqs, page_of, N_SEQS, 1, rows, n};
         if (is_mtp) {
-            qn_glm_mtp(t->glm, &t->kv, &batch, previous[0], hidden[0], logits[0], NULL, NULL, NULL);
+            const qn_mtp_io io = {
+                .hidden_prev = previous[0], .hidden = hidden[0], .logits = logits[0]};
+            qn_glm_mtp(t->glm, &t->kv, &batch, &io, NULL);
         } else {
             qn_glm_forward(t->glm, &t->kv, &batch, hidden[0], logits[0], NULL);
         }
