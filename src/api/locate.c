@@ -140,8 +140,8 @@ qn_status qn_locate_model(char **path, const char *name, qn_error *err)
                              : qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "%s: no memory", name);
     }
     if (errno != ENOENT) {
-        return qn_fail(err, errno == EACCES || errno == EIO ? QN_E_IO : QN_E_FORMAT, errno,
-                       __func__, "%.300s: %s, a model's folder or owner/name expected", name,
+        return qn_fail(err, errno == EIO ? QN_E_IO : QN_E_FORMAT, errno, __func__,
+                       "%.300s: %s, a model's folder or owner/name expected", name,
                        strerror(errno));
     }
     if (is_hub_name(name)) {

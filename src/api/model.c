@@ -184,6 +184,30 @@ fail:
     return status;
 }
 
+/* Storage is read from each tensor; a config.json that says otherwise misleads other engines. */
+static qn_status check_declared(const qn_model *m, const qn_model_options *o, qn_error *err)
+{
+    static const char *const declared[] = {[QN_QUANT_NONE] = "none",
+                                           [QN_QUANT_FP8] = "fp8",
+                                           [QN_QUANT_QUARK] = "quark",
+                                           [QN_QUANT_OTHER] = "a method that quern does not know"};
+    const char *const seen = qn_glm_quantization(m->glm);
+    const qn_quant_declared said = m->config.quant_declared;
+    const bool is_quantized = strcmp(seen, "none") != 0;
+    const bool is_right = said == QN_QUANT_NONE    ? !is_quantized
+                          : said == QN_QUANT_FP8   ? strcmp(seen, "fp8") == 0
+                          : said == QN_QUANT_QUARK ? is_quantized
+                                                   : false;
+    if (is_right) {
+        return QN_OK;
+    }
+    char text[160];
+    (void)snprintf(text, sizeof text,
+                   "quantization_config declares %s, the tensors are stored as %s: taken as stored",
+                   declared[said], seen);
+    return warn(o, text, m->path, err);
+}
+
 /* Weights are used where they are mapped; here they are read, unless that would push out others. */
 static qn_status populate(const qn_model *m, const qn_model_options *o, qn_error *err)
 {
@@ -213,6 +237,7 @@ static qn_status load_weights(qn_model *m, const qn_model_options *o, qn_error *
     } else {
         QN_TRY(status, qn_checkpoint_open(&m->checkpoint, m->path, err), fail);
         QN_TRY(status, qn_glm_open(&m->glm, &m->config, m->checkpoint, &options, err), fail);
+        QN_TRY(status, check_declared(m, o, err), fail);
         QN_TRY(status, populate(m, o, err), fail);
     }
     if (m->config.n_mtp_layers > 0 && !qn_glm_has_mtp(m->glm)) {

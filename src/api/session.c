@@ -39,6 +39,19 @@ static qn_status check_sampling(const qn_sampling *s, qn_error *err)
     return QN_OK;
 }
 
+/* Does @p path name a file that exists in the folder @p dir? */
+static bool lies_in(const char *dir, const char *path)
+{
+    char *const folder = realpath(dir, NULL);
+    char *const file = realpath(path, NULL);
+    const size_t len = folder != NULL ? strlen(folder) : 0;
+    const bool is_in = folder != NULL && file != NULL && strncmp(file, folder, len) == 0 &&
+                       file[len] == '/' && strchr(file + len + 1, '/') == NULL;
+    free(folder);
+    free(file);
+    return is_in;
+}
+
 static qn_status check_options(const qn_model *model, const qn_session_options *o, qn_error *err)
 {
     if (model == NULL) {
@@ -61,6 +74,14 @@ static qn_status check_options(const qn_model *model, const qn_session_options *
         strcmp(o->logits_path, o->trace_path) == 0) {
         return qn_fail(err, QN_E_INVAL, 0, __func__,
                        "trace_path: %.200s, another file than logits_path expected", o->trace_path);
+    }
+    const char *const paths[] = {o->logits_path, o->trace_path};
+    for (size_t i = 0; i < 2; i++) {
+        if (paths[i] != NULL && lies_in(model->path, paths[i])) {
+            return qn_fail(err, QN_E_INVAL, 0, __func__,
+                           "%.200s: a file of the model that is in use, another one expected",
+                           paths[i]);
+        }
     }
     return o->sampling == NULL ? QN_OK : check_sampling(o->sampling, err);
 }

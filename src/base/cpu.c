@@ -139,38 +139,57 @@ const char *qn_cpu_level_name(uint32_t flags)
     return level_names[i_level];
 }
 
-/* cpu.max is "QUOTA PERIOD" in microseconds, or "max PERIOD".
- * Source: Linux, Documentation/admin-guide/cgroup-v2.rst, "CPU Interface Files". */
-static uint32_t read_quota(const char *path)
+/* The limits of a control group, by its file and how that is read.
+ * Source: Linux, Documentation/admin-guide/cgroup-v2.rst, "Core Interface Files". */
+typedef struct group_limit {
+    const char *file;
+    uint64_t (*parse)(const char *line); /* UINT64_MAX: no limit */
+} group_limit;
+
+/* "QUOTA PERIOD" in microseconds, or "max PERIOD"; CPUs, rounded up. */
+static uint64_t parse_cpu_max(const char *line)
 {
     unsigned long long quota_us = 0;
     unsigned long long period_us = 0;
+    const bool is_limit =
+        sscanf(line, "%llu %llu", &quota_us, &period_us) == 2 && quota_us > 0 && period_us > 0;
+    return is_limit ? (quota_us - 1) / period_us + 1 : UINT64_MAX;
+}
+
+/* Bytes, or "max". */
+static uint64_t parse_memory_max(const char *line)
+{
+    unsigned long long n_bytes = 0;
+    return sscanf(line, "%llu", &n_bytes) == 1 ? n_bytes : UINT64_MAX;
+}
+
+static const group_limit cpu_limit = {"cpu.max", parse_cpu_max};
+static const group_limit memory_limit = {"memory.max", parse_memory_max};
+
+static uint64_t read_limit(const char *path, const group_limit *limit)
+{
     char line[64] = "";
     FILE *const file = fopen(path, "re");
     if (file == NULL) {
-        return UINT32_MAX;
+        return UINT64_MAX;
     }
     const bool has_line = fgets(line, sizeof line, file) != NULL;
     (void)fclose(file);
-    if (!has_line || sscanf(line, "%llu %llu", &quota_us, &period_us) != 2 || quota_us == 0 ||
-        period_us == 0) {
-        return UINT32_MAX;
-    }
-    const unsigned long long n = (quota_us - 1) / period_us + 1;
-    return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+    return has_line ? limit->parse(line) : UINT64_MAX;
 }
 
-uint32_t qn_cpu_quota(const char *root, const char *group)
+/* The least limit of a group and of those above it. */
+static uint64_t least_limit(const char *root, const char *group, const group_limit *limit)
 {
     char path[4096];
-    uint32_t n_min = UINT32_MAX;
+    uint64_t n_min = UINT64_MAX;
     size_t len = strlen(group);
     while (true) {
         while (len > 0 && group[len - 1] == '/') {
             len--;
         }
-        (void)snprintf(path, sizeof path, "%s%.*s/cpu.max", root, (int)len, group);
-        const uint32_t n = read_quota(path);
+        (void)snprintf(path, sizeof path, "%s%.*s/%s", root, (int)len, group, limit->file);
+        const uint64_t n = read_limit(path, limit);
         n_min = n < n_min ? n : n_min;
         if (len == 0) {
             return n_min;
@@ -181,16 +200,26 @@ uint32_t qn_cpu_quota(const char *root, const char *group)
     }
 }
 
-/* Of this process: the line "0::GROUP" of /proc/self/cgroup. */
-static uint32_t own_quota(void)
+uint64_t qn_cpu_group_cpus(const char *root, const char *group)
+{
+    return least_limit(root, group, &cpu_limit);
+}
+
+uint64_t qn_cpu_group_memory_bytes(const char *root, const char *group)
+{
+    return least_limit(root, group, &memory_limit);
+}
+
+/* Of this process, whose group is the line "0::GROUP" of /proc/self/cgroup. */
+static uint64_t own_limit(const group_limit *limit)
 {
     char line[4096];
-    uint32_t n = UINT32_MAX;
+    uint64_t n = UINT64_MAX;
     FILE *const file = fopen("/proc/self/cgroup", "re");
     while (file != NULL && fgets(line, sizeof line, file) != NULL) {
         if (strncmp(line, "0::", 3) == 0) {
             line[strcspn(line, "\n")] = '\0';
-            n = qn_cpu_quota("/sys/fs/cgroup", line + 3);
+            n = least_limit("/sys/fs/cgroup", line + 3, limit);
         }
     }
     if (file != NULL) {
@@ -213,13 +242,16 @@ static uint32_t count_granted(void)
 uint32_t qn_cpu_count(void)
 {
     const uint32_t n_granted = count_granted();
-    const uint32_t n_quota = own_quota();
-    return n_quota < n_granted ? n_quota : n_granted;
+    const uint64_t n_quota = own_limit(&cpu_limit);
+    return n_quota < n_granted ? (uint32_t)n_quota : n_granted;
 }
 
 uint64_t qn_cpu_ram_bytes(void)
 {
     const long n_pages = sysconf(_SC_PHYS_PAGES);
     const long page_bytes = sysconf(_SC_PAGESIZE);
-    return n_pages > 0 && page_bytes > 0 ? (uint64_t)n_pages * (uint64_t)page_bytes : 0;
+    const uint64_t n_bytes =
+        n_pages > 0 && page_bytes > 0 ? (uint64_t)n_pages * (uint64_t)page_bytes : 0;
+    const uint64_t n_granted = own_limit(&memory_limit);
+    return n_granted < n_bytes ? n_granted : n_bytes;
 }

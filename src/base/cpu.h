@@ -35,14 +35,16 @@ void qn_cpu_model_name(char *out, size_t out_bytes);
 uint32_t qn_cpu_count(void);
 
 /**
- * CPUs that cpu.max of a control group (v2) and of those above it grants, rounded up.
+ * What cpu.max (CPUs, rounded up) and memory.max (bytes) of a control group (v2) and of those above
+ * it grant.
  *
  * @param root    where control groups are mounted: "/sys/fs/cgroup"
  * @param group   the group below it: "/a/b", "/" for the root
- * Returns  UINT32_MAX where nothing limits
+ * Returns  UINT64_MAX where nothing limits
  */
-uint32_t qn_cpu_quota(const char *root, const char *group);
+uint64_t qn_cpu_group_cpus(const char *root, const char *group);
+uint64_t qn_cpu_group_memory_bytes(const char *root, const char *group);
 
-/** Physical memory of the machine in bytes. */
+/** Memory that this process may use: the machine's, or what its control group is granted. */
 uint64_t qn_cpu_ram_bytes(void);
 #endif

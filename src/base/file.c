@@ -55,11 +55,12 @@ qn_status qn_file_open(int *fd, uint64_t *size_bytes, const char *path, qn_error
     struct stat info;
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (*fd < 0) {
-        const bool is_bad_name = errno == ELOOP || errno == ENAMETOOLONG || errno == ENOTDIR;
+        const bool is_our_lack =
+            errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == EIO || errno == EINTR;
         return qn_fail(err,
                        errno == ENOENT ? QN_E_NOT_FOUND
-                       : is_bad_name   ? QN_E_FORMAT
-                                       : QN_E_IO,
+                       : is_our_lack   ? QN_E_IO
+                                       : QN_E_FORMAT,
                        errno, __func__, "%.300s: cannot open: %s, a readable file expected", path,
                        strerror(errno));
     }

@@ -11,7 +11,8 @@ char *qn_path_join(const char *dir, const char *name);
  * Open a regular file for reading.  Never waits, as a pipe without a writer would have it.
  *
  * @param[out] fd  the caller's to close; -1 on failure
- * Returns  QN_OK; QN_E_NOT_FOUND; QN_E_FORMAT for what is no regular file; QN_E_IO
+ * Returns  QN_OK; QN_E_NOT_FOUND; QN_E_FORMAT for what is no regular file or may not be read;
+ *          QN_E_IO where the system fails
  */
 QN_MUST_CHECK qn_status qn_file_open(int *fd, uint64_t *size_bytes, const char *path,
                                      qn_error *err);

@@ -45,6 +45,9 @@ void qn_json_show(char *out, size_t out_bytes, const json_t *value)
         (void)snprintf(out, out_bytes, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
     } else if (json_is_real(value)) {
         (void)snprintf(out, out_bytes, "%g", json_real_value(value));
+        if (strpbrk(out, ".e") == NULL) { /* 8.0 is no 8 */
+            (void)snprintf(out, out_bytes, "%.1f", json_real_value(value));
+        }
     } else if (json_is_string(value)) {
         (void)snprintf(out, out_bytes, "\"%.40s\"", json_string_value(value));
     } else {

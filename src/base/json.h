@@ -9,11 +9,17 @@
 #include <jansson.h>
 #include <stdint.h>
 
-enum { QN_JSON_DEPTH_MAX = 512 }; /**< Levels of nesting that are read. */
+enum {
+    QN_JSON_DEPTH_MAX = 512, /**< Levels of nesting that are read. */
+    /** Values that are read.  The largest file known to us, the header of GLM-5.2-FP8's 118,629
+     * tensors in one shard, has 950,000; a hostile one of this many takes about 2 s and 400 MB. */
+    QN_JSON_VALUES_MAX = 2000000,
+};
 
 /**
  * Parse one JSON value that fills @p text.  Duplicate keys, trailing bytes, broken UTF-8, NUL
- * characters, numbers out of range and nesting beyond QN_JSON_DEPTH_MAX are errors.
+ * characters, numbers out of range, nesting beyond QN_JSON_DEPTH_MAX and more than
+ * QN_JSON_VALUES_MAX values are errors.
  *
  * @param[out] out  owned by the caller (json_decref); NULL on failure
  * @param what      names the input in errors, such as "DIR/config.json"

@@ -18,9 +18,10 @@ typedef struct parser {
     const char *begin;
     const char *next;
     const char *end;
-    const char *what; /* names the text in errors */
-    qn_buf word;      /* the string read last */
-    uint32_t depth;   /* of the value being read */
+    const char *what;  /* names the text in errors */
+    qn_buf word;       /* the string read last */
+    uint32_t depth;    /* of the value being read */
+    uint32_t n_values; /* begun so far */
     qn_error *err;
 } parser;
 
@@ -38,7 +39,9 @@ static qn_status refuse(const parser *p, const char *expected)
         }
     }
     char seen[16] = "the end";
-    if (p->next < p->end) {
+    if (p->next < p->end && *p->next == '\0') {
+        (void)snprintf(seen, sizeof seen, "a NUL");
+    } else if (p->next < p->end) {
         (void)snprintf(seen, sizeof seen, "'%c'", *p->next);
     }
     return qn_fail(p->err, QN_E_FORMAT, 0, "qn_json_parse",
@@ -354,6 +357,9 @@ static qn_status parse_value(parser *p, json_t **out)
     skip_space(p);
     if (p->depth >= QN_JSON_DEPTH_MAX) {
         return refuse(p, "fewer levels of nesting");
+    }
+    if (p->n_values++ >= QN_JSON_VALUES_MAX) {
+        return refuse(p, "at most 2000000 values");
     }
     p->depth++;
     const qn_status status = parse_nested(p, out);

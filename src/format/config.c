@@ -373,10 +373,13 @@ static qn_status read_words(const reader *r, const layer_source *source, bool *f
     const json_t *const list = get(r, source->key);
     const char *const text = source->words[0][1] == '\0' ? json_string_value(list) : NULL;
     const size_t len = text != NULL ? json_string_length(list) : json_array_size(list);
-    if ((text == NULL && !json_is_array(list)) || len != n_layers) {
+    if (text == NULL && !json_is_array(list)) {
+        return refuse(r, source->key, list, "a list of num_hidden_layers words");
+    }
+    if (len != n_layers) {
         return qn_fail(r->err, QN_E_FORMAT, 0, __func__,
-                       "%s: %s: %s of %zu, a list of %u (num_hidden_layers) expected", r->what,
-                       source->key, qn_json_type_name(list), len, n_layers);
+                       "%s: %s: %zu layers, %u (num_hidden_layers) expected", r->what, source->key,
+                       len, n_layers);
     }
     for (uint32_t i = 0; i < n_layers; i++) {
         char letter[2] = {0};

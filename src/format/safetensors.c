@@ -46,9 +46,13 @@ static qn_status refuse(const reader *r, const char *name, const char *format, .
 /* shape -> rank, shape, size_bytes */
 static qn_status read_shape(const reader *r, qn_tensor *tensor, const json_t *shape)
 {
-    if (!json_is_array(shape) || json_array_size(shape) > QN_TENSOR_RANK_MAX) {
-        return refuse(r, tensor->name.ptr, "shape: %s of %zu, a list of at most %d expected",
-                      qn_json_type_name(shape), json_array_size(shape), QN_TENSOR_RANK_MAX);
+    if (json_array_size(shape) > QN_TENSOR_RANK_MAX) {
+        return refuse(r, tensor->name.ptr, "shape: a list of %zu, at most %d expected",
+                      json_array_size(shape), QN_TENSOR_RANK_MAX);
+    }
+    if (!json_is_array(shape)) {
+        return refuse(r, tensor->name.ptr, "shape: %s, a list of at most %d expected",
+                      qn_json_type_name(shape), QN_TENSOR_RANK_MAX);
     }
     tensor->rank = (uint32_t)json_array_size(shape);
     tensor->size_bytes = qn_dtype_bytes(tensor->dtype);
@@ -77,8 +81,9 @@ static qn_status read_offsets(const reader *r, qn_tensor *tensor, const json_t *
     const json_t *const first = json_array_get(offsets, 0);
     const json_t *const second = json_array_get(offsets, 1);
     if (json_array_size(offsets) != 2 || !json_is_integer(first) || !json_is_integer(second)) {
-        return refuse(r, tensor->name.ptr, "data_offsets: %s of %zu, [begin, end] expected",
-                      qn_json_type_name(offsets), json_array_size(offsets));
+        return refuse(r, tensor->name.ptr, "data_offsets: %s%s, [begin, end] expected",
+                      qn_json_type_name(offsets),
+                      json_is_array(offsets) ? " of something else" : "");
     }
     const json_int_t begin = json_integer_value(first);
     const json_int_t end = json_integer_value(second);

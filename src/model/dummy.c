@@ -104,14 +104,18 @@ qn_status qn_weights_fill_dummy(qn_weights *weights, const qn_config *config, ui
     uint64_t n_bytes = 0;
     QN_TRY(status, qn_tensor_list_walk(config, weights, count_matrix_bytes, &n_bytes, err), fail);
     const uint64_t memory_bytes = qn_cpu_ram_bytes();
-    void *block = MAP_FAILED;
-    if (n_bytes <= memory_bytes) {
-        block = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    }
-    if (block == MAP_FAILED) {
+    if (n_bytes > memory_bytes) {
         return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__,
-                       "dummy weights: %.1f GB are needed, expected at most this machine's %.1f GB",
+                       "dummy weights: %.1f GB are needed, expected at most the %.1f GB that this "
+                       "process may use",
                        (double)n_bytes * 1e-9, (double)memory_bytes * 1e-9);
+    }
+    void *const block =
+        mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block == MAP_FAILED) {
+        return qn_fail(err, QN_E_NOMEM, errno, __func__,
+                       "dummy weights: no memory for %llu bytes, expected it",
+                       (unsigned long long)n_bytes);
     }
     weights->dummy = block;
     weights->dummy_bytes = n_bytes;

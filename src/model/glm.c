@@ -123,10 +123,8 @@ static bool finds_mtp(const qn_config *config, const qn_checkpoint *checkpoint)
     const size_t n_tensors = qn_checkpoint_count(checkpoint);
     for (size_t i = 0; config->n_mtp_layers > 0 && i < n_tensors; i++) {
         const qn_str name = qn_checkpoint_get(checkpoint, i)->name;
-        const qn_str rest = {name.ptr + len, name.len - (size_t)len};
         if (name.len > (size_t)len && memcmp(name.ptr, prefix, (size_t)len) == 0 &&
-            !qn_str_equal(rest, qn_str_of("embed_tokens.weight")) &&
-            !qn_str_equal(rest, qn_str_of("shared_head.head.weight"))) {
+            !qn_is_trunk_copy(config, name)) {
             return true;
         }
     }

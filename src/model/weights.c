@@ -277,15 +277,17 @@ static qn_status bind_tensor(void *context, const qn_tensor_spec *spec, qn_error
     return spec->matrix != NULL ? bind_matrix(b, spec, err) : bind_vector(b, spec, err);
 }
 
-/* Copies of the trunk's embedding and head that some checkpoints keep in the MTP layer. */
-static bool is_trunk_copy(const qn_config *config, const qn_tensor *tensor)
+bool qn_is_trunk_copy(const qn_config *config, qn_str name)
 {
-    static const char *const copies[] = {"embed_tokens.weight", "shared_head.head.weight"};
-    char name[96];
-    for (size_t i = 0; i < sizeof copies / sizeof *copies; i++) {
-        (void)snprintf(name, sizeof name, "model.layers.%u.%s", config->n_layers, copies[i]);
-        if (qn_str_equal(tensor->name, qn_str_of(name))) {
-            return config->n_mtp_layers > 0 && has_shape(tensor, config->n_vocab, config->n_embd);
+    static const char *const copies[] = {"embed_tokens.", "shared_head.head."};
+    static const char *const endings[] = {"weight", "weight_scale", "weight_scale_inv",
+                                          "weight_quantizer.scale"};
+    char copy[96];
+    for (size_t i = 0; config->n_mtp_layers > 0 && i < 2 * 4; i++) {
+        (void)snprintf(copy, sizeof copy, "model.layers.%u.%s%s", config->n_layers, copies[i / 4],
+                       endings[i % 4]);
+        if (qn_str_equal(name, qn_str_of(copy))) {
+            return true;
         }
     }
     return false;
@@ -296,7 +298,7 @@ static qn_status refuse_unknown(binder *b, const qn_config *config, qn_error *er
     const size_t n_tensors = qn_checkpoint_count(b->checkpoint);
     for (size_t i = 0; i < n_tensors; i++) {
         const qn_tensor *tensor = qn_checkpoint_get(b->checkpoint, i);
-        if (b->is_used[i] || is_trunk_copy(config, tensor)) {
+        if (b->is_used[i] || qn_is_trunk_copy(config, tensor->name)) {
             continue;
         }
         char seen[192];

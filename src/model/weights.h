@@ -81,6 +81,11 @@ QN_MUST_CHECK qn_status qn_tensor_list_walk(const qn_config *config, qn_weights 
 /** Allocate the tables (all zero) for a model; has_mtp as given. */
 QN_MUST_CHECK qn_status qn_weights_init(qn_weights *weights, const qn_config *config, bool has_mtp,
                                         qn_error *err);
+/**
+ * Is it part of a copy of the trunk's embedding or head that some checkpoints keep in the MTP
+ * layer? Of any storage, scales included: it is not used.
+ */
+bool qn_is_trunk_copy(const qn_config *config, qn_str name);
 /** Bind every tensor of the list to the checkpoint; refuse what is left over. */
 QN_MUST_CHECK qn_status qn_weights_bind(qn_weights *weights, const qn_config *config,
                                         const qn_checkpoint *checkpoint, qn_error *err);
@@ -91,5 +96,6 @@ QN_MUST_CHECK qn_status qn_weights_bind(qn_weights *weights, const qn_config *co
 QN_MUST_CHECK qn_status qn_weights_fill_dummy(qn_weights *weights, const qn_config *config,
                                               uint64_t seed, const qn_glm_options *options,
                                               qn_error *err);
+/** Free what is owned; all zero afterwards. */
 void qn_weights_deinit(qn_weights *weights);
 #endif

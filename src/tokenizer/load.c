@@ -168,8 +168,13 @@ static qn_status load_vocab(loader *l, const json_t *vocab)
         const size_t len = strlen(text);
         size_t n = 0;
         if (len == 0 || !take_id(l, value)) {
-            status = refuse(l, "model.vocab", value,
-                            "tokens with text and with ids below twice their number");
+            char seen[64];
+            qn_json_show(seen, sizeof seen, value);
+            status =
+                qn_fail(l->err, QN_E_FORMAT, 0, __func__,
+                        "%s: model.vocab[\"%.64s\"]: %s, expected tokens with text and with ids "
+                        "below twice their number",
+                        l->what, text, seen);
             goto fail;
         }
         if (l->t->tokens[id].len != 0) {
@@ -334,7 +339,13 @@ static qn_status load_added_token(loader *l, size_t i, const json_t *item, const
     const qn_str text = {json_string_value(content), json_string_length(content)};
     (void)snprintf(part, sizeof part, "added_tokens[%zu]", i);
     if (text.len == 0 || !take_id(l, id_value)) {
-        return refuse(l, part, item, "a text as content and an id below twice their number");
+        char seen[64];
+        qn_json_show(seen, sizeof seen, id_value);
+        return qn_fail(
+            l->err, QN_E_FORMAT, 0, __func__,
+            "%s: %s: id %s, content \"%.64s\", expected a text and an id below twice the "
+            "number of tokens",
+            l->what, part, seen, text.len > 0 ? text.ptr : "");
     }
     const int32_t id = (int32_t)json_integer_value(id_value);
     qn_token *token = &l->t->tokens[id];

@@ -104,6 +104,7 @@ static bool is_foreign(const char *at, bool in_set)
     case '&': return in_set && at[1] == '&';
     case '^':
     case '$': return !in_set;
+    case '{': return !in_set && at[1] == ','; /* from none on, to one of them: text to the other */
     case '}': return !in_set && (at[1] == '+' || at[1] == '?');
     case '(':
         for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {

@@ -795,6 +795,11 @@ class Files(Case):
             self.assertEqual(file.read(), piped)
         self.assertEqual(sorted(os.listdir(self.folder)), ["link", "pipe", "real"])
 
+    def test_files_of_the_model_are_not_written_over(self):
+        for option in ("--logits", "--trace"):
+            self.fail_with(2, ["run", NANO, "--ids", "1", option, NANO + "/config.json"],
+                           NANO + "/config.json: a file of the model")
+
     def test_file_beyond_its_limit_is_an_error(self):
         done = subprocess.run(["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", QUERN, "run", NANO,
                                "--ids", "1,2,3", "--max-tokens", "0", "--logits", self.path("l")],

@@ -213,6 +213,29 @@ static void test_values_come_with_type_and_range_checked(void **state)
     json_decref(object);
 }
 
+/* Work is bounded by what real files need, not by the bytes that someone sends. */
+static void test_too_many_values_are_refused(void **state)
+{
+    (void)state;
+    const size_t n_bytes = 2 * ((size_t)QN_JSON_VALUES_MAX + 10);
+    char *const text = malloc(n_bytes);
+    assert_non_null(text);
+    for (size_t i = 0; i < n_bytes; i += 2) {
+        text[i] = i == 0 ? '[' : ',';
+        text[i + 1] = '0';
+    }
+    json_t *value = NULL;
+    qn_error err = {0};
+    assert_int_equal(qn_json_parse(&value, (qn_str){text, n_bytes}, "F", &err), QN_E_FORMAT);
+    assert_non_null(strstr(err.text, "at most 2000000 values expected"));
+    assert_null(value);
+    const size_t n_good = 2 * ((size_t)QN_JSON_VALUES_MAX - 1); /* the list is one */
+    text[n_good] = ']';
+    assert_int_equal(qn_json_parse(&value, (qn_str){text, n_good + 1}, "F", &err), QN_OK);
+    json_decref(value);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +245,7 @@ int main(void)
         cmocka_unit_test(test_no_memory_is_not_bad_syntax),
         cmocka_unit_test(test_missing_file_is_not_found),
         cmocka_unit_test(test_values_come_with_type_and_range_checked),
+        cmocka_unit_test(test_too_many_values_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

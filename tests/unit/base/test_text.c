@@ -224,30 +224,36 @@ static void write_text(const char *path, const char *text)
     assert_int_equal(fclose(file), 0);
 }
 
-static void test_cpu_quota_is_the_least_of_a_group_and_those_above(void **state)
+static void test_limits_are_the_least_of_a_control_group_and_those_above(void **state)
 {
     (void)state;
     char root[] = "/tmp/quern-test-XXXXXX";
-    char paths[4][64];
+    char paths[5][64];
     assert_non_null(mkdtemp(root));
     (void)snprintf(paths[0], sizeof paths[0], "%s/a", root);
     (void)snprintf(paths[1], sizeof paths[1], "%s/a/b", root);
     (void)snprintf(paths[2], sizeof paths[2], "%s/a/cpu.max", root);
     (void)snprintf(paths[3], sizeof paths[3], "%s/a/b/cpu.max", root);
+    (void)snprintf(paths[4], sizeof paths[4], "%s/a/memory.max", root);
     assert_int_equal(mkdir(paths[0], 0700), 0);
     assert_int_equal(mkdir(paths[1], 0700), 0);
-    assert_int_equal(qn_cpu_quota(root, "/a/b"), UINT32_MAX); /* no such file */
+    assert_int_equal(qn_cpu_group_cpus(root, "/a/b"), UINT64_MAX); /* no such file */
     write_text(paths[3], "max 100000\n");
-    assert_int_equal(qn_cpu_quota(root, "/a/b"), UINT32_MAX);
+    assert_int_equal(qn_cpu_group_cpus(root, "/a/b"), UINT64_MAX);
     write_text(paths[2], "250000 100000\n");
-    assert_int_equal(qn_cpu_quota(root, "/a/b"), 3); /* 2.5 */
-    assert_int_equal(qn_cpu_quota(root, "/"), UINT32_MAX);
+    assert_int_equal(qn_cpu_group_cpus(root, "/a/b"), 3); /* 2.5 */
+    assert_int_equal(qn_cpu_group_cpus(root, "/"), UINT64_MAX);
     write_text(paths[3], "50000 100000\n");
-    assert_int_equal(qn_cpu_quota(root, "/a/b"), 1);
-    assert_int_equal(qn_cpu_quota(root, "/a"), 3);
+    assert_int_equal(qn_cpu_group_cpus(root, "/a/b"), 1);
+    assert_int_equal(qn_cpu_group_cpus(root, "/a"), 3);
+    assert_int_equal(qn_cpu_group_memory_bytes(root, "/a/b"), UINT64_MAX);
+    write_text(paths[4], "12345678\n");
+    assert_int_equal(qn_cpu_group_memory_bytes(root, "/a/b"), 12345678);
+    write_text(paths[4], "max\n");
+    assert_int_equal(qn_cpu_group_memory_bytes(root, "/a/b"), UINT64_MAX);
     write_text(paths[3], "0 0\n");
-    assert_int_equal(qn_cpu_quota(root, "/a/b/"), 3);
-    assert_int_equal(unlink(paths[2]) | unlink(paths[3]), 0);
+    assert_int_equal(qn_cpu_group_cpus(root, "/a/b/"), 3);
+    assert_int_equal(unlink(paths[2]) | unlink(paths[3]) | unlink(paths[4]), 0);
     assert_int_equal(rmdir(paths[1]) | rmdir(paths[0]) | rmdir(root), 0);
 }
 
@@ -266,7 +272,7 @@ int main(void)
         cmocka_unit_test(test_cpu_mask_keeps_a_level_and_those_below),
         cmocka_unit_test(test_cpu_levels_are_nested_and_named),
         cmocka_unit_test(test_machine_has_a_name_cpus_and_memory),
-        cmocka_unit_test(test_cpu_quota_is_the_least_of_a_group_and_those_above),
+        cmocka_unit_test(test_limits_are_the_least_of_a_control_group_and_those_above),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -318,9 +318,9 @@ static void test_bad_lists_of_layers_are_refused(void **state)
     (void)state;
     static const refusal cases[] = {
         {"{\"indexer_types\": [\"full\"]}",
-         "F: indexer_types: a list of 1, a list of 4 (num_hidden_layers) expected"},
+         "F: indexer_types: 1 layers, 4 (num_hidden_layers) expected"},
         {"{\"indexer_types\": \"FFSS\"}",
-         "F: indexer_types: a string of 0, a list of 4 (num_hidden_layers) expected"},
+         "F: indexer_types: \"FFSS\", a list of num_hidden_layers words expected"},
         {"{\"indexer_types\": [\"full\", \"half\", \"shared\", \"shared\"]}",
          "F: indexer_types[1]: half, \"full\" or \"shared\" expected"},
         {"{\"indexer_types\": [1, 2, 3, 4]}",
@@ -328,18 +328,18 @@ static void test_bad_lists_of_layers_are_refused(void **state)
         {"{\"index_topk_pattern\": \"FFSX\"}",
          "F: index_topk_pattern[3]: X, \"F\" or \"S\" expected"},
         {"{\"index_topk_pattern\": \"FFS\"}",
-         "F: index_topk_pattern: a string of 3, a list of 4 (num_hidden_layers) expected"},
+         "F: index_topk_pattern: 3 layers, 4 (num_hidden_layers) expected"},
         {"{\"indexer_types\": [\"shared\", \"full\", \"full\", \"full\"], \"index_topk_freq\": "
          "null}",
          "F: indexer_types: layer 0 shared, full expected (it has none to share)"},
         {"{\"mlp_layer_types\": [\"dense\", \"moe\", \"sparse\", \"sparse\"]}",
          "F: mlp_layer_types[1]: moe, \"dense\" or \"sparse\" expected"},
         {"{\"mlp_layer_types\": {}}",
-         "F: mlp_layer_types: an object of 0, a list of 4 (num_hidden_layers) expected"},
+         "F: mlp_layer_types: an object, a list of num_hidden_layers words expected"},
         {"{\"mlp_layer_types\": null, \"first_k_dense_replace\": null}",
          "F: mlp_layer_types: nothing, a list, or first_k_dense_replace, expected"},
         {"{\"num_hidden_layers\": 5}",
-         "F: mlp_layer_types: a list of 4, a list of 5 (num_hidden_layers) expected"},
+         "F: mlp_layer_types: 4 layers, 5 (num_hidden_layers) expected"},
     };
     refuse_all(cases, sizeof cases / sizeof cases[0]);
 }

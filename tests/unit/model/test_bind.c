@@ -369,6 +369,7 @@ static void test_bind_trunk_copies_in_the_mtp_layer_are_ignored(void **state)
 {
     (void)state;
     static const char *const copies[] = {MTP "embed_tokens.weight", MTP "shared_head.head.weight"};
+    static const char scale[] = MTP "shared_head.head.weight_scale_inv"; /* of one in FP8 */
     const qn_config config = made_config();
     float want[VOCAB];
     float got[VOCAB];
@@ -378,6 +379,7 @@ static void test_bind_trunk_copies_in_the_mtp_layer_are_ignored(void **state)
         uint8_t *data = made_add(&m->stored, copies[i], "", QN_DTYPE_BF16, VOCAB, EMBD);
         memset(data, 0xff, (size_t)2 * VOCAB * EMBD);
     }
+    memset(made_add(&m->stored, scale, "", QN_DTYPE_F32, 1, 2), 0xff, 2 * sizeof(float));
     first_logits(got, &config, &m->stored, true);
     assert_memory_equal(got, want, sizeof want);
     remove_mtp(&m->stored, NULL);
@@ -388,13 +390,6 @@ static void test_bind_trunk_copies_in_the_mtp_layer_are_ignored(void **state)
     assert_memory_equal(got, want, sizeof want);
     made_free(m);
     static const damage damages[] = {
-        {&bf16,
-         NULL,
-         MTP "embed_tokens.weight",
-         QN_DTYPE_BF16,
-         {VOCAB, EMBD - 1},
-         MTP "embed_tokens.weight",
-         "BF16 [97, 159], expected no tensor of this name"},
         {&bf16,
          NULL,
          MTP "embed_tokens.bias",
