@@ -12,8 +12,9 @@
 enum {
     QN_JSON_DEPTH_MAX = 512, /**< Levels of nesting that are read. */
     /** Values that are read.  The largest file known to us, the header of GLM-5.2-FP8's 118,629
-     * tensors in one shard, has 950,000; a hostile one of this many takes about 2 s and 400 MB. */
-    QN_JSON_VALUES_MAX = 2000000,
+     * tensors in one shard, has 950,000, a tokenizer.json 1,100,000; a hostile file of this many
+     * takes about 2 s and 350 MB. */
+    QN_JSON_VALUES_MAX = 1500000,
 };
 
 /**

@@ -80,10 +80,13 @@ static qn_status read_offsets(const reader *r, qn_tensor *tensor, const json_t *
 {
     const json_t *const first = json_array_get(offsets, 0);
     const json_t *const second = json_array_get(offsets, 1);
+    if (!json_is_array(offsets)) {
+        return refuse(r, tensor->name.ptr, "data_offsets: %s, [begin, end] expected",
+                      qn_json_type_name(offsets));
+    }
     if (json_array_size(offsets) != 2 || !json_is_integer(first) || !json_is_integer(second)) {
-        return refuse(r, tensor->name.ptr, "data_offsets: %s%s, [begin, end] expected",
-                      qn_json_type_name(offsets),
-                      json_is_array(offsets) ? " of something else" : "");
+        return refuse(r, tensor->name.ptr, "data_offsets: a list of %zu, two integers expected",
+                      json_array_size(offsets));
     }
     const json_int_t begin = json_integer_value(first);
     const json_int_t end = json_integer_value(second);

@@ -119,7 +119,7 @@ static void test_every_bad_field_is_refused_by_name(void **state)
         {T("\"dtype\":\"U8\",\"shape\":[1]"), 1, "data_offsets: nothing, [begin, end]"},
         {T("\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0]"), 1, "data_offsets: a list of 1"},
         {T("\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1,2]"), 1, "a list of 3"},
-        {T("\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1.0]"), 1, "[begin, end] expected"},
+        {T("\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1.0]"), 1, "a list of 2, two integers expected"},
         {T("\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[-1,0]"), 1, "[-1, 0], 0 <= begin"},
         {T("\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,0]"), 1, "[1, 0], 0 <= begin"},
         {T("\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]"), 1,
