@@ -162,10 +162,40 @@ void check_kv_read(kc *run)
     }
 }
 
+/* NaN of a key reaches its own score; NaN of the query or of a weight reaches every score. */
+static void index_scores_nan_case(kc *run, qn_kv_dtype dtype)
+{
+    enum { HEADS = 3, DIM = 20, BAD = 70 };
+    kc_begin(run, "NaN, dtype %d", dtype);
+    const cache c = make_cache(run, dtype, DIM, 0, false);
+    fill_cache(run, &c);
+    float key[DIM] = {0.5F, NAN};
+    run->k->kv_write(&c.view, BAD, key, NULL);
+    float *q = kc_in(run, (size_t)HEADS * DIM, KC_UNIFORM);
+    float *w = kc_in(run, HEADS, KC_UNIFORM);
+    float *bad_q = kc_in(run, (size_t)HEADS * DIM, KC_NAN);
+    float *bad_w = kc_in(run, HEADS, KC_NAN);
+    float *scores = kc_out(run, 20);
+    float *by_q = kc_out(run, 20);
+    float *by_w = kc_out(run, 20);
+    float *scratch = kc_out(run, DIM);
+    kc_seal(run);
+    run->k->index_scores(scores, q, w, HEADS, &c.view, 60, 80, scratch);
+    run->k->index_scores(by_q, bad_q, w, HEADS, &c.view, 60, 80, scratch);
+    run->k->index_scores(by_w, q, bad_w, HEADS, &c.view, 60, 80, scratch);
+    for (int t = 0; t < 20; t++) {
+        if (isnan(scores[t]) != (t == BAD - 60) || !isnan(by_q[t]) || !isnan(by_w[t])) {
+            kc_fail(run, "position %d: %g, by query %g, by weight %g", 60 + t, (double)scores[t],
+                    (double)by_q[t], (double)by_w[t]);
+        }
+    }
+    kc_end(run);
+}
+
 static void index_scores_case(kc *run, uint32_t heads, uint32_t dim, qn_kv_dtype dtype,
                               uint32_t first)
 {
-    kc_begin(run, "%u heads of %u, from %u", heads, dim, first);
+    kc_begin(run, "%u heads of %u, from %u, dtype %d", heads, dim, first, dtype);
     const cache c = make_cache(run, dtype, dim, 0, false);
     fill_cache(run, &c);
     float *q = kc_in(run, (size_t)heads * dim, KC_UNIFORM);
@@ -201,24 +231,29 @@ static void index_scores_case(kc *run, uint32_t heads, uint32_t dim, qn_kv_dtype
 void check_index_scores(kc *run)
 {
     static const uint32_t shapes[][2] = {{32, 128}, {1, 16}, {3, 17}, {4, 33}};
-    for (uint32_t i = 0; i < 8; i++) {
+    for (uint32_t i = 0; i < 24; i++) { /* the first shape is GLM-5.2's */
         index_scores_case(run, shapes[i % 4][0], shapes[i % 4][1],
-                          i % 2 == 0 ? QN_KV_BF16 : QN_KV_F32, i / 4);
+                          (qn_kv_dtype)(QN_KV_BF16 + i / 4 % 3), i / 12);
+    }
+    for (int dtype = QN_KV_BF16; dtype <= QN_KV_FP8; dtype++) {
+        index_scores_nan_case(run, (qn_kv_dtype)dtype);
     }
 }
 
+static double g_rows[SET_MAX * 576]; /* rows of the set, decoded */
+
 /* u of one head in f64.  Returns what the error bound multiplies: the scores' and rows' size. */
-static double attend_oracle(double *u, const qn_attend_args *a, const cache *c, uint32_t h)
+static double attend_oracle(double *u, const qn_attend_args *a, uint32_t h)
 {
     static double scores[SET_MAX];
-    double row[1024];
     double max = -INFINITY;
     double max_size = 0.0;
     double max_row = 0.0;
     double sum = 0.0;
     const uint32_t n = a->kv.latent_dim;
+    const uint32_t n_all = n + a->kv.rope_dim;
     for (uint32_t i = 0; i < a->n_set; i++) {
-        decode_row(&c->view, row_of(c, (uint32_t)a->set[i]), row);
+        const double *row = g_rows + (size_t)i * n_all;
         double dot = 0.0;
         for (uint32_t k = 0; k < n; k++) {
             dot += (double)a->q_latent[(size_t)h * n + k] * row[k];
@@ -236,9 +271,10 @@ static double attend_oracle(double *u, const qn_attend_args *a, const cache *c, 
     }
     memset(u, 0, n * sizeof *u);
     for (uint32_t i = 0; i < a->n_set; i++) {
-        decode_row(&c->view, row_of(c, (uint32_t)a->set[i]), row);
+        const double *row = g_rows + (size_t)i * n_all;
+        const double p = scores[i] / sum;
         for (uint32_t k = 0; k < n; k++) {
-            u[k] += scores[i] / sum * row[k];
+            u[k] += p * row[k];
             max_row = fmax(max_row, fabs(row[k]));
         }
     }
@@ -247,11 +283,15 @@ static double attend_oracle(double *u, const qn_attend_args *a, const cache *c, 
 
 static void check_heads(kc *run, const qn_attend_args *args, const cache *c)
 {
-    double want[1024];
-    double size[1024];
+    double want[512];
+    double size[512];
     const uint32_t latent = args->kv.latent_dim;
+    for (uint32_t i = 0; i < args->n_set; i++) {
+        decode_row(&args->kv, row_of(c, (uint32_t)args->set[i]),
+                   g_rows + (size_t)i * (latent + args->kv.rope_dim));
+    }
     for (uint32_t h = 0; h < args->n_heads; h++) {
-        const double bound = attend_oracle(want, args, c, h);
+        const double bound = attend_oracle(want, args, h);
         for (uint32_t k = 0; k < latent; k++) {
             size[k] = bound;
         }
@@ -285,6 +325,44 @@ static void attend_ties_case(kc *run)
     const qn_attend_args args = {u, q, q + LATENT, ROPE, c.view, set, SET_MAX, 1, 0.25F, scratch};
     run->k->attend(&args);
     check_heads(run, &args, &c);
+    kc_end(run);
+}
+
+/*
+ * GLM-5.2 on one device: 64 heads of 512 + 64 and a set of 2048 out of a longer context.  Logical
+ * pages repeat, so that a set of that length needs no cache of it; every head is held against f64.
+ */
+static void attend_real_case(kc *run, qn_kv_dtype dtype)
+{
+    enum { HEADS = 64, LATENT = 512, ROPE = 64, N_LONG = 64, STRIDE = 192 + ROPE };
+    static int32_t long_pages[N_LONG];
+    kc_begin(run, "64 heads of 512 + 64, 2048 of %d positions, dtype %d", N_LONG * QN_PAGE_TOKENS,
+             dtype);
+    cache c = make_cache(run, dtype, LATENT, ROPE, false);
+    fill_cache(run, &c);
+    for (int32_t i = 0; i < N_LONG; i++) {
+        long_pages[i] = (i * 5 + 2) % N_PAGES;
+    }
+    float *ql = kc_in(run, (size_t)HEADS * LATENT, KC_UNIFORM);
+    float *qr = kc_in(run, (size_t)(HEADS - 1) * STRIDE + ROPE, KC_UNIFORM);
+    int32_t *set = (int32_t *)(void *)kc_in_bytes(run, SET_MAX * sizeof *set);
+    for (int32_t i = 0; i < SET_MAX; i++) {
+        set[i] = 2 * i + (int32_t)kc_below(run, 2);
+    }
+    float *u = kc_out(run, (size_t)HEADS * LATENT);
+    float *alone = kc_out(run, LATENT);
+    float *scratch = kc_out(run, (size_t)HEADS * SET_MAX + LATENT + ROPE);
+    kc_seal(run);
+    c.view.pages = long_pages;
+    qn_attend_args args = {u, ql, qr, STRIDE, c.view, set, SET_MAX, HEADS, 0.0625F, scratch};
+    run->k->attend(&args);
+    check_heads(run, &args, &c);
+    args.u = alone;
+    args.q_latent += (size_t)17 * LATENT;
+    args.q_rope += (size_t)17 * STRIDE;
+    args.n_heads = 1;
+    run->k->attend(&args);
+    kc_same(run, "a head alone", alone, u + (size_t)17 * LATENT, LATENT * sizeof *u);
     kc_end(run);
 }
 
@@ -352,6 +430,8 @@ void check_attend(kc *run)
         kc_end(run);
     }
     attend_ties_case(run);
+    attend_real_case(run, QN_KV_BF16);
+    attend_real_case(run, QN_KV_FP8);
     for (int32_t i_nan = 0; i_nan <= 17; i_nan += i_nan == 0 ? 5 : 12) {
         attend_nan_case(run, i_nan); /* rows 0, 5 and, outside the set, 17 */
     }

@@ -90,6 +90,82 @@ static void router_case(kc *run, uint32_t n, uint32_t used, int variant)
     kc_end(run);
 }
 
+/*
+ * A row of few distinct logits without bias: equal scores stand in the way of the choice, which has
+ * to fall to the lower index.  NaN comes last, and -Inf is a score of 0 before it.
+ */
+static void router_order_case(kc *run, const char *what, const float *given, uint32_t n,
+                              const int32_t *want, uint32_t used)
+{
+    kc_begin(run, "%s", what);
+    float *logits = kc_in(run, n, KC_UNIFORM);
+    float *bias = kc_in(run, n, KC_EQUAL);
+    int32_t *experts = (int32_t *)(void *)kc_out(run, used);
+    float *weights = kc_out(run, used);
+    float *scores = kc_out(run, n);
+    for (uint32_t e = 0; e < n; e++) {
+        logits[e] = given[e];
+        bias[e] = 0.25F;
+    }
+    kc_seal(run);
+    const qn_router_args args = {experts, weights, logits, bias, scores,
+                                 n,       used,    false,  2.0F, false};
+    run->k->router(&args);
+    kc_same(run, "experts", experts, want, used * sizeof *want);
+    for (uint32_t i = 0; i < used; i++) {
+        const double weight = 2.0 / (1.0 + exp(-(double)given[want[i]]));
+        const double size = 0x1p-24 * fabs(weight) + 1e-40;
+        kc_close(run, "weight", weights + i, &weight, &size, 1, kc_bound("router"));
+    }
+    kc_end(run);
+}
+
+static void router_order_cases(kc *run)
+{
+    static const float cut[] = {0.5F, 0.1F, 0.9F, 0.7F, 0.1F, 0.7F};
+    static const int32_t of_cut[] = {2, 3, 5, 0};
+    static const int32_t of_all_cut[] = {2, 3, 5, 0, 1};
+    static const float last[] = {NAN, 1.0F, -INFINITY, -NAN, 2.0F, -INFINITY, INFINITY};
+    static const int32_t of_last[] = {6, 4, 1, 2, 5, 0, 3};
+    static const float equal[40] = {0};
+    static const int32_t of_equal[] = {0, 1, 2, 3, 4, 5, 6, 7};
+    router_order_case(run, "two equal, one of them taken", cut, 6, of_cut, 2);
+    router_order_case(run, "two equal, both taken", cut, 6, of_cut, 3);
+    router_order_case(run, "two equal at the end, one of them taken", cut, 6, of_all_cut, 5);
+    router_order_case(run, "Inf, -Inf and NaN, down to the first of two -Inf", last, 7, of_last, 4);
+    router_order_case(run, "Inf, -Inf and NaN, NaN not needed", last, 7, of_last, 5);
+    router_order_case(run, "Inf, -Inf and NaN, all", last, 7, of_last, 7);
+    router_order_case(run, "all equal", equal, 40, of_equal, 8);
+}
+
+/* Experts from outside, in an order of their own: weights of that choice, order kept. */
+static void router_kept_case(kc *run, bool norm_topk)
+{
+    static const int32_t given[] = {5, 0, 30, 7};
+    kc_begin(run, "experts given, norm %d", norm_topk);
+    float *logits = kc_in(run, 33, KC_UNIFORM);
+    float *bias = kc_in(run, 33, KC_UNIFORM);
+    int32_t *experts = (int32_t *)(void *)kc_in_bytes(run, sizeof given);
+    float *weights = kc_out(run, 4);
+    float *scores = kc_out(run, 33);
+    memcpy(experts, given, sizeof given);
+    kc_seal(run);
+    const qn_router_args args = {experts, weights, logits,    bias, scores,
+                                 33,      4,       norm_topk, 2.5F, true};
+    run->k->router(&args);
+    double sum = 0.0;
+    for (int i = 0; i < 4; i++) {
+        sum += 1.0 / (1.0 + exp(-(double)logits[given[i]]));
+    }
+    for (int i = 0; i < 4; i++) {
+        const double want =
+            2.5 / (1.0 + exp(-(double)logits[given[i]])) / (norm_topk ? sum + 1e-20 : 1.0);
+        const double size = 0x1p-24 * want;
+        kc_close(run, "weight", weights + i, &want, &size, 1, kc_bound("router"));
+    }
+    kc_end(run);
+}
+
 void check_router(kc *run)
 {
     static const uint32_t shapes[][2] = {{1, 1},  {2, 1},  {7, 3},  {16, 16},
@@ -99,6 +175,9 @@ void check_router(kc *run)
             router_case(run, shapes[i][0], shapes[i][1], variant);
         }
     }
+    router_order_cases(run);
+    router_kept_case(run, false);
+    router_kept_case(run, true);
 }
 
 /* ----------------------------------------------------------------------------------- top-k -- */
@@ -222,6 +301,42 @@ static void sample_case(kc *run, uint32_t n, float temperature, float top_p, uin
     kc_end(run);
 }
 
+/* Ties go to the lower id; NaN is never drawn; nothing to draw is said. */
+static void sample_ties_case(kc *run)
+{
+    static const float tied[] = {NAN, 2.0F, 2.0F, 1.0F};
+    kc_begin(run, "ties, NaN, nothing");
+    float *logits = kc_in(run, 4, KC_UNIFORM);
+    float *nothing = kc_in(run, 4, KC_UNIFORM);
+    float *p = kc_out(run, 4);
+    int32_t *ids = (int32_t *)(void *)kc_out(run, 4);
+    memcpy(logits, tied, sizeof tied);
+    for (int i = 0; i < 4; i++) {
+        nothing[i] = i % 2 == 0 ? NAN : -INFINITY;
+    }
+    kc_seal(run);
+    qn_sample_args args = {logits, 4, 0.0F, 1.0F, 0, 0.0F, 0.5, p, ids};
+    if (run->k->sample(&args) != 1) {
+        kc_fail(run, "greedy took %d, 1 expected", run->k->sample(&args));
+    }
+    args.temperature = 1.0F;
+    for (int draw = 0; draw < 20; draw++) {
+        /* 1 and 2 have 0.42 each, 3 has 0.16; with top_k 1 only the lower of the tied is left. */
+        args.unit = draw / 20.0;
+        args.top_k = draw % 2 == 0 ? 0 : 1;
+        const int32_t want = draw % 2 == 1 || args.unit < 0.41 ? 1 : args.unit < 0.84 ? 2 : 3;
+        if (run->k->sample(&args) != want) {
+            kc_fail(run, "unit %g, top-k %u drew %d, %d expected", args.unit, args.top_k,
+                    run->k->sample(&args), want);
+        }
+    }
+    args.logits = nothing;
+    if (run->k->sample(&args) != -1) {
+        kc_fail(run, "NaN and -Inf drew %d, -1 expected", run->k->sample(&args));
+    }
+    kc_end(run);
+}
+
 void check_sample(kc *run)
 {
     static const uint32_t sizes[] = {1, 2, 17, 6144, 154880};
@@ -237,23 +352,5 @@ void check_sample(kc *run)
             sample_case(run, n, 1.0F, 0.9F, 100, 0.02F);
         }
     }
-    /* Ties go to the lower id; NaN is never drawn; nothing to draw is said. */
-    kc_begin(run, "ties, NaN, nothing");
-    float logits[4] = {NAN, 2.0F, 2.0F, 1.0F};
-    float p[4];
-    int32_t ids[4];
-    qn_sample_args args = {logits, 4, 0.0F, 1.0F, 0, 0.0F, 0.5, p, ids};
-    if (run->k->sample(&args) != 1) {
-        kc_fail(run, "greedy took %d, 1 expected", run->k->sample(&args));
-    }
-    args.temperature = 1.0F;
-    args.unit = 0.0;
-    if (run->k->sample(&args) != 1) {
-        kc_fail(run, "unit 0 drew %d, 1 expected", run->k->sample(&args));
-    }
-    logits[1] = logits[2] = logits[3] = NAN;
-    if (run->k->sample(&args) != -1) {
-        kc_fail(run, "all NaN drew %d, -1 expected", run->k->sample(&args));
-    }
-    kc_end(run);
+    sample_ties_case(run);
 }

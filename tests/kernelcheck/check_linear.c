@@ -231,21 +231,25 @@ static void matmul_case(kc *run, qn_weight_kind kind, uint32_t n_out, uint32_t n
     kc_begin(run, "%s %s [%u][%u] x %u rows", kind_names[kind], compute_names[compute], n_out, n_in,
              n_rows);
     const qn_weight w = kc_weight(run, kind, n_out, n_in);
-    float *x = kc_in(run, (size_t)n_rows * n_in, (kc_fill_kind)kc_below(run, KC_ZERO));
     enum { GAP = 3 };
+    const size_t x_stride = n_in + GAP; /* a kernel that takes n_in for it meets other rows */
     const size_t y_stride = n_out + GAP;
+    float *x = kc_in(run, n_rows * x_stride, (kc_fill_kind)kc_below(run, KC_LEAST));
+    for (size_t i = 0; i < n_rows * x_stride; i++) {
+        x[i] = i % x_stride < n_in ? x[i] : NAN;
+    }
     float *y = kc_out(run, n_rows * y_stride);
     float *part = kc_out(run, n_out);
     float *scratch = kc_out(run, n_in);
     kc_seal(run);
-    qn_matmul_args args = {y, y_stride, x, n_in, &w, n_rows, 0, n_out, compute, scratch};
+    qn_matmul_args args = {y, y_stride, x, x_stride, &w, n_rows, 0, n_out, compute, scratch};
     run->k->matmul(&args);
     const uint32_t step = 1 + n_out / 7;
     for (uint32_t t = 0; t < n_rows; t++) {
         for (uint32_t o = t % step; o < n_out; o += step) {
             double want;
             double size;
-            expect_product(&want, &size, x + (size_t)t * n_in, &w, o, compute);
+            expect_product(&want, &size, x + t * x_stride, &w, o, compute);
             kc_close(run, "y", y + t * y_stride + o, &want, &size, 1, kc_bound("matmul"));
         }
     }
@@ -261,7 +265,7 @@ static void matmul_case(kc *run, qn_weight_kind kind, uint32_t n_out, uint32_t n
     if (n_rows > 0) {
         const uint32_t middle = n_out / 2;
         args = (qn_matmul_args){
-            part, n_out, x + (size_t)(n_rows - 1) * n_in, n_in, &w, 1, 0, middle, compute, scratch};
+            part, n_out, x + (n_rows - 1) * x_stride, n_in, &w, 1, 0, middle, compute, scratch};
         run->k->matmul(&args);
         args.y = part + middle;
         args.out_first = middle;
@@ -273,24 +277,73 @@ static void matmul_case(kc *run, qn_weight_kind kind, uint32_t n_out, uint32_t n
     kc_end(run);
 }
 
-/* NaN and Inf in the activations reach every output. */
-static void matmul_nan_case(kc *run, qn_compute compute)
+/* NaN and Inf of the activations reach every output of their row, and no other row. */
+static void matmul_nan_case(kc *run, qn_weight_kind kind, qn_compute compute)
 {
-    kc_begin(run, "NaN and Inf, compute %d", compute);
-    const qn_weight w = kc_weight(run, QN_WEIGHT_MXFP4, 4, 64);
-    float *x = kc_in(run, 128, KC_UNIFORM);
-    float *y = kc_out(run, 8);
+    kc_begin(run, "%s, NaN and Inf, compute %d", kind_names[kind], compute);
+    const qn_weight w = kc_weight(run, kind, 4, 64);
+    float *x = kc_in(run, 192, KC_UNIFORM);
+    float *y = kc_out(run, 12);
     float *scratch = kc_out(run, 64);
     x[3] = NAN;
     x[64 + 40] = INFINITY;
     kc_seal(run);
-    const qn_matmul_args args = {y, 4, x, 64, &w, 2, 0, 4, compute, scratch};
+    const qn_matmul_args args = {y, 4, x, 64, &w, 3, 0, 4, compute, scratch};
     run->k->matmul(&args);
-    for (int i = 0; i < 8; i++) {
-        if (isfinite(y[i])) {
-            kc_fail(run, "y[%d] is %g, expected NaN or Inf", i, (double)y[i]);
+    for (int i = 0; i < 12; i++) {
+        const bool is_right = i < 4 ? isnan(y[i]) : i < 8 ? !isfinite(y[i]) : isfinite(y[i]);
+        if (!is_right) {
+            kc_fail(run, "y[%d] is %g", i, (double)y[i]);
         }
     }
+    kc_end(run);
+}
+
+/* A weight of NaN reaches its output for every row, and no other output. */
+static void matmul_nan_weight_case(kc *run, qn_weight_kind kind, qn_compute compute)
+{
+    static const uint8_t nan_codes[][4] = {
+        {0, 0, 0xc0, 0x7f}, {0xc0, 0x7f}, {0x7f}, {0x7f}, {0x22}};
+    static const size_t n_bytes[] = {4, 2, 1, 1, 1};
+    kc_begin(run, "%s, a weight of NaN, compute %d", kind_names[kind], compute);
+    qn_weight w = kc_weight(run, kind, 3, 64);
+    float *x = kc_in(run, 128, KC_UNIFORM);
+    float *y = kc_out(run, 6);
+    float *scratch = kc_out(run, 64);
+    uint8_t *data = kc_in_bytes(run, 64 * n_bytes[kind] * 3);
+    uint8_t *scale = kc_in_bytes(run, 6);
+    memcpy(data, w.data, (kind == QN_WEIGHT_MXFP4 ? 32 : 64 * n_bytes[kind]) * 3);
+    memcpy(data + (64 + 16) * n_bytes[kind] / (kind == QN_WEIGHT_MXFP4 ? 2 : 1), nan_codes[kind],
+           n_bytes[kind]);
+    w.data = data;
+    if (kind == QN_WEIGHT_MXFP4) { /* its only NaN is the scale of a block */
+        memcpy(scale, w.scale, 6);
+        scale[2] = 255;
+        w.scale = scale;
+    }
+    kc_seal(run);
+    const qn_matmul_args args = {y, 3, x, 64, &w, 2, 0, 3, compute, scratch};
+    run->k->matmul(&args);
+    for (int i = 0; i < 6; i++) {
+        if (isnan(y[i]) != (i % 3 == 1)) {
+            kc_fail(run, "y[%d] is %g", i, (double)y[i]);
+        }
+    }
+    kc_end(run);
+}
+
+/* No rows: an expert that nobody chose.  Nothing is written, and nothing has to be readable. */
+static void matmul_no_rows_case(kc *run, qn_weight_kind kind, qn_compute compute)
+{
+    kc_begin(run, "%s, no rows, compute %d", kind_names[kind], compute);
+    const qn_weight w = kc_weight(run, kind, 5, 64);
+    float *x = kc_in(run, 0, KC_UNIFORM);
+    float *y = kc_out(run, 5);
+    float *scratch = kc_out(run, 64);
+    kc_seal(run);
+    const qn_matmul_args args = {y, 5, x, 64, &w, 0, 0, 5, compute, scratch};
+    run->k->matmul(&args);
+    kc_untouched(run, "y", y, 5);
     kc_end(run);
 }
 
@@ -308,9 +361,41 @@ void check_matmul(kc *run)
                         widths[i_width] > 2000 ? 2 : (i_width + i_out) % 4, compute);
         }
     }
-    for (int compute = QN_COMPUTE_F32; compute <= QN_COMPUTE_INT8; compute++) {
-        matmul_nan_case(run, (qn_compute)compute);
+    for (int i = 0; i < 5 * 3; i++) {
+        const qn_weight_kind kind = (qn_weight_kind)(i / 3);
+        const qn_compute compute = (qn_compute)(QN_COMPUTE_F32 + i % 3);
+        matmul_nan_case(run, kind, compute);
+        matmul_nan_weight_case(run, kind, compute);
+        matmul_no_rows_case(run, kind, compute);
     }
+}
+
+/* NaN in x reaches every element; a NaN scale of MXFP4 reaches the elements of its block. */
+static void matmul_t_nan_case(kc *run, qn_compute compute)
+{
+    kc_begin(run, "NaN, compute %d", compute);
+    qn_weight w = kc_weight(run, QN_WEIGHT_MXFP4, 5, 64);
+    float *x = kc_in(run, 3, KC_UNIFORM);
+    float *bad = kc_in(run, 3, KC_UNIFORM);
+    uint8_t *scale = kc_in_bytes(run, 10);
+    float *y = kc_out(run, 64);
+    float *y_bad = kc_out(run, 64);
+    float *scratch = kc_out(run, 64);
+    bad[2] = compute == QN_COMPUTE_BF16 ? qn_f32_from_bits(0x7f800001U)
+                                        : NAN; /* rounding must not make it Inf */
+    memcpy(scale, w.scale, 10);
+    scale[2 * 2 + 1] = 255; /* row 2, block 1 */
+    kc_seal(run);
+    run->k->matmul_t(y_bad, bad, 3, &w, 2, compute, scratch);
+    w.scale = scale;
+    run->k->matmul_t(y, x, 3, &w, 2, compute, scratch);
+    for (int k = 0; k < 64; k++) {
+        if (!isnan(y_bad[k]) || isnan(y[k]) != (k >= 32)) {
+            kc_fail(run, "element %d: %g from x, %g from a scale", k, (double)y_bad[k],
+                    (double)y[k]);
+        }
+    }
+    kc_end(run);
 }
 
 static void matmul_t_case(kc *run, qn_weight_kind kind, const uint32_t *shape, qn_compute compute)
@@ -320,7 +405,7 @@ static void matmul_t_case(kc *run, qn_weight_kind kind, const uint32_t *shape, q
     const uint32_t first = shape[2];
     kc_begin(run, "%s [%u + %u][%u]", kind_names[kind], first, n_x, n_in);
     const qn_weight w = kc_weight(run, kind, first + n_x, n_in);
-    float *x = kc_in(run, n_x, KC_UNIFORM);
+    float *x = kc_in(run, n_x, (kc_fill_kind)kc_below(run, KC_TINY));
     float *y = kc_out(run, n_in);
     float *scratch = kc_out(run, n_in);
     kc_seal(run);
@@ -343,12 +428,14 @@ void check_matmul_t(kc *run)
 {
     static const uint32_t shapes[][3] = {{1, 1, 0},       {17, 15, 3},  {33, 16, 1},
                                          {192, 512, 192}, {24, 44, 20}, {40, 96, 7}};
-    for (int kind = QN_WEIGHT_F32; kind <= QN_WEIGHT_MXFP4; kind++) {
-        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-            if (kind != QN_WEIGHT_MXFP4 || shapes[i][1] % 32 == 0) {
-                matmul_t_case(run, (qn_weight_kind)kind, shapes[i],
-                              i % 2 == 0 ? QN_COMPUTE_F32 : QN_COMPUTE_BF16);
-            }
+    for (int i = 0; i < 5 * 6 * 3; i++) {
+        const qn_weight_kind kind = (qn_weight_kind)(i / 18);
+        const uint32_t *shape = shapes[i / 3 % 6];
+        if (kind != QN_WEIGHT_MXFP4 || shape[1] % 32 == 0) {
+            matmul_t_case(run, kind, shape, (qn_compute)(QN_COMPUTE_F32 + i % 3));
         }
+    }
+    for (int c = QN_COMPUTE_F32; c <= QN_COMPUTE_INT8; c++) {
+        matmul_t_nan_case(run, (qn_compute)c);
     }
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernelcheck.h"
 
+#include <string.h>
+
 static const size_t widths[] = {1, 15, 16, 17, 31, 33, 128, 512, 2048, 6144};
 enum { N_WIDTHS = sizeof widths / sizeof *widths, ROWS = 3, WIDTH_MAX = 6144 };
 
@@ -41,6 +43,11 @@ void check_rmsnorm(kc *run)
         }
         run->k->rmsnorm(alone, n, x + 2 * x_stride, n, w, 1, n, 1e-5F);
         kc_same(run, "a row alone", alone, y + 2 * y_stride, n * sizeof *y);
+        memcpy(alone, x + 2 * x_stride, n * sizeof *y);
+        run->k->rmsnorm(alone, n, alone, n, w, 1, n, 1e-5F);
+        kc_same(run, "a row in place", alone, y + 2 * y_stride, n * sizeof *y);
+        run->k->rmsnorm(alone, n, alone, n, w, 0, n, 1e-5F);
+        kc_same(run, "no rows", alone, y + 2 * y_stride, n * sizeof *y);
         kc_end(run);
     }
 }
@@ -56,8 +63,12 @@ void check_layernorm(kc *run)
         float *w = kc_in(run, n, KC_UNIFORM);
         float *b = kc_in(run, n, KC_UNIFORM);
         float *y = kc_out(run, n);
+        float *in_place = kc_out(run, n);
+        memcpy(in_place, x, n * sizeof *x);
         kc_seal(run);
         run->k->layernorm(y, x, w, b, n, 1e-6F);
+        run->k->layernorm(in_place, in_place, w, b, n, 1e-6F);
+        kc_same(run, "in place", in_place, y, n * sizeof *y);
         double mean = 0.0;
         double variance = 0.0;
         double max = 0.0;
@@ -117,6 +128,26 @@ static void rope_case(kc *run, uint32_t dim, size_t stride, size_t n, uint32_t p
     kc_end(run);
 }
 
+/* NaN stays in its pair: neither its vector nor its neighbours catch it. */
+static void rope_nan_case(kc *run)
+{
+    enum { DIM = 8, STRIDE = 11, N = 3, BAD = STRIDE + 2 }; /* first of pair 1 of vector 1 */
+    kc_begin(run, "NaN");
+    float *x = kc_out(run, 2 * STRIDE + DIM);
+    float *inv = kc_in(run, DIM / 2, KC_UNIFORM);
+    for (int i = 0; i < 2 * STRIDE + DIM; i++) {
+        x[i] = i == BAD ? NAN : kc_uniform(run);
+    }
+    kc_seal(run);
+    run->k->rope(x, N, STRIDE, DIM, 5, inv);
+    for (int i = 0; i < 2 * STRIDE + DIM; i++) {
+        if (isnan(x[i]) != (i == BAD || i == BAD + 1)) {
+            kc_fail(run, "x[%d] is %g", i, (double)x[i]);
+        }
+    }
+    kc_end(run);
+}
+
 void check_rope(kc *run)
 {
     static const uint32_t positions[] = {0, 1, 63, 4096, 1048575};
@@ -124,6 +155,7 @@ void check_rope(kc *run)
     for (size_t i = 0; i < 20; i++) {
         rope_case(run, dims[i / 5][0], dims[i / 5][1], dims[i / 5][2], positions[i % 5]);
     }
+    rope_nan_case(run);
 }
 
 void check_silu_mul(kc *run)
@@ -138,12 +170,18 @@ void check_silu_mul(kc *run)
         float *gate = kc_in(run, n, KC_UNIFORM);
         float *up = kc_in(run, n, KC_UNIFORM);
         float *y = kc_out(run, n);
+        float *on_gate = kc_out(run, n);
+        float *on_up = kc_out(run, n);
         for (size_t k = 0; k < n; k++) {
             gate[k] *= k % 3 == 0 ? 20.0F : 1.0F;
         }
         for (size_t k = 0; k < sizeof special / sizeof *special && k < n; k++) {
             gate[n - 1 - k] = special[k];
             up[n - 1 - k] = 0.5F;
+        }
+        if (n > 16) {
+            up[0] = NAN;
+            up[2] = INFINITY;
         }
         kc_seal(run);
         run->k->silu_mul(y, gate, up, n);
@@ -153,6 +191,12 @@ void check_silu_mul(kc *run)
             size[k] = fmax(kc_ulp(want[k]), 1e-36 * fabs((double)up[k]) / kc_bound("silu_mul"));
         }
         kc_close(run, "y", y, want, size, n, kc_bound("silu_mul"));
+        memcpy(on_gate, gate, n * sizeof *gate);
+        run->k->silu_mul(on_gate, on_gate, up, n);
+        kc_same(run, "y is gate", on_gate, y, n * sizeof *y);
+        memcpy(on_up, up, n * sizeof *up);
+        run->k->silu_mul(on_up, gate, on_up, n);
+        kc_same(run, "y is up", on_up, y, n * sizeof *y);
         kc_end(run);
     }
 }
@@ -161,10 +205,11 @@ void check_axpy(kc *run)
 {
     static double want[WIDTH_MAX];
     static double size[WIDTH_MAX];
-    for (size_t i = 0; i <= N_WIDTHS; i++) {
-        const size_t n = i < N_WIDTHS ? widths[i] : 0;
-        kc_begin(run, "[%zu]", n);
-        float *x = kc_in(run, n, KC_UNIFORM);
+    for (size_t i = 0; i < (size_t)(N_WIDTHS + 1) * KC_N_FILLS; i++) {
+        const size_t n = i % (N_WIDTHS + 1) < N_WIDTHS ? widths[i % (N_WIDTHS + 1)] : 0;
+        const kc_fill_kind fill = (kc_fill_kind)(i / (N_WIDTHS + 1));
+        kc_begin(run, "[%zu] fill %d", n, fill);
+        float *x = kc_in(run, n, fill);
         float *before = kc_in(run, n, KC_UNIFORM);
         float *y = kc_out(run, n);
         const float scale = kc_uniform(run);

@@ -16,7 +16,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { KC_BUFFERS_MAX = 32, KC_CASES_MAX = 4096 };
+enum {
+    KC_BUFFERS_MAX = 32,
+    KC_CASES_MAX = 4096,
+    KC_CAUGHT = 77, /**< Exit status of a process whose wrong kernel was noticed. */
+};
 
 /** One guarded buffer: unreadable pages on both sides, known bytes in the slack between. */
 typedef struct kc_buffer {
@@ -34,7 +38,7 @@ typedef struct kc {
     char shape[96];  /**< Of the present case. */
     uint64_t seed, counter;
     bool at_front; /**< Buffers touch the guard page before them, not the one behind. */
-    bool is_quiet; /**< Canaries fail on purpose. */
+    bool is_quiet; /**< A canary: the first failure says nothing and ends the process. */
     unsigned n_passed, n_failed;
     bool case_failed;
     size_t i_case;                  /**< Of this check and placement. */
