@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file golden.h  Golden files and a model with a cache to hold against them (docs/testing.md).
- */
+/** @file golden.h  Golden files and a model with a cache to hold against them (docs/testing.md). */
 #ifndef QN_TEST_GOLDEN_H
 #define QN_TEST_GOLDEN_H
 #include "base/cpu.h"
