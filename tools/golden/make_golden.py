@@ -4,7 +4,8 @@
     python3 -m venv venv && venv/bin/pip install torch==2.15.0 transformers==5.16.1 safetensors numpy
     venv/bin/python tools/golden/make_golden.py [nano] [tiny] [greedy --eval DIR]
 
-docs/testing.md says what the files are for. The layout of the tensors is read by tests/golden/golden.h."""
+docs/testing.md says what each file holds and what is compared. nano takes its prompt from docs of this repository: edit
+those, and other bytes come out, which the tests accept as well."""
 import argparse, hashlib, json, pathlib, sys
 
 import numpy as np
@@ -294,8 +295,9 @@ def layers(n_dense, n):
 
 
 TINY = {
-    # Odd everywhere; two shared experts; latents no multiple of anything.
-    "odd": dict(BASE, **layers(1, 4), vocab_size=307, num_attention_heads=3, num_key_value_heads=3, q_lora_rank=40,
+    # Odd everywhere; two shared experts; latents no multiple of anything; an eps large enough that a wrong one shows.
+    "odd": dict(BASE, **layers(1, 4), rms_norm_eps=1e-3, intermediate_size=74, moe_intermediate_size=20,
+                vocab_size=307, num_attention_heads=3, num_key_value_heads=3, q_lora_rank=40,
                 kv_lora_rank=44, qk_nope_head_dim=24, qk_rope_head_dim=8, qk_head_dim=32, v_head_dim=20, index_n_heads=3,
                 index_head_dim=16, index_topk=20, n_routed_experts=7, num_experts_per_tok=3, n_shared_experts=2,
                 indexer_types=pattern("FFSS"), index_share_for_mtp_iteration=True,
@@ -306,6 +308,7 @@ TINY = {
                      num_attention_heads=5, num_key_value_heads=5, q_lora_rank=32, kv_lora_rank=128, qk_nope_head_dim=16,
                      qk_rope_head_dim=16, qk_head_dim=32, v_head_dim=32, index_n_heads=9, index_head_dim=32, index_topk=32,
                      n_routed_experts=8, num_experts_per_tok=1, hidden_size=48,
+                     intermediate_size=80, moe_intermediate_size=56,
                      rope_parameters=dict(rope_theta=1000000.0, rope_type="default")),
     # GLM-5.2's pattern in small, by its frequency keys and its list.
     "fffsss": dict(BASE, **layers(3, 8), vocab_size=320, num_attention_heads=4, num_key_value_heads=4, q_lora_rank=48,
