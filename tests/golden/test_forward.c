@@ -211,7 +211,7 @@ static void check_index(void *context, int32_t i_layer, uint32_t i_row, int32_t 
 
 static double lse_of(const float *logits, uint32_t n)
 {
-    double max = -INFINITY;
+    double max = (double)-INFINITY;
     double sum = 0.0;
     for (uint32_t i = 0; i < n; i++) {
         max = (double)logits[i] > max ? (double)logits[i] : max;
@@ -250,7 +250,7 @@ static double golden_logits(const run *r, const float *state, const float *norm,
         squares += (double)state[k] * (double)state[k];
     }
     const double scale = 1.0 / sqrt(squares / n_embd + (double)m->config.rms_eps);
-    double max = -INFINITY;
+    double max = (double)-INFINITY;
     for (uint32_t i = 0; i < n_vocab; i++) {
         m->k->dequant_row(weights, &m->weights.lm_head, i);
         logits[i] = 0.0;

@@ -246,7 +246,7 @@ static double g_rows[SET_MAX * 576]; /* rows of the set, decoded */
 static double attend_oracle(double *u, const qn_attend_args *a, uint32_t h)
 {
     static double scores[SET_MAX];
-    double max = -INFINITY;
+    double max = (double)-INFINITY;
     double max_size = 0.0;
     double max_row = 0.0;
     double sum = 0.0;

@@ -240,7 +240,7 @@ static inline qn_status made_visit(void *context, const qn_tensor_spec *spec, qn
     }
     m->stream++;
     float *twin =
-        (float *)made_add(&m->plain, spec->name, "", QN_DTYPE_F32, spec->n_out, spec->n_in);
+        (float *)(void *)made_add(&m->plain, spec->name, "", QN_DTYPE_F32, spec->n_out, spec->n_in);
     if (r->as <= AS_BF16 || spec->n_in == 0 || spec->role == QN_ROLE_EMBEDDING) {
         made_floats(m, spec, r->as, twin);
     } else if (r->as <= AS_FP8_ROWS_FLAT) {
