@@ -3,6 +3,7 @@
 
 #include "report.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -191,8 +192,12 @@ void usage_man(const cli_command *command)
     if (command == NULL) {
         man_program();
     } else {
-        (void)printf(".TH QUERN\\-%s 1 \"\" \"quern %s\" \"Quern\"\n.SH NAME\nquern\\-%s \\- ",
-                     command->name, qn_build_get()->version, command->name);
+        (void)printf(".TH QUERN\\-");
+        for (const char *at = command->name; *at != '\0'; at++) {
+            (void)printf("%c", toupper((unsigned char)*at));
+        }
+        (void)printf(" 1 \"\" \"quern %s\" \"Quern\"\n.SH NAME\nquern\\-%s \\- ",
+                     qn_build_get()->version, command->name);
         roff(command->summary);
         (void)printf(".SH SYNOPSIS\n\\fBquern %s\\fR ", command->name);
         roff(command->synopsis);

@@ -71,20 +71,35 @@ void qn_glm_layer(qn_glm *m, const qn_layer_call *call)
     }
 }
 
-void qn_glm_head(qn_glm *m, const qn_batch *batch, const float *norm, float *hidden, float *logits)
+const float *qn_glm_head(qn_glm *m, const qn_batch *batch, const float *norm, float *hidden,
+                         float *logits)
 {
     const size_t n_embd = m->config.n_embd;
     const size_t n_vocab = m->config.n_vocab;
     float *h = hidden != NULL ? hidden : m->ws.xn;
     m->k->rmsnorm(h, n_embd, m->ws.x, n_embd, norm, batch->n_rows, n_embd, m->config.rms_eps);
-    if (logits == NULL) {
-        return;
-    }
-    for (uint32_t i = 0; i < batch->n_logit_rows; i++) {
+    const uint32_t n_logit_rows = logits != NULL ? batch->n_logit_rows : 0;
+    for (uint32_t i = 0; i < n_logit_rows; i++) {
         QN_ASSERT(batch->logit_rows[i] < batch->n_rows);
         memcpy(m->ws.y + i * n_embd, h + batch->logit_rows[i] * n_embd, n_embd * sizeof *h);
     }
-    qn_glm_matmul(m, logits, n_vocab, m->ws.y, n_embd, &m->weights.lm_head, batch->n_logit_rows);
+    qn_glm_matmul(m, logits, n_vocab, m->ws.y, n_embd, &m->weights.lm_head, n_logit_rows);
+    return h;
+}
+
+/* Pages keep the hidden vector of their last token. */
+static void keep_page_ends(const qn_glm *m, const qn_kv *kv, const qn_batch *batch, const float *h)
+{
+    const size_t n_embd = m->config.n_embd;
+    for (uint32_t t = 0; t < batch->n_rows && kv->layout->hidden >= 0; t++) {
+        const size_t position = (size_t)batch->positions[t];
+        if (position % QN_PAGE_TOKENS == QN_PAGE_TOKENS - 1) {
+            const int32_t *table =
+                batch->page_tables + (size_t)batch->seqs[t] * batch->n_table_pages;
+            memcpy(qn_kv_page_hidden(kv, table[position / QN_PAGE_TOKENS]), h + t * n_embd,
+                   n_embd * sizeof *h);
+        }
+    }
 }
 
 /* Rows that would write beside the cache must stop here, whoever made the batch. */
@@ -120,7 +135,7 @@ void qn_glm_forward(qn_glm *model, const qn_kv *kv, const qn_batch *batch, float
             .layer = &m->weights.layers[i], .i_layer = i, .kv = kv, .batch = batch, .probe = probe};
         qn_glm_layer(m, &call);
     }
-    qn_glm_head(m, batch, m->weights.norm, hidden, logits);
+    keep_page_ends(m, kv, batch, qn_glm_head(m, batch, m->weights.norm, hidden, logits));
 }
 
 /* ws.x = eh_proj of both norms, the embedding first and the hidden second (spec 3.2). */
@@ -158,5 +173,5 @@ void qn_glm_mtp(qn_glm *model, const qn_kv *kv, const qn_batch *batch, const qn_
         memcpy(io->keep->sets, m->ws.sets, batch->n_rows * n_topk * sizeof *io->keep->sets);
         memcpy(io->keep->n_sets, m->ws.n_sets, batch->n_rows * sizeof *io->keep->n_sets);
     }
-    qn_glm_head(m, batch, m->weights.mtp_norm, io->hidden, io->logits);
+    (void)qn_glm_head(m, batch, m->weights.mtp_norm, io->hidden, io->logits);
 }

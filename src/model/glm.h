@@ -98,7 +98,8 @@ typedef struct qn_probe {
 } qn_probe;
 
 /**
- * One pass of the trunk.  Writes the cache rows of every batch row in @p kv.
+ * One pass of the trunk.  Writes the cache rows of every batch row in @p kv, and where a row is the
+ * last of its page, that page's hidden vector.
  *
  * @param[out] hidden  [n_rows][n_embd] after the final norm (what MTP consumes); may be NULL
  * @param[out] logits  [n_logit_rows][n_vocab]; may be NULL when none are wanted

@@ -90,6 +90,8 @@ void qn_glm_mlp(qn_glm *m, const qn_mlp_weights *mlp, uint32_t n_rows);
 void qn_glm_moe(qn_glm *m, const qn_layer_call *call);
 /** Embedding rows of the batch's tokens -> out, rows stride apart. */
 void qn_glm_embed(qn_glm *m, const qn_batch *batch, float *out, size_t stride);
-/** Final norm of ws.x into @p hidden (or ws.xn) and logits of the wanted rows. */
-void qn_glm_head(qn_glm *m, const qn_batch *batch, const float *norm, float *hidden, float *logits);
+/** Final norm of ws.x into @p hidden (or ws.xn), which is returned, and logits of the wanted rows.
+ */
+const float *qn_glm_head(qn_glm *m, const qn_batch *batch, const float *norm, float *hidden,
+                         float *logits);
 #endif

@@ -3,23 +3,16 @@
 
 #include "base/assert.h"
 
-static void add_component(qn_kv_layout *layout, qn_kv_kind kind, uint32_t i_layer,
-                          qn_kv_dtype dtype, uint32_t latent_dim, uint32_t rope_dim)
+/* Append a component of kind, layer, dtype, rows and dimensions as given; returns its place. */
+static int16_t add_component(qn_kv_layout *layout, qn_kv_component c)
 {
-    QN_ASSERT(layout->n_components < 2 * QN_LAYERS_MAX);
-    const uint32_t row_bytes = qn_kv_row_bytes(dtype, latent_dim, rope_dim);
-    const size_t page_bytes = (size_t)row_bytes * QN_PAGE_TOKENS;
-    layout->components[layout->n_components++] = (qn_kv_component){
-        .kind = kind,
-        .i_layer = i_layer,
-        .dtype = dtype,
-        .latent_dim = latent_dim,
-        .rope_dim = rope_dim,
-        .row_bytes = row_bytes,
-        .page_bytes = page_bytes,
-        .offset_bytes = layout->page_bytes,
-    };
-    layout->page_bytes += page_bytes;
+    QN_ASSERT(layout->n_components < sizeof layout->components / sizeof layout->components[0]);
+    c.row_bytes = qn_kv_row_bytes(c.dtype, c.latent_dim, c.rope_dim);
+    c.page_bytes = (size_t)c.row_bytes * c.n_rows;
+    c.offset_bytes = layout->page_bytes;
+    layout->page_bytes += c.page_bytes;
+    layout->components[layout->n_components] = c;
+    return (int16_t)layout->n_components++;
 }
 
 void qn_kv_layout_init(qn_kv_layout *layout, const qn_config *config, qn_kv_dtype dtype,
@@ -30,12 +23,29 @@ void qn_kv_layout_init(qn_kv_layout *layout, const qn_config *config, qn_kv_dtyp
     const qn_kv_dtype index_dtype = dtype == QN_KV_F32 ? QN_KV_F32 : QN_KV_BF16;
     const uint32_t n_layers = config->n_layers + (with_mtp ? 1 : 0);
     for (uint32_t i = 0; i < n_layers; i++) {
-        layout->latent_of[i] = (int16_t)layout->n_components;
-        add_component(layout, QN_KV_LATENT, i, dtype, config->kv_rank, config->rope_dim);
+        layout->latent_of[i] =
+            add_component(layout, (qn_kv_component){.kind = QN_KV_LATENT,
+                                                    .i_layer = i,
+                                                    .dtype = dtype,
+                                                    .n_rows = QN_PAGE_TOKENS,
+                                                    .latent_dim = config->kv_rank,
+                                                    .rope_dim = config->rope_dim});
         layout->index_of[i] = -1;
         if (config->is_index_full[i]) {
-            layout->index_of[i] = (int16_t)layout->n_components;
-            add_component(layout, QN_KV_INDEX_KEY, i, index_dtype, config->index_dim, 0);
+            layout->index_of[i] =
+                add_component(layout, (qn_kv_component){.kind = QN_KV_INDEX_KEY,
+                                                        .i_layer = i,
+                                                        .dtype = index_dtype,
+                                                        .n_rows = QN_PAGE_TOKENS,
+                                                        .latent_dim = config->index_dim});
         }
+    }
+    layout->hidden = -1;
+    if (with_mtp) {
+        layout->hidden = add_component(layout, (qn_kv_component){.kind = QN_KV_HIDDEN,
+                                                                 .i_layer = config->n_layers,
+                                                                 .dtype = QN_KV_F32,
+                                                                 .n_rows = 1,
+                                                                 .latent_dim = config->n_embd});
     }
 }

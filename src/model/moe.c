@@ -155,11 +155,7 @@ void qn_glm_moe(qn_glm *m, const qn_layer_call *call)
     loop.n_out = c->n_embd;
     loop.body = expert_down;
     qn_pool_run(m->pool, (size_t)ws->n_active * loop.n_out, expert_range, &loop);
-    if (c->n_experts_shared > 0) {
-        qn_glm_mlp(m, &call->layer->mlp, n_rows); /* not scaled, not gated (spec 2.6) */
-    } else {
-        memset(ws->y, 0, (size_t)n_rows * c->n_embd * sizeof *ws->y);
-    }
+    qn_glm_mlp(m, &call->layer->mlp, n_rows); /* the shared expert: not scaled, not gated */
     /* A row's sum runs in the order of its own choices, whatever its neighbours chose. */
     for (size_t i = 0; i < (size_t)n_rows * c->n_experts_used; i++) {
         m->k->axpy(ws->y + i / c->n_experts_used * c->n_embd,

@@ -123,10 +123,8 @@ static qn_status walk_sparse(const walk *w, qn_layer_weights *l)
         (void)snprintf(name, sizeof name, "experts.%u.", e);
         QN_TRY(status, walk_mlp(w, name, &l->experts[e], c->n_ff_expert), fail);
     }
-    if (c->n_experts_shared > 0) {
-        QN_TRY(status,
-               walk_mlp(w, "shared_experts.", &l->mlp, c->n_experts_shared * c->n_ff_expert), fail);
-    }
+    QN_TRY(status, walk_mlp(w, "shared_experts.", &l->mlp, c->n_experts_shared * c->n_ff_expert),
+           fail);
 fail:
     return status;
 }

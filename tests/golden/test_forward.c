@@ -514,8 +514,12 @@ NANO(test_nano_300, "300")
 NANO(test_nano_1000, "1000")
 NANO(test_nano_4096, "4096")
 
-int main(void)
+/* With an argument only the tests that it matches: test_tiny*. */
+int main(int argc, char **argv)
 {
+    if (argc > 1) {
+        cmocka_set_test_filter(argv[1]);
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tiny_odd_sizes),
         cmocka_unit_test(test_tiny_all_layers_full),

@@ -2,6 +2,9 @@
 /* Results of a row depend on nothing but its own sequence: not on how the prompt is cut, on
  * neighbours, on where its pages lie, on threads. */
 #include "fixture.h"
+#include "model/internal.h"
+
+#include <math.h>
 
 enum { TABLE_PAGES = 4 };
 static const int32_t pages_in_order[TABLE_PAGES] = {0, 1, 2, 3};
@@ -127,6 +130,78 @@ static void test_bits_do_not_depend_on_neighbours(void **state)
     free(logits);
     tiny_close(&t);
     free(want);
+}
+
+/* What the first MTP row of the next page needs when this page comes from a cache. */
+static void test_pages_keep_the_hidden_vector_of_their_last_token(void **state)
+{
+    (void)state;
+    result *r = calloc(1, sizeof *r);
+    assert_non_null(r);
+    tiny t;
+    tiny_open(&t, 1, 64, QN_KV_FP8);
+    run_alone(&t, 1, pages_scattered, 33, r->hidden[0], r->logits[0]);
+    for (int32_t i_page = 0; i_page < POSITIONS / QN_PAGE_TOKENS; i_page++) {
+        assert_memory_equal(qn_kv_page_hidden(&t.kv, pages_scattered[i_page]),
+                            r->hidden[(i_page + 1) * QN_PAGE_TOKENS - 1], sizeof r->hidden[0]);
+    }
+    const uint32_t *unfinished = (const uint32_t *)(const void *)qn_kv_page_hidden(
+        &t.kv, pages_scattered[POSITIONS / QN_PAGE_TOKENS]);
+    assert_int_equal(unfinished[0], UINT32_MAX); /* as it was before */
+    tiny_close(&t);
+    free(r);
+}
+
+/*
+ * The index key of position 0, where the rotation does nothing, against f64.  The golden files hold
+ * sets, not scores, and do not see whether the norm's eps is 1e-6 or the 1e-5 of all the others.
+ */
+static void test_index_keys_are_layer_normed_with_an_eps_of_1e_6(void **state)
+{
+    (void)state;
+    tiny t;
+    tiny_open(&t, 1, 64, QN_KV_F32);
+    const qn_config *c = &t.config;
+    const qn_layer_weights *l = &t.glm->weights.layers[0];
+    const int32_t token = tiny_token(1, 0);
+    const int32_t zero = 0;
+    const qn_batch batch = {1, &token, &zero, &zero, pages_in_order, 1, TABLE_PAGES, NULL, 0};
+    qn_glm_forward(t.glm, &t.kv, &batch, NULL, NULL, NULL);
+    const qn_kv_view keys = qn_kv_get_view(&t.kv, t.layout.index_of[0], pages_in_order);
+    float row[64];
+    float got[64];
+    double x[64];
+    double key[64];
+    double squares = 0.0;
+    double mean = 0.0;
+    double variance = 0.0;
+    assert_int_equal(c->n_embd, 64);
+    assert_true(c->index_dim <= 64);
+    t.kernels.dequant_row(row, &t.glm->weights.embed, (uint32_t)token);
+    for (uint32_t k = 0; k < 64; k++) {
+        squares += (double)row[k] * (double)row[k] / 64.0;
+    }
+    for (uint32_t k = 0; k < 64; k++) {
+        x[k] = (double)row[k] / sqrt(squares + (double)c->rms_eps) * (double)l->input_norm[k];
+    }
+    for (uint32_t i = 0; i < c->index_dim; i++) {
+        t.kernels.dequant_row(row, &l->index_k, i);
+        key[i] = 0.0;
+        for (uint32_t k = 0; k < 64; k++) {
+            key[i] += x[k] * (double)row[k];
+        }
+        mean += key[i] / c->index_dim;
+    }
+    for (uint32_t i = 0; i < c->index_dim; i++) {
+        variance += (key[i] - mean) * (key[i] - mean) / c->index_dim;
+    }
+    t.kernels.kv_read(got, &keys, 0);
+    for (uint32_t i = 0; i < c->index_dim; i++) {
+        const double want = (key[i] - mean) / sqrt(variance + 1e-6) * (double)l->index_norm[i] +
+                            (double)l->index_norm_bias[i];
+        assert_true(fabs((double)got[i] - want) <= 1e-6); /* another eps: some 5e-6 */
+    }
+    tiny_close(&t);
 }
 
 /* MTP rows 1 .. POSITIONS - 1 in chunks: row i holds (token i, hidden i - 1). */
@@ -281,6 +356,8 @@ int main(void)
         cmocka_unit_test(test_bits_do_not_depend_on_chunk_threads_or_pages_f32),
         cmocka_unit_test(test_bits_do_not_depend_on_chunk_threads_or_pages_fp8),
         cmocka_unit_test(test_bits_do_not_depend_on_neighbours),
+        cmocka_unit_test(test_pages_keep_the_hidden_vector_of_their_last_token),
+        cmocka_unit_test(test_index_keys_are_layer_normed_with_an_eps_of_1e_6),
         cmocka_unit_test(test_mtp_bits_do_not_depend_on_chunk_or_threads),
         cmocka_unit_test(test_reused_sets_do_not_see_chained_rows),
         cmocka_unit_test(test_probe_replaces_experts),

@@ -70,7 +70,7 @@ static void test_page_bytes_follow_the_component_table(void **state)
     qn_kv_layout_init(&layout, &config, QN_KV_BF16, false);
     assert_int_equal(layout.page_bytes, 64 * (89856 + 21 * 256));
     qn_kv_layout_init(&layout, &config, QN_KV_FP8, true);
-    assert_int_equal(layout.page_bytes, 64 * (79 * 656 + 22 * 256));
+    assert_int_equal(layout.page_bytes, 64 * (79 * 656 + 22 * 256) + 6144 * 4);
     assert_int_equal(layout.index_of[3], -1);
     assert_int_equal(layout.components[layout.index_of[6]].i_layer, 6);
 }
