@@ -4,8 +4,7 @@
     python3 -m venv venv && venv/bin/pip install torch==2.15.0 transformers==5.16.1 safetensors numpy
     venv/bin/python tools/golden/make_golden.py [nano] [tiny] [greedy --eval DIR]
 
-docs/testing.md says what each file holds and what is compared. nano takes its prompt from docs of this repository: edit
-those, and other bytes come out, which the tests accept as well."""
+docs/testing.md says what each file holds and what is compared."""
 import argparse, hashlib, json, pathlib, sys
 
 import numpy as np
@@ -266,8 +265,9 @@ def golden(path, model, c, weights, ids, n_probes, hidden_every):
 def make_nano():
     model, c, weights = nano()
     tok = transformers.PreTrainedTokenizerFast(tokenizer_file=str(NANO / "tokenizer.json"))
-    # Our own documents: real English with code, in the repository, and nothing that changes at run time.
-    text = "".join((ROOT / p).read_text() for p in ("models/glm-nano/README.md", "docs/formats.md", "LICENSE"))
+    # English and JSON from files of the repository that do not change.
+    parts = ("models/glm-nano/README.md", "models/glm-nano/config.json", "LICENSE")
+    text = "".join((ROOT / part).read_text() for part in parts)
     ids = tok(text, add_special_tokens=False)["input_ids"]
     control = lambda name: tok.convert_tokens_to_ids(name)
     prompt = [control("[gMASK]"), control("<sop>"), control("<|user|>")] + ids
