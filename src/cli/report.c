@@ -80,7 +80,7 @@ qn_status cli_read_text(char **text, size_t *len, const char *path, qn_error *er
         return qn_fail(err, errno == ENOENT ? QN_E_NOT_FOUND : QN_E_IO, errno, __func__,
                        "%s: %s, expected a readable file", what, strerror(errno));
     }
-    do {
+    while (!feof(file) && !ferror(file) && used <= TEXT_BYTES_MAX && !cli_is_interrupted()) {
         if (used + 1 >= capacity) {
             capacity = capacity == 0 ? 65536 : 2 * capacity;
             char *larger = realloc(bytes, capacity);
@@ -91,16 +91,20 @@ qn_status cli_read_text(char **text, size_t *len, const char *path, qn_error *er
             bytes = larger;
         }
         used += fread(bytes + used, 1, capacity - used - 1, file);
-    } while (!feof(file) && !ferror(file) && used <= TEXT_BYTES_MAX);
+    }
+    if (cli_is_interrupted()) {
+        status = qn_fail(err, QN_E_CANCELLED, 0, __func__, "%s: interrupted, expected to be read",
+                         what);
+        goto fail;
+    }
     if (used > TEXT_BYTES_MAX) {
         status = qn_fail(err, QN_E_FORMAT, 0, __func__, "%s: over %d bytes, expected at most that",
                          what, TEXT_BYTES_MAX);
         goto fail;
     }
     if (ferror(file)) {
-        status = cli_is_interrupted() ? QN_E_CANCELLED : errno == EISDIR ? QN_E_FORMAT : QN_E_IO;
-        status = qn_fail(err, status, errno, __func__, "%s: %s, expected a readable file", what,
-                         cli_is_interrupted() ? "interrupted" : strerror(errno));
+        status = qn_fail(err, errno == EISDIR ? QN_E_FORMAT : QN_E_IO, errno, __func__,
+                         "%s: %s, expected a readable file", what, strerror(errno));
         goto fail;
     }
     bytes[used] = '\0';
