@@ -187,30 +187,35 @@ static void man_program(void)
     roff_examples(first_steps);
 }
 
+static void man_command(const cli_command *command)
+{
+    (void)printf(".TH QUERN\\-");
+    for (const char *at = command->name; *at != '\0'; at++) {
+        (void)printf("%c", toupper((unsigned char)*at));
+    }
+    (void)printf(" 1 \"\" \"quern %s\" \"Quern\"\n.SH NAME\nquern\\-%s \\- ",
+                 qn_build_get()->version, command->name);
+    roff(command->summary);
+    (void)printf(".SH SYNOPSIS\n\\fBquern %s\\fR ", command->name);
+    roff(command->synopsis);
+    (void)printf(".SH DESCRIPTION\n");
+    roff(command->description);
+    (void)printf(".SH OPTIONS\n");
+    for (size_t g = 0; g < command->n_groups; g++) {
+        (void)printf(".SS %s\n", command->groups[g].title);
+        for (size_t i = 0; i < command->groups[g].n_options; i++) {
+            roff_option(&command->groups[g].options[i]);
+        }
+    }
+    roff_examples(command->examples);
+}
+
 void usage_man(const cli_command *command)
 {
     if (command == NULL) {
         man_program();
     } else {
-        (void)printf(".TH QUERN\\-");
-        for (const char *at = command->name; *at != '\0'; at++) {
-            (void)printf("%c", toupper((unsigned char)*at));
-        }
-        (void)printf(" 1 \"\" \"quern %s\" \"Quern\"\n.SH NAME\nquern\\-%s \\- ",
-                     qn_build_get()->version, command->name);
-        roff(command->summary);
-        (void)printf(".SH SYNOPSIS\n\\fBquern %s\\fR ", command->name);
-        roff(command->synopsis);
-        (void)printf(".SH DESCRIPTION\n");
-        roff(command->description);
-        (void)printf(".SH OPTIONS\n");
-        for (size_t g = 0; g < command->n_groups; g++) {
-            (void)printf(".SS %s\n", command->groups[g].title);
-            for (size_t i = 0; i < command->groups[g].n_options; i++) {
-                roff_option(&command->groups[g].options[i]);
-            }
-        }
-        roff_examples(command->examples);
+        man_command(command);
     }
     (void)printf(".SH \"EXIT STATUS\"\n");
     roff(exit_statuses);
