@@ -269,7 +269,8 @@ QN_MUST_CHECK QN_API qn_status qn_session_open(qn_session **out, qn_model *model
  * Append prompt ids and compute them, in chunks.
  *
  * @param ids  borrowed during the call, each in 0 .. n_vocab - 1
- * @param fn   told between chunks how many ids are computed; NULL: nobody
+ * @param fn   told before each chunk how many ids are computed, 0 at first; false cancels, and what
+ *             was computed stays; NULL: nobody
  * Returns  QN_OK; QN_E_INVAL for an id out of range or a prompt longer than the context;
  *          QN_E_CANCELLED; QN_E_NOMEM; QN_E_IO of the files in the options
  */
@@ -280,13 +281,14 @@ QN_MUST_CHECK QN_API qn_status qn_session_feed(qn_session *session, const int32_
 /**
  * Draw the next token and append it.
  * Returns  QN_OK; QN_AGAIN when the context is full (*token is -1); QN_E_INVAL before any feed;
- *          QN_E_NOMEM; QN_E_IO; QN_E_FORMAT when every logit is NaN
+ *          QN_E_NOMEM; QN_E_IO; QN_E_FORMAT when no logit is above -Inf, as NaN
+ *          in the weights has it
  */
 QN_MUST_CHECK QN_API qn_status qn_session_next(int32_t *token, qn_session *session, qn_error *err);
 
 /**
- * Logits [n_vocab] after the last position computed; NULL before any, and after a feed that was
- * cancelled.  Borrowed until the next call.
+ * Logits [n_vocab] after the last position computed, borrowed until the next call.  NULL before
+ * any, and where a feed was cancelled between its chunks: the next call computes them.
  */
 QN_API const float *qn_session_logits(qn_session *session);
 
@@ -304,7 +306,7 @@ QN_API qn_session_stats qn_session_get_stats(const qn_session *session);
 
 /**
  * Write what is left of the files in the options and give them their names; what is computed later
- * is not in them.  QN_E_IO, QN_E_NOMEM: the first failure of any of them; those that failed vanish.
+ * is not in them.  QN_E_IO, QN_E_NOMEM: the first failure; that file and those after it vanish.
  */
 QN_MUST_CHECK QN_API qn_status qn_session_finish_files(qn_session *session, qn_error *err);
 

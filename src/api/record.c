@@ -78,6 +78,12 @@ qn_status qn_recorder_open(qn_recorder **out, const qn_config *config, const cha
     if (trace_path != NULL) {
         QN_TRY(status, qn_safetensors_writer_open(&r->trace, trace_path, err), fail);
     }
+    if (r->logits != NULL && r->trace != NULL &&
+        strcmp(qn_safetensors_writer_path(r->logits), qn_safetensors_writer_path(r->trace)) == 0) {
+        status = qn_fail(err, QN_E_INVAL, 0, __func__,
+                         "trace_path: %.200s, another file than logits_path expected", trace_path);
+        goto fail;
+    }
     *out = r;
     return QN_OK;
 

@@ -13,7 +13,7 @@ typedef struct qn_recorder qn_recorder;
  * @param config       borrowed while the recorder is open
  * @param logits_path  `logits` and `ids` of every position; NULL: no such file
  * @param trace_path   `layer.N.output`, `.experts`, `.index_set` of prompts; NULL: no such file
- * Returns  QN_OK; QN_E_IO naming the file; QN_E_NOMEM
+ * Returns  QN_OK; QN_E_INVAL where both are one file; QN_E_IO naming the file; QN_E_NOMEM
  */
 QN_MUST_CHECK qn_status qn_recorder_open(qn_recorder **out, const qn_config *config,
                                          const char *logits_path, const char *trace_path,

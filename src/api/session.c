@@ -7,8 +7,11 @@
 #include "base/try.h"
 #include "engine/sequence.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <sys/stat.h>
 
 /* Logits of this many rows are kept at once where every position's are wanted. */
 enum { LOGIT_ROWS = 16 };
@@ -39,17 +42,37 @@ static qn_status check_sampling(const qn_sampling *s, qn_error *err)
     return QN_OK;
 }
 
-/* Does @p path name a file that exists in the folder @p dir? */
-static bool lies_in(const char *dir, const char *path)
+static bool is_same_file(const struct stat *a, const struct stat *b)
 {
-    char *const folder = realpath(dir, NULL);
-    char *const file = realpath(path, NULL);
-    const size_t len = folder != NULL ? strlen(folder) : 0;
-    const bool is_in = folder != NULL && file != NULL && strncmp(file, folder, len) == 0 &&
-                       file[len] == '/' && strchr(file + len + 1, '/') == NULL;
-    free(folder);
-    free(file);
-    return is_in;
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/*
+ * Would writing to @p path change the model's folder @p dir?  Its files may be links to elsewhere,
+ * as in the Hugging Face cache, so each is compared with what the path leads to.
+ */
+static bool is_of_model(const char *dir, const char *path)
+{
+    char parent[PATH_MAX];
+    struct stat folder;
+    struct stat there;
+    const char *const slash = strrchr(path, '/');
+    const size_t parent_len = slash == NULL ? 0 : slash == path ? 1 : (size_t)(slash - path);
+    (void)snprintf(parent, sizeof parent, "%.*s", slash == NULL ? 1 : (int)parent_len,
+                   slash == NULL ? "." : path);
+    if (stat(dir, &folder) == 0 && stat(parent, &there) == 0 && is_same_file(&folder, &there)) {
+        return true;
+    }
+    DIR *const list = stat(path, &there) == 0 ? opendir(dir) : NULL;
+    bool is_found = false;
+    for (const struct dirent *item; list != NULL && !is_found && (item = readdir(list)) != NULL;) {
+        struct stat file;
+        is_found = fstatat(dirfd(list), item->d_name, &file, 0) == 0 && is_same_file(&file, &there);
+    }
+    if (list != NULL) {
+        (void)closedir(list);
+    }
+    return is_found;
 }
 
 static qn_status check_options(const qn_model *model, const qn_session_options *o, qn_error *err)
@@ -70,17 +93,13 @@ static qn_status check_options(const qn_model *model, const qn_session_options *
         return qn_fail(err, QN_E_INVAL, 0, __func__, "chunk_tokens: %u, at most %d expected",
                        o->chunk_tokens, QN_CHUNK_TOKENS_MAX);
     }
-    if (o->logits_path != NULL && o->trace_path != NULL &&
-        strcmp(o->logits_path, o->trace_path) == 0) {
-        return qn_fail(err, QN_E_INVAL, 0, __func__,
-                       "trace_path: %.200s, another file than logits_path expected", o->trace_path);
-    }
     const char *const paths[] = {o->logits_path, o->trace_path};
     for (size_t i = 0; i < 2; i++) {
-        if (paths[i] != NULL && lies_in(model->path, paths[i])) {
-            return qn_fail(err, QN_E_INVAL, 0, __func__,
-                           "%.200s: a file of the model that is in use, another one expected",
-                           paths[i]);
+        if (paths[i] != NULL && is_of_model(model->path, paths[i])) {
+            return qn_fail(
+                err, QN_E_INVAL, 0, __func__,
+                "%.200s: in the folder of the model or a file of it, another place expected",
+                paths[i]);
         }
     }
     return o->sampling == NULL ? QN_OK : check_sampling(o->sampling, err);
@@ -154,9 +173,12 @@ static qn_status step(qn_session *s, bool is_prompt, qn_error *err)
                                 qn_sequence_step_logits(s->sequence), err);
 }
 
-/* The token drawn last is computed only when it is needed, so that the last of all costs nothing.
+/*
+ * What is still to be computed before going on: the token drawn last, which costs nothing where no
+ * other follows, or after a cancelled prompt its last position, for the logits.  No prompt rows: a
+ * trace has that position already.
  */
-static qn_status compute_drawn(qn_session *s, qn_error *err)
+static qn_status catch_up(qn_session *s, qn_error *err)
 {
     return qn_sequence_computed(s->sequence) < qn_sequence_count(s->sequence) ? step(s, false, err)
                                                                               : QN_OK;
@@ -199,7 +221,7 @@ qn_status qn_session_feed(qn_session *session, const int32_t *ids, size_t n_ids,
     if (status < 0) {
         return status;
     }
-    QN_TRY(status, compute_drawn(s, err), fail);
+    QN_TRY(status, catch_up(s, err), fail);
     const uint32_t first = qn_sequence_count(s->sequence);
     for (size_t i = 0; i < n_ids; i++) {
         qn_sequence_append(s->sequence, ids[i]);
@@ -233,7 +255,7 @@ qn_status qn_session_next(int32_t *token, qn_session *session, qn_error *err)
     if (qn_sequence_room(s->sequence) == 0) {
         return QN_AGAIN;
     }
-    QN_TRY(status, compute_drawn(s, err), fail);
+    QN_TRY(status, catch_up(s, err), fail);
     QN_TRY(status, qn_sequence_draw(token, s->sequence, &s->sampling, err), fail);
     qn_sequence_append(s->sequence, *token);
     s->stats.n_generated_tokens++;

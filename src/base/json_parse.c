@@ -359,7 +359,9 @@ static qn_status parse_value(parser *p, json_t **out)
         return refuse(p, "fewer levels of nesting");
     }
     if (p->n_values++ >= QN_JSON_VALUES_MAX) {
-        return refuse(p, "at most 1500000 values");
+        char expected[32];
+        (void)snprintf(expected, sizeof expected, "at most %d values", QN_JSON_VALUES_MAX);
+        return refuse(p, expected);
     }
     p->depth++;
     const qn_status status = parse_nested(p, out);

@@ -84,6 +84,7 @@ typedef struct answer {
     qn_sampling sampling;
     bool is_tty, is_colored, is_dimmed;
     bool has_printed[2];
+    bool has_lost_text;                            /* no memory for a piece */
     double started_s, first_token_s, last_token_s; /* the last two count from the first */
     const char *finish_reason;
 } answer;
@@ -213,7 +214,7 @@ static void print_piece(void *context, qn_output_part part, const char *text, si
 {
     answer *a = context;
     if (a->v->as_json) {
-        (void)json_array_append_new(a->parts[part], json_stringn(text, len));
+        a->has_lost_text |= json_array_append_new(a->parts[part], json_stringn(text, len)) != 0;
         return;
     }
     const bool is_reasoning = part == QN_OUTPUT_REASONING;
@@ -253,7 +254,11 @@ static qn_status add_id(answer *a, int32_t id, qn_error *err)
 static qn_status generate(answer *a, qn_error *err)
 {
     a->finish_reason = "length";
-    while (a->n_ids < a->v->max_tokens && !cli_is_interrupted()) {
+    while (a->n_ids < a->v->max_tokens) {
+        if (cli_is_interrupted()) {
+            a->finish_reason = "abort"; /* vLLM's word for it */
+            break;
+        }
         int32_t token = -1;
         qn_status status = qn_session_next(&token, a->session, err);
         if (status == QN_AGAIN) {
@@ -280,9 +285,6 @@ static qn_status generate(answer *a, qn_error *err)
         if (ferror(stdout)) {
             break; /* nobody reads; cli_flush reports it */
         }
-    }
-    if (cli_is_interrupted() && strcmp(a->finish_reason, "length") == 0) {
-        a->finish_reason = "abort"; /* vLLM's word for it */
     }
     qn_output_end(a->output);
     return QN_OK;
@@ -340,7 +342,7 @@ static json_t *join(const json_t *pieces)
             used += json_string_length(piece);
         }
     }
-    json_t *joined = json_stringn(text != NULL ? text : "", used);
+    json_t *joined = text != NULL ? json_stringn(text, used) : NULL;
     free(text);
     return joined;
 }
@@ -367,7 +369,8 @@ static int print_json(const answer *a)
         "acceptance_length", a->n_ids > 0 ? 1.0 : 0.0, "per_position", "synthetic", 0, "seed",
         (json_int_t)a->sampling.seed, "peak_rss_bytes", (json_int_t)usage.ru_maxrss * 1024,
         "logprobs");
-    if (object == NULL) {
+    if (object == NULL || a->has_lost_text) {
+        json_decref(object);
         return cli_fail(QN_E_NOMEM, "JSON output: no memory");
     }
     return cli_print_json(object);
@@ -437,7 +440,7 @@ static int finish(answer *a)
     if (!a->v->as_json) {
         print_stats(a);
     }
-    if (status == CLI_DONE && cli_is_interrupted()) {
+    if (status == CLI_DONE && a->finish_reason[0] == 'a') {
         status = cli_fail(QN_E_CANCELLED, "answer: interrupted after %zu tokens, expected to go on",
                           a->n_ids);
     }

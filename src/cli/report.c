@@ -67,6 +67,45 @@ int cli_columns(void)
     return 80;
 }
 
+static const int interrupts[] = {SIGINT, SIGTERM};
+enum { N_INTERRUPTS = sizeof interrupts / sizeof interrupts[0] };
+
+static void on_interrupt(int signal_number)
+{
+    (void)signal_number;
+    g_is_interrupted = 1;
+}
+
+void cli_catch_interrupt(void)
+{
+    /* Restarted calls, since a write that was interrupted would lose what the stream holds. */
+    const struct sigaction action = {.sa_handler = on_interrupt,
+                                     .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
+    for (int i = 0; i < N_INTERRUPTS; i++) {
+        struct sigaction old;
+        if (sigaction(interrupts[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN) {
+            (void)sigaction(interrupts[i], &action, NULL); /* nohup's and a shell's wish counts */
+        }
+    }
+}
+
+/* While text is read, which may be for ever, an interrupt ends the read. */
+static void let_reads_be_interrupted(bool may_be)
+{
+    for (int i = 0; i < N_INTERRUPTS; i++) {
+        struct sigaction action;
+        if (sigaction(interrupts[i], NULL, &action) == 0 && action.sa_handler == on_interrupt) {
+            action.sa_flags = may_be ? action.sa_flags & ~SA_RESTART : action.sa_flags | SA_RESTART;
+            (void)sigaction(interrupts[i], &action, NULL);
+        }
+    }
+}
+
+bool cli_is_interrupted(void)
+{
+    return g_is_interrupted != 0;
+}
+
 qn_status cli_read_text(char **text, size_t *len, const char *path, qn_error *err)
 {
     const bool is_stdin = path == NULL || strcmp(path, "-") == 0;
@@ -80,6 +119,7 @@ qn_status cli_read_text(char **text, size_t *len, const char *path, qn_error *er
         return qn_fail(err, errno == ENOENT ? QN_E_NOT_FOUND : QN_E_IO, errno, __func__,
                        "%s: %s, expected a readable file", what, strerror(errno));
     }
+    let_reads_be_interrupted(true);
     while (!feof(file) && !ferror(file) && used <= TEXT_BYTES_MAX && !cli_is_interrupted()) {
         if (used + 1 >= capacity) {
             capacity = capacity == 0 ? 65536 : 2 * capacity;
@@ -93,8 +133,8 @@ qn_status cli_read_text(char **text, size_t *len, const char *path, qn_error *er
         used += fread(bytes + used, 1, capacity - used - 1, file);
     }
     if (cli_is_interrupted()) {
-        status = qn_fail(err, QN_E_CANCELLED, 0, __func__, "%s: interrupted, expected to be read",
-                         what);
+        status =
+            qn_fail(err, QN_E_CANCELLED, 0, __func__, "%s: interrupted, expected to be read", what);
         goto fail;
     }
     if (used > TEXT_BYTES_MAX) {
@@ -107,11 +147,16 @@ qn_status cli_read_text(char **text, size_t *len, const char *path, qn_error *er
                          "%s: %s, expected a readable file", what, strerror(errno));
         goto fail;
     }
+    if (bytes == NULL) { /* the loop runs once at least, which the analyser does not see */
+        status = QN_E_NOMEM;
+        goto fail;
+    }
     bytes[used] = '\0';
     *text = bytes;
     *len = used;
     bytes = NULL;
 fail:
+    let_reads_be_interrupted(false);
     free(bytes);
     if (!is_stdin) {
         (void)fclose(file);
@@ -119,12 +164,29 @@ fail:
     return status;
 }
 
-/* Append {"role", "content"}; false for a text that is not UTF-8, or without memory. */
-static bool add_message(json_t *messages, const char *role, const char *text, size_t len)
+/* Append {"role", "content"}.  @p what names the text in errors. */
+static qn_status add_message(json_t *messages, const char *role, const char *what, const char *text,
+                             size_t len, qn_error *err)
 {
+    const char *nul = len > 0 ? memchr(text, '\0', len) : NULL;
+    if (nul != NULL) {
+        return qn_fail(err, QN_E_FORMAT, 0, __func__, "%s: a NUL byte at %td, expected text", what,
+                       nul - text);
+    }
     json_t *content = json_stringn(text, len);
-    return content != NULL && json_array_append_new(messages, json_pack("{ss, so}", "role", role,
-                                                                        "content", content)) == 0;
+    if (content == NULL) { /* without memory, or not UTF-8: then the unchecked string can be made */
+        json_t *unchecked = json_stringn_nocheck(text, len);
+        const bool has_memory = unchecked != NULL;
+        json_decref(unchecked);
+        return has_memory ? qn_fail(err, QN_E_FORMAT, 0, __func__,
+                                    "%s: bytes that are not UTF-8, expected text", what)
+                          : qn_fail(err, QN_E_NOMEM, 0, __func__, "%s: no memory", what);
+    }
+    if (json_array_append_new(messages, json_pack("{ss, so}", "role", role, "content", content)) !=
+        0) {
+        return qn_fail(err, QN_E_NOMEM, 0, __func__, "%s: no memory", what);
+    }
+    return QN_OK;
 }
 
 qn_status cli_user_message(char **json, const char *system, const char *text, size_t len,
@@ -133,20 +195,15 @@ qn_status cli_user_message(char **json, const char *system, const char *text, si
     qn_status status = QN_OK;
     json_t *messages = json_array();
     *json = NULL;
-    const char *nul = len > 0 ? memchr(text, '\0', len) : NULL;
-    if (nul != NULL) {
-        json_decref(messages);
-        return qn_fail(err, QN_E_FORMAT, 0, __func__, "prompt: a NUL byte at %td, expected text",
-                       nul - text);
+    if (system != NULL) {
+        status = add_message(messages, "system", "--system", system, strlen(system), err);
     }
-    if (system != NULL && !add_message(messages, "system", system, strlen(system))) {
-        status = qn_fail(err, QN_E_FORMAT, 0, __func__,
-                         "--system: bytes that are not UTF-8, expected text");
-    } else if (!add_message(messages, "user", text, len)) {
-        status = qn_fail(err, QN_E_FORMAT, 0, __func__,
-                         "prompt: bytes that are not UTF-8, expected text");
-    } else if ((*json = json_dumps(messages, JSON_COMPACT)) == NULL) {
-        status = qn_fail(err, QN_E_NOMEM, 0, __func__, "prompt: no memory");
+    if (status == QN_OK) {
+        status = add_message(messages, "user", "prompt", text, len, err);
+    }
+    if (status == QN_OK) {
+        *json = json_dumps(messages, JSON_COMPACT);
+        status = *json != NULL ? QN_OK : qn_fail(err, QN_E_NOMEM, 0, __func__, "prompt: no memory");
     }
     json_decref(messages);
     return status;
@@ -224,25 +281,10 @@ json_t *cli_json_ids(const int32_t *ids, size_t n_ids)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < n_ids; i++) {
-        (void)json_array_append_new(list, json_integer(ids[i]));
+        if (json_array_append_new(list, json_integer(ids[i])) != 0) {
+            json_decref(list);
+            return NULL;
+        }
     }
     return list;
-}
-
-static void on_interrupt(int signal_number)
-{
-    (void)signal_number;
-    g_is_interrupted = 1;
-}
-
-void cli_catch_interrupt(void)
-{
-    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
-    (void)sigaction(SIGINT, &action, NULL);
-    (void)sigaction(SIGTERM, &action, NULL);
-}
-
-bool cli_is_interrupted(void)
-{
-    return g_is_interrupted != 0;
 }

@@ -165,6 +165,17 @@ static void roff_option(const cli_option *o)
     roff(o->help);
 }
 
+static void roff_options(const cli_command *command)
+{
+    (void)printf(".SH OPTIONS\n");
+    for (size_t g = 0; g < command->n_groups; g++) {
+        (void)printf(".SS %s\n", command->groups[g].title);
+        for (size_t i = 0; i < command->groups[g].n_options; i++) {
+            roff_option(&command->groups[g].options[i]);
+        }
+    }
+}
+
 static void roff_examples(const char *lines)
 {
     (void)printf(".SH EXAMPLES\n.nf\n");
@@ -200,13 +211,7 @@ static void man_command(const cli_command *command)
     roff(command->synopsis);
     (void)printf(".SH DESCRIPTION\n");
     roff(command->description);
-    (void)printf(".SH OPTIONS\n");
-    for (size_t g = 0; g < command->n_groups; g++) {
-        (void)printf(".SS %s\n", command->groups[g].title);
-        for (size_t i = 0; i < command->groups[g].n_options; i++) {
-            roff_option(&command->groups[g].options[i]);
-        }
-    }
+    roff_options(command);
     roff_examples(command->examples);
 }
 

@@ -335,9 +335,9 @@ typedef struct populate_round {
     const shard *from;
     uint64_t first;
     uint64_t n_bytes;
-    qn_error *err;            /* written by the first thread that fails */
-    _Atomic qn_status status; /* its failure */
-    atomic_flag has_failed;
+    atomic_flag has_failed; /* whoever sets it writes the next two; the loop's end publishes them */
+    qn_error *err;
+    qn_status status;
 } populate_round;
 
 static void populate_range(void *context, size_t first, size_t end, uint32_t i_thread)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "format/safetensors_writer.h"
 
+#include "base/file.h"
 #include "base/json.h"
 #include "base/try.h"
 
@@ -54,26 +55,110 @@ static char *with_suffix(const char *path, const char *suffix)
     return out;
 }
 
-/* Names of the files: beside the target, so that a rename can put it in its place. */
-static qn_status name_files(qn_safetensors_writer *writer, const char *path, qn_error *err)
+static qn_status no_memory(const char *path, qn_error *err)
 {
-    char suffix[32];
-    struct stat info;
-    (void)snprintf(suffix, sizeof suffix, ".%ld.part", (long)getpid());
-    char *const target = realpath(path, NULL);
-    const bool is_special = target != NULL && stat(target, &info) == 0 && !S_ISREG(info.st_mode);
-    writer->path = target != NULL ? target : with_suffix(path, "");
-    if (is_special) {
-        writer->spool_template = with_suffix(P_tmpdir "/quern", ".spool-XXXXXX");
-    } else if (writer->path != NULL) {
-        writer->part_path = with_suffix(writer->path, suffix);
-        writer->spool_template = with_suffix(writer->path, ".spool-XXXXXX");
+    return qn_fail(err, QN_E_NOMEM, ENOMEM, "qn_safetensors_writer_open",
+                   "%s: no memory to write it", path);
+}
+
+/* realpath() of what must exist, for writing @p target; *out is owned by the caller. */
+static qn_status real_path(char **out, const char *path, const char *target, qn_error *err)
+{
+    errno = ENOMEM;
+    *out = realpath(path, NULL);
+    if (*out != NULL) {
+        return QN_OK;
     }
-    if (writer->path == NULL || writer->spool_template == NULL ||
-        (!is_special && writer->part_path == NULL)) {
-        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "%s: no memory to write it", path);
+    return errno == ENOMEM ? no_memory(target, err)
+                           : qn_fail(err, QN_E_IO, errno, __func__,
+                                     "%s: cannot write: %s, a place to write to expected", target,
+                                     strerror(errno));
+}
+
+/* The path of a file that is not there yet, in the real path of its folder. */
+static qn_status new_path(char **out, const char *path, qn_error *err)
+{
+    const char *const slash = strrchr(path, '/');
+    char *const parent = slash == NULL   ? strdup(".")
+                         : slash == path ? strdup("/")
+                                         : strndup(path, (size_t)(slash - path));
+    char *folder = NULL;
+    *out = NULL;
+    qn_status status =
+        parent != NULL ? real_path(&folder, parent, path, err) : no_memory(path, err);
+    if (status == QN_OK) {
+        *out = qn_path_join(folder, slash != NULL ? slash + 1 : path);
+        status = *out != NULL ? QN_OK : no_memory(path, err);
+    }
+    free(parent);
+    free(folder);
+    return status;
+}
+
+/* Open the file that becomes writer->path when it is finished: beside it, so that a rename is
+ * enough. It will be as readable as the @p old one. */
+static qn_status open_part(qn_safetensors_writer *writer, const struct stat *old, qn_error *err)
+{
+    enum { TRIES = 100 };
+    char suffix[48];
+    for (int i = 0; i < TRIES && writer->fd < 0; i++) {
+        (void)snprintf(suffix, sizeof suffix, ".%ld-%d.part", (long)getpid(), i);
+        char *const part_path = with_suffix(writer->path, suffix);
+        if (part_path == NULL) {
+            return no_memory(writer->path, err);
+        }
+        writer->fd = open(part_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (writer->fd >= 0) {
+            writer->part_path = part_path;
+            break;
+        }
+        const int sys = errno;
+        free(part_path);
+        errno = sys;
+        if (sys != EEXIST) {
+            break;
+        }
+    }
+    if (writer->fd < 0) {
+        return fail_write(writer, err);
+    }
+    if (old != NULL) {
+        (void)fchmod(writer->fd, old->st_mode & 07777);
     }
     return QN_OK;
+}
+
+static qn_status open_target(qn_safetensors_writer *writer, const char *path, qn_error *err)
+{
+    qn_status status = QN_OK;
+    struct stat info;
+    const bool is_there = stat(path, &info) == 0;
+    const bool is_special = is_there && !S_ISREG(info.st_mode); /* a rename would replace it */
+    struct stat link;
+    if (!is_there && lstat(path, &link) == 0) {
+        return qn_fail(err, QN_E_IO, ENOENT, __func__,
+                       "%s: cannot write: a link to nothing, a place to write to expected", path);
+    }
+    if (is_special) {
+        writer->path = with_suffix(path, "");
+        status = writer->path != NULL ? QN_OK : no_memory(path, err);
+    } else {
+        status = is_there ? real_path(&writer->path, path, path, err)
+                          : new_path(&writer->path, path, err);
+    }
+    QN_TRY(status, status, fail);
+    writer->spool_template = is_special ? with_suffix(P_tmpdir "/quern", ".spool-XXXXXX")
+                                        : with_suffix(writer->path, ".spool-XXXXXX");
+    if (writer->spool_template == NULL) {
+        return no_memory(path, err);
+    }
+    if (!is_special) {
+        return open_part(writer, is_there ? &info : NULL, err);
+    }
+    writer->fd = open(path, O_WRONLY | O_CLOEXEC);
+    return writer->fd >= 0 ? QN_OK : fail_write(writer, err);
+fail:
+    return status;
 }
 
 qn_status qn_safetensors_writer_open(qn_safetensors_writer **out, const char *path, qn_error *err)
@@ -85,20 +170,18 @@ qn_status qn_safetensors_writer_open(qn_safetensors_writer **out, const char *pa
         return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "%s: no memory to write it", path);
     }
     writer->fd = -1;
-    QN_TRY(status, name_files(writer, path, err), fail);
-    writer->fd = writer->part_path != NULL
-                     ? open(writer->part_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)
-                     : open(writer->path, O_WRONLY | O_CLOEXEC);
-    if (writer->fd < 0) {
-        status = fail_write(writer, err);
-        goto fail;
-    }
+    QN_TRY(status, open_target(writer, path, err), fail);
     *out = writer;
     return QN_OK;
 
 fail:
     qn_safetensors_writer_close(&writer);
     return status;
+}
+
+const char *qn_safetensors_writer_path(const qn_safetensors_writer *writer)
+{
+    return writer->path;
 }
 
 static qn_status write_all(const qn_safetensors_writer *writer, int fd, const void *bytes,

@@ -7,9 +7,15 @@
 /** Opaque.  The file gets its name only when finished (temporary name, fsync, rename). */
 typedef struct qn_safetensors_writer qn_safetensors_writer;
 
-/** Begin a file at @p path (copied).  QN_E_IO where it cannot be written; QN_E_NOMEM. */
+/**
+ * Begin a file at @p path (copied).  Links are followed; a pipe or device is written to as it is,
+ * once all is known.  May wait for the reader of a named pipe. Returns  QN_OK; QN_E_IO where it
+ * cannot be written; QN_E_NOMEM
+ */
 QN_MUST_CHECK qn_status qn_safetensors_writer_open(qn_safetensors_writer **out, const char *path,
                                                    qn_error *err);
+/** Where the file will be, with links followed; borrowed until close.  Equal for equal files. */
+const char *qn_safetensors_writer_path(const qn_safetensors_writer *writer);
 /**
  * Append @p n_rows rows to tensor @p name (created by the first call).  Rows of all tensors may
  * come interleaved: they are spooled to disk, never held in memory.

@@ -59,7 +59,7 @@ typedef void qn_matmul_fn(const qn_matmul_args *args);
  *          scratch n_in floats.  Rows are added in ascending order.
  * Error    none; NaN and Inf propagate
  * Accuracy |err| <= (n_x + 2) * 2^-24 * sum |x w|; compute bf16 and int8 round x to bf16 first
- * Source   spec 2.3 of the model, absorbed form; DeepSeek-V2 (2405.04434) section 2.1.2
+ * Source   docs/model.md, Attention; DeepSeek-V2 (2405.04434) section 2.1.2
  */
 typedef void qn_matmul_t_fn(float *y, const float *x, uint32_t n_x, const qn_weight *w,
                             uint32_t row_first, qn_compute compute, float *scratch);
@@ -121,7 +121,7 @@ typedef void qn_silu_mul_fn(float *y, const float *gate, const float *up, size_t
  * Aliasing none
  * Error    none
  * Accuracy |err| <= 2 * 2^-24 * (|y| + |scale x|)
- * Source   residual stream and the sum over experts, spec 2.6
+ * Source   docs/model.md, the residual stream and the sum over experts
  */
 typedef void qn_axpy_fn(float *y, const float *x, float scale, size_t n);
 
@@ -146,7 +146,7 @@ typedef struct qn_router_args {
  * Shapes   see qn_router_args
  * Error    none
  * Accuracy weights within 16 * 2^-24; the choice is exact on the f32 scores
- * Source   spec 2.6; DeepSeek-V3 (2412.19437) eq. 13-16
+ * Source   docs/model.md, Experts; DeepSeek-V3 (2412.19437) eq. 13-16
  */
 typedef void qn_router_fn(const qn_router_args *args);
 
@@ -158,7 +158,7 @@ typedef void qn_router_fn(const qn_router_args *args);
  *          (dim) of the view's rows; scratch dim floats
  * Error    none
  * Accuracy |err| <= (dim/16 + heads + 8) * 2^-24 * sum |w q k|; heads in ascending order
- * Source   spec 2.4; DeepSeek-V3.2 report, eq. 1
+ * Source   docs/model.md, Indexer; DeepSeek-V3.2 report, eq. 1
  */
 typedef void qn_index_scores_fn(float *scores, const float *q, const float *w, uint32_t n_heads,
                                 const qn_kv_view *keys, uint32_t first, uint32_t end,
@@ -172,7 +172,7 @@ typedef void qn_index_scores_fn(float *scores, const float *q, const float *w, u
  * Returns  number of indices written
  * Error    none
  * Accuracy exact
- * Source   spec 2.4; radix selection over order-preserving keys
+ * Source   docs/model.md, Indexer; radix selection over order-preserving keys
  */
 typedef uint32_t qn_topk_fn(int32_t *set, const float *scores, uint32_t n, uint32_t k);
 
@@ -197,7 +197,7 @@ typedef struct qn_attend_args {
  * Shapes   see qn_attend_args
  * Error    none; NaN propagates
  * Accuracy |err| <= (1e-5 + n_set * 2^-24) * max(1, max |s| / 16) * max |c|
- * Source   spec 2.3, absorbed form; DeepSeek-V2 (2405.04434) section 2.1.2
+ * Source   docs/model.md, Attention; DeepSeek-V2 (2405.04434) section 2.1.2
  */
 typedef void qn_attend_fn(const qn_attend_args *args);
 
@@ -208,7 +208,7 @@ typedef void qn_attend_fn(const qn_attend_args *args);
  *          (1 where that is 0), code = e4m3(latent / scale), layout codes, scales, rope bf16
  * Error    none
  * Accuracy bf16 and e4m3 round to nearest even
- * Source   SGLang's 656-byte layout, spec 2.3
+ * Source   SGLang's 656-byte layout; docs/formats.md, Cache rows
  */
 typedef void qn_kv_write_fn(const qn_kv_view *view, uint32_t position, const float *latent,
                             const float *rope);

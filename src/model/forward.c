@@ -94,10 +94,8 @@ static void keep_page_ends(const qn_glm *m, const qn_kv *kv, const qn_batch *bat
     for (uint32_t t = 0; t < batch->n_rows && kv->layout->hidden >= 0; t++) {
         const size_t position = (size_t)batch->positions[t];
         if (position % QN_PAGE_TOKENS == QN_PAGE_TOKENS - 1) {
-            const int32_t *table =
-                batch->page_tables + (size_t)batch->seqs[t] * batch->n_table_pages;
-            memcpy(qn_kv_page_hidden(kv, table[position / QN_PAGE_TOKENS]), h + t * n_embd,
-                   n_embd * sizeof *h);
+            const int32_t page = qn_batch_pages(batch, t)[position / QN_PAGE_TOKENS];
+            memcpy(qn_kv_page_hidden(kv, page), h + t * n_embd, n_embd * sizeof *h);
         }
     }
 }
@@ -116,8 +114,7 @@ static void check_batch(const qn_glm *m, const qn_kv *kv, const qn_batch *batch)
         QN_ASSERT(position < m->config.n_context_max);
         QN_ASSERT(i_seq < batch->n_seqs);
         QN_ASSERT(i_page < batch->n_table_pages);
-        const int32_t *table = batch->page_tables + (size_t)i_seq * batch->n_table_pages;
-        QN_ASSERT((uint32_t)table[i_page] < kv->n_pages);
+        QN_ASSERT((uint32_t)qn_batch_pages(batch, t)[i_page] < kv->n_pages);
     }
 }
 
@@ -138,7 +135,7 @@ void qn_glm_forward(qn_glm *model, const qn_kv *kv, const qn_batch *batch, float
     keep_page_ends(m, kv, batch, qn_glm_head(m, batch, m->weights.norm, hidden, logits));
 }
 
-/* ws.x = eh_proj of both norms, the embedding first and the hidden second (spec 3.2). */
+/* ws.x = eh_proj of both norms, the embedding first and the hidden second (docs/model.md). */
 static void join_input(qn_glm *m, const qn_batch *batch, const float *hidden_prev)
 {
     const qn_weights *w = &m->weights;

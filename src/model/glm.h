@@ -75,6 +75,12 @@ typedef struct qn_batch {
     uint32_t n_logit_rows;      /**< 0: none, and the output matrix is not read. */
 } qn_batch;
 
+/** Page table of row @p i_row's sequence. */
+static inline const int32_t *qn_batch_pages(const qn_batch *batch, size_t i_row)
+{
+    return batch->page_tables + (size_t)batch->seqs[i_row] * batch->n_table_pages;
+}
+
 /**
  * Looks at a forward pass, and may replace its choices (tests inject golden ones).  Every function
  * may be NULL.  Called from the calling thread, rows in batch order.
@@ -120,7 +126,7 @@ typedef struct qn_mtp_io {
     const float *hidden_prev;   /**< [n_rows][n_embd] post-norm hidden of position p - 1: the
                                      trunk's, or g of the previous step of a chain. */
     const qn_index_sets *reuse; /**< Rows attend to these sets and the indexer does not run
-                                   (IndexShare across a chain, spec 3.3); NULL: own sets. */
+                                   (docs/model.md, MTP); NULL: own sets. */
     const qn_index_sets *keep;  /**< The sets of these rows are copied here; NULL: not wanted. */
     float *hidden; /**< [n_rows][n_embd] out: g, after shared_head.norm; may be NULL. */
     float *logits; /**< [n_logit_rows][n_vocab] out; may be NULL. */

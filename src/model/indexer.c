@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-/* LayerNorm eps of k_norm is a constant of the architecture, not in the config (spec 2.1). */
+/* LayerNorm eps of k_norm is a constant of the architecture, not in the config (docs/model.md). */
 static const float k_norm_eps = 1e-6F;
 
 /* Scores of one row, split over the threads by position. */
@@ -77,7 +77,7 @@ void qn_glm_indexer(qn_glm *m, const qn_layer_call *call)
         const uint32_t position = (uint32_t)batch->positions[t];
         float *key = ws->ki + (size_t)t * c->index_dim;
         m->k->layernorm(key, key, l->index_norm, l->index_norm_bias, c->index_dim, k_norm_eps);
-        /* The rope part comes first here (spec 2.4), unlike in MLA. */
+        /* The rope part comes first here (docs/model.md), unlike in MLA. */
         m->k->rope(key, 1, c->index_dim, c->rope_dim, position, m->inv_freq);
         m->k->rope(ws->qi + t * q_dim, c->n_index_heads, c->index_dim, c->rope_dim, position,
                    m->inv_freq);

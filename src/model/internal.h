@@ -8,7 +8,7 @@
 
 /**
  * Buffers of one forward pass, R = n_rows_max rows.  All f32 unless said; carved from one block.
- * Names follow spec 2.3 and 2.4.
+ * Names follow docs/model.md.
  */
 typedef struct qn_workspace {
     float *x;              /**< [R][n_embd] residual stream */
@@ -73,9 +73,7 @@ typedef struct qn_layer_call {
 /** The cache rows of row i's sequence in one component of kv->layout. */
 static inline qn_kv_view qn_layer_rows(const qn_layer_call *call, int16_t i_component, size_t i_row)
 {
-    const qn_batch *batch = call->batch;
-    const size_t i_seq = (size_t)batch->seqs[i_row];
-    return qn_kv_get_view(call->kv, i_component, batch->page_tables + i_seq * batch->n_table_pages);
+    return qn_kv_get_view(call->kv, i_component, qn_batch_pages(call->batch, i_row));
 }
 
 /** One decoder layer in place on ws.x. */

@@ -91,7 +91,7 @@ static void project(qn_glm *m, const qn_layer_call *call)
     m->k->rmsnorm(ws->qr, c->q_rank, ws->qr, c->q_rank, l->q_a_norm, n_rows, c->q_rank, c->rms_eps);
     qn_glm_matmul(m, ws->q, c->n_heads * qk_dim, ws->qr, c->q_rank, &l->q_b, n_rows);
     qn_glm_matmul(m, ws->kv, kv_dim, ws->xn, c->n_embd, &l->kv_a, n_rows);
-    /* Only the latent part is normalised (spec 2.3). */
+    /* Only the latent part is normalised (docs/model.md). */
     m->k->rmsnorm(ws->kv, kv_dim, ws->kv, kv_dim, l->kv_a_norm, n_rows, c->kv_rank, c->rms_eps);
     for (uint32_t t = 0; t < n_rows; t++) {
         const uint32_t position = (uint32_t)batch->positions[t];
@@ -115,7 +115,7 @@ void qn_glm_attention(qn_glm *m, const qn_layer_call *call)
     const qn_config *c = &m->config;
     const uint32_t n_rows = call->batch->n_rows;
     project(m, call);
-    /* A shared layer finds the sets of the last full layer in ws.sets (IndexShare, spec 2.4). */
+    /* A shared layer finds the sets of the last full layer in ws.sets (docs/model.md, Indexer). */
     if (call->reuse != NULL) {
         take_sets(m, call->reuse, n_rows);
     } else if (c->is_index_full[call->i_layer]) {

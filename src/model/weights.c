@@ -283,9 +283,11 @@ bool qn_is_trunk_copy(const qn_config *config, qn_str name)
     static const char *const endings[] = {"weight", "weight_scale", "weight_scale_inv",
                                           "weight_quantizer.scale"};
     char copy[96];
-    for (size_t i = 0; config->n_mtp_layers > 0 && i < 2 * 4; i++) {
-        (void)snprintf(copy, sizeof copy, "model.layers.%u.%s%s", config->n_layers, copies[i / 4],
-                       endings[i % 4]);
+    const size_t n_endings = sizeof endings / sizeof *endings;
+    const size_t n_names = sizeof copies / sizeof *copies * n_endings;
+    for (size_t i = 0; config->n_mtp_layers > 0 && i < n_names; i++) {
+        (void)snprintf(copy, sizeof copy, "model.layers.%u.%s%s", config->n_layers,
+                       copies[i / n_endings], endings[i % n_endings]);
         if (qn_str_equal(name, qn_str_of(copy))) {
             return true;
         }

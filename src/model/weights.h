@@ -18,7 +18,7 @@ typedef struct qn_layer_weights {
     const float *post_norm;         /**< [n_embd], before the FFN. */
     const float *q_a_norm;          /**< [q_rank] */
     const float *kv_a_norm;         /**< [kv_rank] */
-    qn_weight q_a, q_b, kv_a, kv_b; /**< Spec 2.3. */
+    qn_weight q_a, q_b, kv_a, kv_b; /**< docs/model.md, Attention. */
     qn_weight o;
     qn_weight index_q;            /**< wq_b; this and the next four: full layers only. */
     qn_weight index_k;            /**< wk */

@@ -367,8 +367,12 @@ static qn_status load_added(loader *l, const json_t *list, const json_t *vocab)
 {
     qn_status status = QN_OK;
     const size_t n = json_array_size(list);
-    if ((!is_null(list) && !json_is_array(list)) || n > ADDED_MAX) {
-        return refuse(l, "added_tokens", list, "a list of at most 4096");
+    if (!is_null(list) && !json_is_array(list)) {
+        return refuse(l, "added_tokens", list, "a list");
+    }
+    if (n > ADDED_MAX) {
+        return qn_fail(l->err, QN_E_FORMAT, 0, "qn_tokenizer_open",
+                       "%s: added_tokens: %zu, expected at most %d", l->what, n, ADDED_MAX);
     }
     l->t->added = malloc((n + 1) * sizeof *l->t->added);
     if (l->t->added == NULL) {

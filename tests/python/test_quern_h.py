@@ -23,6 +23,7 @@ def compiler_says(code):
     done = subprocess.run([os.environ.get("CC", "cc"), "-std=c11", "-Wall", "-Wextra", "-Werror",
                            "-fsyntax-only", "-Iinclude", "-x", "c", "-"],
                           cwd=ROOT, input=HEAD + code + TAIL, capture_output=True, text=True,
+                          env={**os.environ, "LC_ALL": "C"},
                           check=False)
     return done.returncode, done.stderr
 

@@ -275,7 +275,7 @@ static double seconds_of(const char *pattern, size_t n)
     return best;
 }
 
-/* Four times the text: four times the time where it is linear, sixteen where it is quadratic. */
+/* 16 times the text: 16 times the time where it is linear, 256 where it is quadratic. */
 static void test_time_grows_with_the_text_not_with_its_square(void **state)
 {
     (void)state;
@@ -283,11 +283,11 @@ static void test_time_grows_with_the_text_not_with_its_square(void **state)
         "a", "thequickbrownfox", " ", "\n", "<", "<|", "7", "!", "\xe6\x9d\xb1", "\x80", " a",
     };
     for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
-        const double once = seconds_of(patterns[i], 50000);
-        const double four = seconds_of(patterns[i], 200000);
-        if (four > 8 * once + 0.01) {
-            fail_msg("\"%s\": %.1f ms, then %.1f ms for four times as much", patterns[i],
-                     once * 1e3, four * 1e3);
+        const double once = seconds_of(patterns[i], 20000);
+        const double more = seconds_of(patterns[i], 320000);
+        if (more > 64 * once + 0.05) { /* far from both, as a busy machine measures badly */
+            fail_msg("\"%s\": %.1f ms, then %.1f ms for 16 times as much", patterns[i], once * 1e3,
+                     more * 1e3);
         }
     }
 }
