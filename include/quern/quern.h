@@ -104,7 +104,8 @@ typedef struct qn_model_options {
     qn_kv_dtype kv_dtype;      /**< Cache rows. */
     bool use_dummy_weights;    /**< Seeded random weights of config.json's shapes. */
     bool tokenizer_only;       /**< No weights: sessions cannot be opened. */
-    bool strict;               /**< What would be a warning about the model is an error. */
+    bool tokenizer_optional; /**< A folder without tokenizer.json is a warning: ids in, ids out. */
+    bool strict;             /**< What would be a warning about the model is an error. */
 } qn_model_options;
 
 /**

@@ -126,14 +126,15 @@ static qn_status check_tokenizer(const qn_model *m, const char *path, qn_error *
     return QN_OK;
 }
 
-/* tokenizer.json; dummy weights do without where the model's folder has none. */
+/* tokenizer.json; dummy weights, and who gives and takes ids, do without where there is none. */
 static qn_status load_tokenizer(qn_model *m, const qn_model_options *o, qn_error *err)
 {
     qn_status status = QN_OK;
     char *path = NULL;
     const char *const dir = o->tokenizer_dir != NULL ? o->tokenizer_dir : m->path;
     QN_TRY(status, join(&path, dir, "tokenizer.json", err), fail);
-    const bool is_optional = o->use_dummy_weights && o->tokenizer_dir == NULL;
+    const bool is_optional =
+        (o->use_dummy_weights || o->tokenizer_optional) && o->tokenizer_dir == NULL;
     if (!is_optional || access(path, F_OK) == 0) {
         QN_TRY(status, qn_tokenizer_open_file(&m->tokenizer, path, err), fail);
         QN_TRY(status, check_tokenizer(m, path, err), fail);
@@ -174,7 +175,7 @@ static qn_status choose_chat_format(qn_model *m, const qn_model_options *o, qn_e
         qn_chat_format_choose(qn_buf_view(&text), has_index_share(&m->config), &is_known);
     if (text.len > 0 && !is_known) {
         char what[64];
-        (void)snprintf(what, sizeof what, "not a template of this family, %s taken by config.json",
+        (void)snprintf(what, sizeof what, "an unknown template, %s taken by config.json",
                        qn_chat_format_name(m->chat_format));
         QN_TRY(status, warn(o, what, path, err), fail);
     }
@@ -311,6 +312,9 @@ qn_status qn_model_open(qn_model **out, const char *name, const qn_model_options
     QN_TRY(status, load_tokenizer(m, o, err), fail);
     if (!o->tokenizer_only) {
         QN_TRY(status, load_weights(m, o, err), fail);
+    }
+    if (m->tokenizer == NULL && !o->use_dummy_weights) { /* said last: an error stands alone */
+        QN_TRY(status, warn(o, "no tokenizer.json, ids print as <id>", m->path, err), fail);
     }
     fill_info(m, o, start_ns);
     if (err != NULL) {

@@ -278,5 +278,10 @@ qn_session_stats qn_session_get_stats(const qn_session *session)
 
 qn_status qn_session_finish_files(qn_session *session, qn_error *err)
 {
-    return session->recorder == NULL ? QN_OK : qn_recorder_finish(session->recorder, err);
+    if (session->recorder == NULL) {
+        return QN_OK;
+    }
+    /* The file of logits has every position, that of the last token drawn included. */
+    const qn_status status = session->wants_logits_file ? catch_up(session, err) : QN_OK;
+    return status < 0 ? status : qn_recorder_finish(session->recorder, err);
 }

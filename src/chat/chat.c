@@ -117,6 +117,14 @@ static qn_status read_content(const renderer *r, size_t i_message, const json_t 
         const json_t *type = json_object_get(part, "type");
         const json_t *text = json_object_get(part, "text");
         char field[48];
+        if (json_is_string(part)) {
+            const qn_status status =
+                qn_buf_append(out, json_string_value(part), json_string_length(part), r->err);
+            if (status != QN_OK) {
+                return status;
+            }
+            continue;
+        }
         if (!json_is_string(type) || strcmp(json_string_value(type), "text") != 0) {
             (void)snprintf(field, sizeof field, "content[%zu].type", i);
             return refuse(r, i_message, field, type,

@@ -400,10 +400,15 @@ static qn_status answer_once(answer *a, const char *model_name, qn_error *err)
     cli_progress_begin(&progress, "weights", "GB", 1e9, v->common.is_quiet);
     qn_model_options model_options = {.progress = cli_progress_show, .progress_context = &progress};
     cli_model_fill(&model_options, &v->model);
+    model_options.tokenizer_optional = v->ids != NULL || v->prompt_tokens > 0;
     qn_status status = qn_model_open(&a->model, model_name, &model_options, err);
     cli_progress_end(&progress);
     if (status != QN_OK || (status = make_prompt(a, err)) != QN_OK) {
         return status;
+    }
+    if (a->n_prompt == 0) {
+        return qn_fail(err, QN_E_INVAL, 0, __func__,
+                       "prompt: no tokens, expected at least one token");
     }
     a->sampling = choose_sampling(v, qn_model_get_info(a->model));
     const qn_session_options options = {.sampling = &a->sampling,
@@ -437,9 +442,7 @@ static int finish(answer *a)
         cli_write("\n", 1);
     }
     int status = a->v->as_json ? print_json(a) : cli_flush(CLI_DONE);
-    if (!a->v->as_json) {
-        print_stats(a);
-    }
+    print_stats(a);
     if (status == CLI_DONE && a->finish_reason[0] == 'a') {
         status = cli_fail(QN_E_CANCELLED, "answer: interrupted after %zu tokens, expected to go on",
                           a->n_ids);

@@ -8,7 +8,8 @@
 
 typedef struct tokenize_values {
     cli_common common;
-    const char *prompt, *file, *tokenizer_dir;
+    const char *prompt, *file, *tokenizer_dir, *chat_format;
+    int thinking, effort;
     bool is_chat, as_json;
 } tokenize_values;
 
@@ -19,6 +20,13 @@ static const cli_option options[] = {
     {"file", 'f', CLI_TEXT, "FILE", FIELD(file), 0, 0, "Read the text from a file (- for stdin)"},
     {"chat", 0, CLI_FLAG, NULL, FIELD(is_chat), 0, 0,
      "The text is a user message: show the whole prompt in the model's chat format"},
+    {"chat-format", 0, CLI_TEXT, "auto|glm5|glm5.1|glm5.2", FIELD(chat_format), 0, 0,
+     "Prompt format of --chat (default auto: by the template beside the model, then by "
+     "config.json)"},
+    {"thinking", 0, CLI_CHOICE, "on|off", FIELD(thinking), 0, 0,
+     "Prompt of --chat that lets the model think (default on)"},
+    {"reasoning-effort", 0, CLI_CHOICE, "max|high", FIELD(effort), 0, 0,
+     "How long it is to think (default max)"},
     {"tokenizer", 0, CLI_TEXT, "DIR", FIELD(tokenizer_dir), 0, 0,
      "Take tokenizer.json from this folder"},
     {"json", 0, CLI_FLAG, NULL, FIELD(as_json), 0, 0, "Print {\"n_tokens\", \"ids\", \"tokens\"}"},
@@ -33,7 +41,9 @@ static qn_status encode(int32_t **ids, size_t *n_ids, const qn_model *model,
     char *json = NULL;
     qn_status status = cli_user_message(&json, NULL, text, len, err);
     if (status == QN_OK) {
-        status = qn_chat_encode(ids, n_ids, model, NULL, json, strlen(json), err);
+        const qn_chat_options chat = {.no_thinking = v->thinking == 1,
+                                         .is_effort_high = v->effort == 1};
+        status = qn_chat_encode(ids, n_ids, model, &chat, json, strlen(json), err);
     }
     free(json);
     return status;
@@ -74,8 +84,8 @@ static int run(void *values, int n_arguments, char **arguments)
     if (v->prompt != NULL && v->file != NULL) {
         return cli_fail(QN_E_INVAL, "--file: given with --prompt, expected one of them");
     }
-    const qn_model_options model_options = {.tokenizer_only = true,
-                                            .tokenizer_dir = v->tokenizer_dir};
+    const qn_model_options model_options = {
+        .tokenizer_only = true, .tokenizer_dir = v->tokenizer_dir, .chat_format = v->chat_format};
     qn_model *model = NULL;
     char *text = NULL;
     size_t len = 0;

@@ -32,7 +32,8 @@ int cli_unknown_command(const char *name)
                     name);
 }
 
-static int run_command(const cli_command *command, int argc, char **argv)
+/* @p is_program: no command was named, so that --help means the program's page. */
+static int run_command(const cli_command *command, bool is_program, int argc, char **argv)
 {
     _Alignas(max_align_t) unsigned char values[CLI_VALUES_BYTES_MAX] = {0};
     cli_common *common = (cli_common *)(void *)values;
@@ -50,7 +51,7 @@ static int run_command(const cli_command *command, int argc, char **argv)
         return cli_flush(CLI_DONE);
     }
     if (common->wants_help) {
-        command == &cmd_help ? usage_program() : usage_command(command);
+        is_program ? usage_program() : usage_command(command);
         return cli_flush(CLI_DONE);
     }
     qn_log_configure(common->is_quiet ? QN_LOG_ERROR : (qn_log_level)common->log_level,
@@ -71,7 +72,7 @@ int main(int argc, char **argv)
     cli_catch_interrupt();
     if (argv[1][0] != '-') {
         const cli_command *command = cli_command_find(argv[1]);
-        return command != NULL ? run_command(command, argc - 2, argv + 2)
+        return command != NULL ? run_command(command, false, argc - 2, argv + 2)
                                : cli_unknown_command(argv[1]);
     }
     /* quern --help, quern --version, and options before the command: quern -q run MODEL */
@@ -79,8 +80,8 @@ int main(int argc, char **argv)
         const cli_command *command = cli_command_find(argv[i]);
         if (command != NULL) {
             memmove(argv + 2, argv + 1, (size_t)(i - 1) * sizeof(char *));
-            return run_command(command, argc - 2, argv + 2);
+            return run_command(command, false, argc - 2, argv + 2);
         }
     }
-    return run_command(&cmd_help, argc - 1, argv + 1);
+    return run_command(&cmd_help, true, argc - 1, argv + 1);
 }

@@ -3,7 +3,6 @@
 
 #include "report.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -202,7 +201,7 @@ static void man_command(const cli_command *command)
 {
     (void)printf(".TH QUERN\\-");
     for (const char *at = command->name; *at != '\0'; at++) {
-        (void)printf("%c", toupper((unsigned char)*at));
+        (void)printf("%c", *at - 'a' + 'A'); /* names of commands are small letters */
     }
     (void)printf(" 1 \"\" \"quern %s\" \"Quern\"\n.SH NAME\nquern\\-%s \\- ",
                  qn_build_get()->version, command->name);

@@ -258,7 +258,11 @@ static qn_status load_merge(const loader *l, size_t rank, const json_t *value, c
                             .right = vocab_id(vocab, parts[1].ptr, parts[1].len),
                             .result = vocab_id(vocab, joined->ptr, joined->len)};
     if (merge.left < 0 || merge.right < 0 || merge.result < 0) {
-        return refuse(l, field, value, "both tokens and their joint in model.vocab");
+        return qn_fail(
+            l->err, QN_E_FORMAT, 0, "qn_tokenizer_open",
+            "%s: %s: \"%.*s\" and \"%.*s\", expected both and their joint in model.vocab", l->what,
+            field, (int)(parts[0].len < 64 ? parts[0].len : 64), parts[0].ptr,
+            (int)(parts[1].len < 64 ? parts[1].len : 64), parts[1].ptr);
     }
     l->t->merges[rank] = merge;
 fail:
@@ -287,6 +291,52 @@ fail:
     return status;
 }
 
+/*
+ * Do the merges belong to this vocabulary, and stand in an order that can have been learnt?  A few
+ * may be odd: converted vocabularies list every way to split a token.  Most of them odd is a
+ * damaged file, which would encode without complaint and make the model answer nonsense.
+ */
+static qn_status check_merges(const loader *l)
+{
+    const qn_tokenizer *t = l->t;
+    bool *const is_made = calloc(t->n_tokens + (size_t)1, sizeof *is_made);
+    uint32_t n_early = 0; /* merges of what no earlier one makes */
+    uint32_t n_words = 0; /* tokens of several bytes ... */
+    uint32_t n_lost = 0;  /* ... that no merge makes */
+    if (is_made == NULL) {
+        return no_memory(l);
+    }
+    for (int byte = 0; byte < 256; byte++) {
+        is_made[t->byte_ids[byte]] = true;
+    }
+    for (uint32_t i = 0; i < t->n_merges; i++) {
+        const qn_merge *merge = &t->merges[i];
+        n_early += is_made[merge->left] && is_made[merge->right] ? 0 : 1;
+        is_made[merge->result] = true;
+    }
+    for (uint32_t id = 0; id < t->n_tokens; id++) {
+        const bool is_word = t->tokens[id].len > 1 && !t->tokens[id].is_raw;
+        n_words += is_word ? 1 : 0;
+        n_lost += is_word && !is_made[id] ? 1 : 0;
+    }
+    free(is_made);
+    if (n_early > t->n_merges / 2) {
+        return qn_fail(
+            l->err, QN_E_FORMAT, 0, "qn_tokenizer_open",
+            "%s: model.merges: %u of %u join what no earlier one makes, expected them in the "
+            "order they were learnt",
+            l->what, n_early, t->n_merges);
+    }
+    if (!t->ignore_merges && n_lost > n_words / 2) {
+        return qn_fail(
+            l->err, QN_E_FORMAT, 0, "qn_tokenizer_open",
+            "%s: model.merges: none makes %u of the %u tokens of several bytes, expected one "
+            "for each",
+            l->what, n_lost, n_words);
+    }
+    return QN_OK;
+}
+
 static qn_status load_model(loader *l, const json_t *model, const json_t *vocab)
 {
     static const char *const unset[] = {"dropout", "unk_token", "continuing_subword_prefix",
@@ -308,6 +358,7 @@ static qn_status load_model(loader *l, const json_t *model, const json_t *vocab)
     QN_TRY(status, load_vocab(l, vocab), fail);
     QN_TRY(status, check_bytes(l), fail);
     QN_TRY(status, load_merges(l, json_object_get(model, "merges"), vocab), fail);
+    QN_TRY(status, check_merges(l), fail);
 fail:
     return status;
 }

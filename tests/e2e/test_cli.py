@@ -246,7 +246,7 @@ class Pages(Case):
             self.assertEqual(self.succeed(*arguments).out, page)
 
     def test_help_and_help_command_are_one_page(self):
-        for command in ["run", "tokenize", "detokenize", "devices"]:
+        for command in COMMANDS:
             page = self.succeed("help", command).out
             self.assertTrue(page.startswith("Usage: quern %s " % command), page)
             self.assertEqual(self.succeed(command, "--help").out, page)
@@ -744,7 +744,19 @@ class Answers(Case):
         long = self.answer(*arguments, "--prompt-tokens", "30", model=self.folder)
         self.assertEqual(len(long["prompt_ids"]), 30)
         self.fail_with(2, ["run", self.folder, *arguments, "-p", "text"], "tokenizer")
-        self.fail_with(3, ["run", self.folder, "--ids", "1"], "tokenizer.json")
+        self.fail_with(3, ["run", self.folder, "-p", "x"], "tokenizer.json")
+        self.fail_with(3, ["run", self.folder, "--ids", "1"], "no weights")
+
+    def test_ids_need_no_tokenizer(self):
+        for name in os.listdir(os.path.join(ROOT, NANO)):
+            if name != "tokenizer.json":
+                os.symlink(os.path.join(ROOT, NANO, name), self.path(name))
+        with_it = self.answer("--ids", "917,308,220,16", "--max-tokens", "4")
+        a = self.answer("--ids", "917,308,220,16", "--max-tokens", "4", model=self.folder)
+        self.assertEqual(a["ids"], with_it["ids"])
+        self.assertEqual(a["text"], "".join("<%d>" % i for i in a["ids"]))
+        self.fail_with(3, ["run", self.folder, "-p", "x"], "tokenizer.json")
+        self.fail_with(3, ["run", self.folder, "--ids", "1", "--strict"], "tokenizer.json", "strict")
 
 
 # ----------------------------------------------------------------------------------------- files
@@ -758,8 +770,7 @@ class Files(Case):
         dtype, (n,), raw = tensors["ids"]
         self.assertEqual(dtype, "I64")
         fed = a["prompt_ids"] + a["ids"]
-        self.assertIn(n, (len(fed), len(fed) - 1))  # nothing follows the last id
-        self.assertEqual(list(array.array("q", raw)), fed[:n])
+        self.assertEqual(list(array.array("q", raw)), fed)
         dtype, shape, raw = tensors["logits"]
         self.assertEqual((dtype, shape), ("F32", [n, N_VOCAB]))
         logits = array.array("f", raw)
@@ -947,12 +958,18 @@ class Endings(Case):
     def test_interrupt_while_nobody_reads_loses_nothing(self):
         with start("run", NANO, "-p", QUESTION, "--temperature", "0", "--ignore-eos", "-q") as process:
             size = fcntl.fcntl(process.stdout.fileno(), fcntl.F_SETPIPE_SZ, 4096)
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:  # a word that does not fit may be all that is missing
+                (waiting,) = struct.unpack("i", fcntl.ioctl(process.stdout, termios.FIONREAD, b"    "))
+                if waiting > size - 64:
+                    break
+                time.sleep(0.01)
             wait_for_block(process)
             process.send_signal(signal.SIGINT)
             wait_for_catch(process, False)
             out = read_until(process.stdout)
             self.assertEqual(process.wait(30), 130)
-        self.assertGreater(len(out.encode()), size - 100)
+        self.assertGreater(len(out.encode()), size - 64)
         self.assertTrue(out.endswith("\n"))
 
 

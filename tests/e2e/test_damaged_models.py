@@ -535,6 +535,8 @@ DAMAGES = {
     "merges of numbers": tokenizer(lambda t: t["model"]["merges"].insert(0, [1, 2])),
     "merges of three parts": tokenizer(
         lambda t: t["model"]["merges"].insert(0, ["a", "b", "c"])),
+    "merges in reverse": tokenizer(lambda t: t["model"]["merges"].reverse()),
+    "merges of another file": tokenizer(lambda t: t["model"]["merges"].__delitem__(slice(999, None))),
     "merges are no list": tokenizer(set_model("merges", {})),
     "vocabulary is no object": tokenizer(set_model("vocab", [])),
     "vocabulary with an id twice": tokenizer(lambda t: t["model"]["vocab"].update({"qqqq": 7})),
@@ -552,7 +554,7 @@ DAMAGES = {
 def run(model, *options):
     """Status, output, errors and seconds of one answer."""
     begin = time.monotonic()
-    done = subprocess.run([QUERN, "run", model, "--ids", "1,2,3", "--temperature", "0", *options],
+    done = subprocess.run([QUERN, "run", model, "-p", "hi", "--temperature", "0", *options],
                           stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
     return done.returncode, done.stdout, done.stderr.decode(), time.monotonic() - begin
 

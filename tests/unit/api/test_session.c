@@ -367,7 +367,7 @@ static void record(qn_model *model, const char *logits_path, const char *trace_p
 
 static void check_logits(const char *path, const int32_t *drawn, const float *logits_after)
 {
-    const uint64_t n = N_PROMPT + N_DRAWN - 1; /* the last token is never computed */
+    const uint64_t n = N_PROMPT + N_DRAWN; /* the last token is computed for the file */
     qn_safetensors *file = NULL;
     qn_error err = {0};
     assert_int_equal(qn_safetensors_open(&file, path, &err), QN_OK);
@@ -383,7 +383,7 @@ static void check_logits(const char *path, const int32_t *drawn, const float *lo
         memcpy(&id, ids->data + i * sizeof id, sizeof id);
         assert_int_equal(id, i < N_PROMPT ? prompt[i] : drawn[i - N_PROMPT]);
     }
-    assert_memory_equal(logits->data + (n - 1) * VOCAB * sizeof(float), logits_after,
+    assert_memory_equal(logits->data + (n - 2) * VOCAB * sizeof(float), logits_after,
                         VOCAB * sizeof(float));
     qn_safetensors_close(&file);
 }

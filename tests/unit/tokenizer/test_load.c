@@ -71,9 +71,10 @@ static void test_wrong_vocabularies_and_merges_name_the_place(void **state)
         {"model.merges.3", "\"ab\"", "model.merges[3]: \"ab\", expected a pair"},
         {"model.merges.3", "[\"a\"]", "model.merges[3]: a list, expected a pair"},
         {"model.merges.3", "[\"a\", 1]", "model.merges[3]: a list, expected a pair"},
-        {"model.merges.3", "\"a nonsense\"", "model.merges[3]: \"a nonsense\", expected both"},
-        {"model.merges.3", "\"nonsense a\"", "model.merges[3]: \"nonsense a\", expected both"},
-        {"model.merges.3", "\"Q Q\"", "model.merges[3]: \"Q Q\", expected both"},
+        {"model.merges.3", "\"a nonsense\"",
+         "model.merges[3]: \"a\" and \"nonsense\", expected both"},
+        {"model.merges.3", "\"nonsense a\"", "model.merges[3]: \"nonsense\" and \"a\", expected"},
+        {"model.merges.3", "\"Q Q\"", "model.merges[3]: \"Q\" and \"Q\", expected both"},
     };
     expect_refused(cases, sizeof cases / sizeof *cases);
 }
