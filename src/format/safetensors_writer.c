@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "format/safetensors_writer.h"
 
+#include "base/assert.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/try.h"
@@ -147,6 +148,7 @@ static qn_status open_target(qn_safetensors_writer *writer, const char *path, qn
                           : new_path(&writer->path, path, err);
     }
     QN_TRY(status, status, fail);
+    QN_ASSERT(writer->path != NULL);
     writer->spool_template = is_special ? with_suffix(P_tmpdir "/quern", ".spool-XXXXXX")
                                         : with_suffix(writer->path, ".spool-XXXXXX");
     if (writer->spool_template == NULL) {
