@@ -229,8 +229,9 @@ qn_status qn_session_feed(qn_session *session, const int32_t *ids, size_t n_ids,
     while (qn_sequence_next_rows(s->sequence) > 0) {
         const uint32_t n_done = qn_sequence_computed(s->sequence) - first;
         if (fn != NULL && !fn(context, n_done, n_ids)) {
-            status = qn_fail(err, QN_E_CANCELLED, 0, __func__,
-                             "prompt: cancelled after %u of %zu tokens", n_done, n_ids);
+            status =
+                qn_fail(err, QN_E_CANCELLED, 0, __func__,
+                        "prompt: cancelled after %u of %zu tokens, all expected", n_done, n_ids);
             goto fail;
         }
         QN_TRY(status, step(s, true, err), fail);
