@@ -195,7 +195,7 @@ QN_MUST_CHECK QN_API qn_status qn_decode(char **text, size_t *len, const qn_mode
 /** How a conversation is rendered.  All zero: thinking on, effort max. */
 typedef struct qn_chat_options {
     bool no_thinking;    /**< The answer starts at once. */
-    bool is_effort_high; /**< Reasoning effort "high" instead of "max". */
+    bool is_effort_high; /**< Reasoning effort "high" instead of "max"; of glm5.2 only. */
     bool keep_thinking;  /**< Keep the reasoning of earlier turns (clear_thinking = false). */
 } qn_chat_options;
 

@@ -55,6 +55,14 @@ qn_status qn_chat_encode(int32_t **ids, size_t *n_ids, const qn_model *model,
     *ids = NULL;
     *n_ids = 0;
     QN_TRY(status, need_tokenizer(model, err), fail);
+    if (o->is_effort_high && model->chat_format != QN_CHAT_GLM5_2) {
+        status =
+            qn_fail(err, QN_E_INVAL, 0, __func__,
+                    "reasoning effort (--reasoning-effort): high, max expected, as chat format %s "
+                    "has no other",
+                    qn_chat_format_name(model->chat_format));
+        goto fail;
+    }
     QN_TRY(status,
            qn_json_parse(&messages, (qn_str){.ptr = messages_json, .len = len}, "messages", err),
            fail);

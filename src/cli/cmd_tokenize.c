@@ -42,7 +42,7 @@ static qn_status encode(int32_t **ids, size_t *n_ids, const qn_model *model,
     qn_status status = cli_user_message(&json, NULL, text, len, err);
     if (status == QN_OK) {
         const qn_chat_options chat = {.no_thinking = v->thinking == 1,
-                                         .is_effort_high = v->effort == 1};
+                                      .is_effort_high = v->effort == 1};
         status = qn_chat_encode(ids, n_ids, model, &chat, json, strlen(json), err);
     }
     free(json);

@@ -641,6 +641,12 @@ class Answers(Case):
             ["prompt_ids"]), on)
         high = self.answer("-p", QUESTION, "--reasoning-effort", "high")
         self.assertEqual(self.detokenize(high["prompt_ids"]), on.replace("Max", "High"))
+        for command in (["run", NANO], ["tokenize", NANO, "--chat"]):
+            self.fail_with(2, [*command, "-p", "x", "--chat-format", "glm5", "--reasoning-effort",
+                               "high"], "--reasoning-effort", "chat format glm5 ")
+        ids = self.succeed("tokenize", NANO, "--chat", "-p", QUESTION, "--thinking", "off").out.split()
+        off = self.answer("-p", QUESTION, "--thinking", "off")
+        self.assertEqual(ids, [str(i) for i in off["prompt_ids"]])
         off = self.answer("-p", PUZZLE, "--thinking", "off")
         self.assertTrue(self.detokenize(off["prompt_ids"]).endswith("<think></think>"))
         self.assertEqual((off["reasoning"], off["usage"]["reasoning_tokens"]), ("", 0))
