@@ -1,30 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Generated ids to text: parts, switches, whole characters. */
 #include "chat/output.h"
+#include "fixture.h"
 #include "support/fail_alloc.h"
-#include "support/unit.h"
 
 typedef struct record {
     char parts[2][512];
     size_t len[2];
     size_t n_pieces;
 } record;
-
-static qn_tokenizer *g_nano;
-
-static int set_up(void **state)
-{
-    (void)state;
-    qn_error err = {0};
-    return qn_tokenizer_open_file(&g_nano, QN_SOURCE_DIR "/models/glm-nano/tokenizer.json", &err);
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    qn_tokenizer_close(&g_nano);
-    return 0;
-}
 
 /* Every piece is some characters, whole ones. */
 static void collect(void *context, qn_chat_part part, const char *text, size_t len)

@@ -2,23 +2,7 @@
 /* Prompts of the three formats, byte for byte, and what is refused. */
 #include "base/buf.h"
 #include "chat/chat.h"
-#include "support/unit.h"
-
-static qn_tokenizer *g_nano;
-
-static int set_up(void **state)
-{
-    (void)state;
-    qn_error err = {0};
-    return qn_tokenizer_open_file(&g_nano, QN_SOURCE_DIR "/models/glm-nano/tokenizer.json", &err);
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    qn_tokenizer_close(&g_nano);
-    return 0;
-}
+#include "fixture.h"
 
 static qn_status render(qn_ids *ids, const char *messages, qn_chat_render_options options,
                         qn_error *err)

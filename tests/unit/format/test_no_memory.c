@@ -6,7 +6,7 @@
 #include "format/config.h"
 #include "format/safetensors_writer.h"
 #include "scratch.h"
-#include "support/fail_alloc.h"
+#include "support/fail_each.h"
 
 #define NANO QN_SOURCE_DIR "/models/glm-nano"
 
@@ -54,33 +54,6 @@ static qn_status write_file(qn_error *err)
     }
     qn_safetensors_writer_close(&writer);
     return status;
-}
-
-/* Fail allocation 0, @p step, 2 * @p step ... until there is none left to fail.  One that libc can
- * do without (qsort sorts in place then) may leave the result good. */
-static void fail_each(qn_status (*body)(qn_error *err), size_t step, size_t n_min)
-{
-#ifdef QN_CANNOT_FAIL_ALLOCATIONS
-    skip();
-#endif
-    for (g_fails_from_then_on = 0; g_fails_from_then_on <= 1; g_fails_from_then_on++) {
-        for (size_t n = 0;; n += step) {
-            qn_error err = {0};
-            g_n_failed = 0;
-            g_allocations_left = n;
-            const qn_status status = body(&err);
-            g_allocations_left = SIZE_MAX;
-            if (g_n_failed == 0) {
-                assert_int_equal(status, QN_OK);
-                assert_true(n >= n_min);
-                break;
-            }
-            if (status != QN_OK) {
-                assert_int_equal(status, QN_E_NOMEM);
-                assert_non_null(strstr(err.text, "memory"));
-            }
-        }
-    }
 }
 
 static void test_checkpoint_open_survives_every_failed_allocation(void **state)

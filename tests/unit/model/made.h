@@ -19,33 +19,19 @@ enum { EMBD = 160, MADE_MAX = 512, STEM_BYTES = 144, MADE_NAME_BYTES = 160, DIR_
 /** Blocks of 128 end in partial ones both ways, rows are multiples of 32 for MXFP4. */
 static inline qn_config made_config(void)
 {
-    qn_config c = {.n_layers = 2,
-                   .n_mtp_layers = 1,
-                   .n_embd = EMBD,
-                   .n_vocab = VOCAB,
-                   .n_heads = 3,
-                   .q_rank = 160,
-                   .kv_rank = 160,
-                   .nope_dim = 24,
-                   .rope_dim = 8,
-                   .v_dim = 64,
-                   .n_index_heads = 3,
-                   .index_dim = 48,
-                   .index_topk = 10,
-                   .n_ff_dense = 288,
-                   .n_ff_expert = 160,
-                   .n_experts = 5,
-                   .n_experts_used = 2,
-                   .n_experts_shared = 1,
-                   .n_context_max = PAGES * QN_PAGE_TOKENS,
-                   .rms_eps = 1e-5F,
-                   .rope_theta = 10000.0,
-                   .routed_scale = 2.5F,
-                   .norm_topk = true,
-                   .index_share_for_mtp = true,
-                   .pad_id = -1};
-    c.is_dense[0] = true;
-    c.is_index_full[0] = c.is_index_full[2] = true;
+    qn_config c = tiny_config();
+    c.n_layers = 2;
+    c.n_embd = EMBD;
+    c.q_rank = 160;
+    c.kv_rank = 160;
+    c.v_dim = 64;
+    c.index_dim = 48;
+    c.index_topk = 10;
+    c.n_ff_dense = 288;
+    c.n_ff_expert = 160;
+    c.n_experts = 5;
+    c.n_experts_used = 2;
+    c.is_index_full[4] = false; /* layer 1 shares, layer 2 is the MTP layer */
     return c;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Each allocation fails in turn: a status, no leak (the sanitizer's part), no half result. */
 #include "fixture.h"
-#include "support/fail_alloc.h"
+#include "support/fail_each.h"
 
 static const qn_tokenizer *g_small;
 static char *g_json;
@@ -25,31 +25,6 @@ static qn_status encode_it(qn_error *err)
         QN_ADDED_MATCH, &ids, err);
     qn_ids_deinit(&ids);
     return status;
-}
-
-static void fail_each(qn_status (*body)(qn_error *), size_t step, size_t n_min)
-{
-#ifdef QN_CANNOT_FAIL_ALLOCATIONS
-    skip();
-#endif
-    for (g_fails_from_then_on = 0; g_fails_from_then_on < 2; g_fails_from_then_on++) {
-        for (size_t n = 0;; n += step) {
-            qn_error err = {0};
-            g_n_failed = 0;
-            g_allocations_left = n;
-            const qn_status status = body(&err);
-            g_allocations_left = SIZE_MAX;
-            if (g_n_failed == 0) {
-                assert_int_equal(status, QN_OK);
-                assert_true(n >= n_min);
-                break;
-            }
-            if (status != QN_OK) { /* without a compiled pattern all goes on, but slower */
-                assert_int_equal(status, QN_E_NOMEM);
-                assert_non_null(strstr(err.text, "memory"));
-            }
-        }
-    }
 }
 
 static void test_open_survives_every_failed_allocation(void **state)
