@@ -40,17 +40,12 @@ static inline uint16_t qn_f32_to_bf16(float value)
  * OCP FP8 E4M3 ("e4m3fn"): bias 7, no infinity, 0x7f and 0xff are NaN, largest 448.
  * Source   OCP 8-bit Floating Point Specification 1.0, table 1.  Exact.
  */
+extern const float qn_e4m3_values[256];
+
+/** Value of an E4M3 code: a table, since decoding is most of a reference matmul. */
 static inline float qn_e4m3_to_f32(uint8_t code)
 {
-    const uint32_t sign = (uint32_t)(code & 0x80U) << 24;
-    const uint32_t magnitude = code & 0x7fU;
-    if (magnitude == 0x7fU) {
-        return qn_f32_from_bits(sign | 0x7fc00000U);
-    }
-    if (magnitude < 8U) { /* subnormal: m * 2^-9 */
-        return qn_f32_from_bits(sign | qn_f32_bits((float)magnitude * 0x1p-9F));
-    }
-    return qn_f32_from_bits(sign | ((magnitude << 20) + (120U << 23)));
+    return qn_e4m3_values[code];
 }
 
 /** Round to nearest even, saturate at 448; NaN gives 0x7f with the sign. */
@@ -65,6 +60,9 @@ static inline float qn_e8m0_to_f32(uint8_t code)
     return code == 0 ? 0x1p-127F : qn_f32_from_bits((uint32_t)code << 23);
 }
 
-/** E2M1 values by code 0 .. 15 (bit 3 is the sign).  OCP MX Specification 1.0, 5.3.3. */
-extern const float qn_e2m1_values[16];
+/**
+ * Both E2M1 values of a byte, the low nibble's first (bit 3 of a nibble is the sign).
+ * Source   OCP MX Specification 1.0, 5.3.3
+ */
+extern const float qn_e2m1_pairs[256][2];
 #endif

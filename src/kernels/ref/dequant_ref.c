@@ -3,15 +3,6 @@
 #include "kernels/kernels.h"
 #include "kernels/ref/decode.h"
 
-static void bf16_row(float *y, const uint8_t *row, uint32_t n)
-{
-    for (uint32_t k = 0; k < n; k++) {
-        uint16_t bits;
-        memcpy(&bits, row + 2 * (size_t)k, sizeof bits);
-        y[k] = qn_bf16_to_f32(bits);
-    }
-}
-
 static void mxfp4_row(float *y, const uint8_t *row, const uint8_t *scales, uint32_t n)
 {
     for (uint32_t first = 0; first < n; first += QN_MXFP4_BLOCK) {
@@ -29,7 +20,7 @@ void qn_dequant_row_ref(float *y, const qn_weight *w, uint32_t i_out)
     const size_t n = w->n_in;
     switch (w->kind) {
     case QN_WEIGHT_F32: memcpy(y, w->data + i_out * n * 4, n * 4); break;
-    case QN_WEIGHT_BF16: bf16_row(y, w->data + i_out * n * 2, w->n_in); break;
+    case QN_WEIGHT_BF16: qn_bf16_decode(y, w->data + i_out * n * 2, w->n_in); break;
     case QN_WEIGHT_FP8_BLOCK: {
         const size_t n_scales = (n + QN_FP8_BLOCK - 1) / QN_FP8_BLOCK;
         qn_fp8_decode(y, w->data + i_out * n, w->scale + i_out / QN_FP8_BLOCK * n_scales * 4,

@@ -15,15 +15,6 @@ static void write_bf16(uint8_t *to, const float *from, uint32_t n)
     }
 }
 
-static void read_bf16(float *to, const uint8_t *from, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        uint16_t bits;
-        memcpy(&bits, from + 2 * (size_t)i, sizeof bits);
-        to[i] = qn_bf16_to_f32(bits);
-    }
-}
-
 /* Where the scales of an FP8 row begin: after its codes, on a multiple of 4. */
 static uint32_t scales_at(uint32_t latent_dim)
 {
@@ -84,10 +75,10 @@ void qn_kv_read_ref(float *y, const qn_kv_view *view, uint32_t position)
     switch (view->dtype) {
     case QN_KV_AUTO: break;
     case QN_KV_F32: memcpy(y, row, (n + view->rope_dim) * sizeof *y); break;
-    case QN_KV_BF16: read_bf16(y, row, n + view->rope_dim); break;
+    case QN_KV_BF16: qn_bf16_decode(y, row, n + view->rope_dim); break;
     case QN_KV_FP8:
         qn_fp8_decode(y, row, row + scales_at(n), n, FP8_GROUP);
-        read_bf16(y + n, row + fp8_rope_at(n), view->rope_dim);
+        qn_bf16_decode(y + n, row + fp8_rope_at(n), view->rope_dim);
         break;
     }
 }

@@ -34,9 +34,12 @@ static void test_every_e4m3_code_has_its_value(void **state)
 static void test_every_e2m1_code_has_its_value(void **state)
 {
     (void)state;
-    for (uint32_t code = 0; code < 16; code++) {
-        assert_true((double)qn_e2m1_values[code] == decode(code, 2, 1, 1));
-        assert_int_equal(signbit(qn_e2m1_values[code]) != 0, code >> 3);
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        for (uint32_t i = 0; i < 2; i++) {
+            const uint32_t code = byte >> 4 * i & 15U;
+            assert_true((double)qn_e2m1_pairs[byte][i] == decode(code, 2, 1, 1));
+            assert_int_equal(signbit(qn_e2m1_pairs[byte][i]) != 0, code >> 3);
+        }
     }
 }
 
