@@ -398,17 +398,16 @@ const qn_tensor *qn_checkpoint_get(const qn_checkpoint *checkpoint, size_t i_ten
     return checkpoint->entries[i_tensor].tensor;
 }
 
-const qn_tensor *qn_checkpoint_find(const qn_checkpoint *checkpoint, qn_str name)
+const qn_tensor *qn_checkpoint_find(const qn_checkpoint *checkpoint, qn_str name, size_t *i_tensor)
 {
     const entry *const found = find_entry(checkpoint, name);
-    return found == NULL ? NULL : found->tensor;
-}
-
-size_t qn_checkpoint_index(const qn_checkpoint *checkpoint, const qn_tensor *tensor)
-{
-    const entry *const found = find_entry(checkpoint, tensor->name);
-    QN_ASSERT(found != NULL);
-    return (size_t)(found - checkpoint->entries);
+    if (found == NULL) {
+        return NULL;
+    }
+    if (i_tensor != NULL) {
+        *i_tensor = (size_t)(found - checkpoint->entries);
+    }
+    return found->tensor;
 }
 
 const char *qn_checkpoint_path(const qn_checkpoint *checkpoint)

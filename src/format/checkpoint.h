@@ -37,10 +37,11 @@ QN_MUST_CHECK qn_status qn_checkpoint_populate(const qn_checkpoint *checkpoint, 
 size_t qn_checkpoint_count(const qn_checkpoint *checkpoint);
 /** The i-th in order of name (bytewise), borrowed until close. */
 const qn_tensor *qn_checkpoint_get(const qn_checkpoint *checkpoint, size_t i_tensor);
-/** NULL where there is none.  O(log n). */
-const qn_tensor *qn_checkpoint_find(const qn_checkpoint *checkpoint, qn_str name);
-/** Place of a tensor of this checkpoint in the order of qn_checkpoint_get().  O(log n). */
-size_t qn_checkpoint_index(const qn_checkpoint *checkpoint, const qn_tensor *tensor);
+/**
+ * The tensor of that name; NULL where there is none.  O(log n).
+ * @param[out] i_tensor  its place in that order, where it is not NULL; untouched without a tensor
+ */
+const qn_tensor *qn_checkpoint_find(const qn_checkpoint *checkpoint, qn_str name, size_t *i_tensor);
 /** The folder, for messages: borrowed until close. */
 const char *qn_checkpoint_path(const qn_checkpoint *checkpoint);
 /** File of a tensor, for messages: borrowed until close. */

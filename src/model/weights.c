@@ -78,9 +78,10 @@ typedef struct binder {
 
 static const qn_tensor *take(binder *b, const char *name)
 {
-    const qn_tensor *tensor = qn_checkpoint_find(b->checkpoint, qn_str_of(name));
+    size_t i_tensor;
+    const qn_tensor *tensor = qn_checkpoint_find(b->checkpoint, qn_str_of(name), &i_tensor);
     if (tensor != NULL) {
-        b->is_used[qn_checkpoint_index(b->checkpoint, tensor)] = true;
+        b->is_used[i_tensor] = true;
         b->weights->weight_bytes += tensor->size_bytes;
     }
     return tensor;

@@ -26,19 +26,21 @@ static void test_the_model_in_the_tree_opens_whole(void **state)
     uint64_t data_bytes = 0;
     for (size_t i = 0; i < qn_checkpoint_count(checkpoint); i++) {
         const qn_tensor *const tensor = qn_checkpoint_get(checkpoint, i);
-        assert_ptr_equal(qn_checkpoint_find(checkpoint, tensor->name), tensor);
+        size_t at = SIZE_MAX;
+        assert_ptr_equal(qn_checkpoint_find(checkpoint, tensor->name, &at), tensor);
+        assert_int_equal(at, i);
         data_bytes += tensor->size_bytes;
     }
     assert_int_equal(data_bytes, 42570880); /* the index's total_size */
     assert_int_equal(qn_checkpoint_bytes(checkpoint), 14971568 + 14989976 + 12652904);
-    const qn_tensor *const head = qn_checkpoint_find(checkpoint, qn_str_of("lm_head.weight"));
+    const qn_tensor *const head = qn_checkpoint_find(checkpoint, qn_str_of("lm_head.weight"), NULL);
     assert_non_null(head);
     assert_int_equal(head->dtype, QN_DTYPE_BF16);
     assert_int_equal(head->shape[0], 6144);
     assert_int_equal(head->shape[1], 256);
     assert_string_equal(qn_checkpoint_file_of(checkpoint, head),
                         QN_SOURCE_DIR "/models/glm-nano/model-00001-of-00003.safetensors");
-    assert_null(qn_checkpoint_find(checkpoint, qn_str_of("lm_head")));
+    assert_null(qn_checkpoint_find(checkpoint, qn_str_of("lm_head"), NULL));
     qn_checkpoint_close(&checkpoint);
     assert_null(checkpoint);
     qn_checkpoint_close(&checkpoint);
