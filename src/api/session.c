@@ -4,6 +4,7 @@
 #include "api/internal.h"
 #include "api/record.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/try.h"
 #include "engine/sequence.h"
 
@@ -56,10 +57,8 @@ static bool is_of_model(const char *dir, const char *path)
     char parent[PATH_MAX];
     struct stat folder;
     struct stat there;
-    const char *const slash = strrchr(path, '/');
-    const size_t parent_len = slash == NULL ? 0 : slash == path ? 1 : (size_t)(slash - path);
-    (void)snprintf(parent, sizeof parent, "%.*s", slash == NULL ? 1 : (int)parent_len,
-                   slash == NULL ? "." : path);
+    const qn_str parent_part = qn_path_parent(path, NULL);
+    (void)snprintf(parent, sizeof parent, "%.*s", (int)parent_part.len, parent_part.ptr);
     if (stat(dir, &folder) == 0 && stat(parent, &there) == 0 && is_same_file(&folder, &there)) {
         return true;
     }

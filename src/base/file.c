@@ -50,6 +50,18 @@ char *qn_path_join(const char *dir, const char *name)
     return path;
 }
 
+qn_str qn_path_parent(const char *path, const char **name)
+{
+    const char *const slash = strrchr(path, '/');
+    if (name != NULL) {
+        *name = slash != NULL ? slash + 1 : path;
+    }
+    if (slash == NULL) {
+        return qn_str_of(".");
+    }
+    return (qn_str){.ptr = path, .len = slash == path ? 1 : (size_t)(slash - path)};
+}
+
 qn_status qn_file_open(int *fd, uint64_t *size_bytes, const char *path, qn_error *err)
 {
     struct stat info;

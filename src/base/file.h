@@ -1,11 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file file.h  Whole files into memory, with a maximum. */
+/** @file file.h  Paths, and whole files into memory, with a maximum. */
 #ifndef QN_BASE_FILE_H
 #define QN_BASE_FILE_H
 #include "base/buf.h"
 
 /** DIR/NAME, owned by the caller (free); NULL without memory. */
 char *qn_path_join(const char *dir, const char *name);
+
+/**
+ * The folder that @p path names something in: "." where it has no slash, "/" for "/x".  Borrowed
+ * from @p path, or constant.
+ * @param[out] name  what follows the last slash, borrowed from @p path; may be NULL
+ */
+qn_str qn_path_parent(const char *path, const char **name);
 
 /**
  * Open a regular file for reading.  Never waits, as a pipe without a writer would have it.

@@ -37,12 +37,11 @@ struct qn_safetensors_writer {
     size_t n_spools;
 };
 
-static qn_status fail_write(const qn_safetensors_writer *writer, qn_error *err)
+static qn_status fail_write(const char *path, qn_error *err)
 {
     const int sys = errno;
     return qn_fail(err, QN_E_IO, sys, "qn_safetensors_writer",
-                   "%s: cannot write: %s, a place to write to expected", writer->path,
-                   strerror(sys));
+                   "%s: cannot write: %s, a place to write to expected", path, strerror(sys));
 }
 
 /* A copy of @p path with @p suffix behind it, owned by the caller; NULL without memory. */
@@ -70,25 +69,21 @@ static qn_status real_path(char **out, const char *path, const char *target, qn_
     if (*out != NULL) {
         return QN_OK;
     }
-    return errno == ENOMEM ? no_memory(target, err)
-                           : qn_fail(err, QN_E_IO, errno, __func__,
-                                     "%s: cannot write: %s, a place to write to expected", target,
-                                     strerror(errno));
+    return errno == ENOMEM ? no_memory(target, err) : fail_write(target, err);
 }
 
 /* The path of a file that is not there yet, in the real path of its folder. */
 static qn_status new_path(char **out, const char *path, qn_error *err)
 {
-    const char *const slash = strrchr(path, '/');
-    char *const parent = slash == NULL   ? strdup(".")
-                         : slash == path ? strdup("/")
-                                         : strndup(path, (size_t)(slash - path));
+    const char *name;
+    const qn_str parent_part = qn_path_parent(path, &name);
+    char *const parent = strndup(parent_part.ptr, parent_part.len);
     char *folder = NULL;
     *out = NULL;
     qn_status status =
         parent != NULL ? real_path(&folder, parent, path, err) : no_memory(path, err);
     if (status == QN_OK) {
-        *out = qn_path_join(folder, slash != NULL ? slash + 1 : path);
+        *out = qn_path_join(folder, name);
         status = *out != NULL ? QN_OK : no_memory(path, err);
     }
     free(parent);
@@ -121,7 +116,7 @@ static qn_status open_part(qn_safetensors_writer *writer, const struct stat *old
         }
     }
     if (writer->fd < 0) {
-        return fail_write(writer, err);
+        return fail_write(writer->path, err);
     }
     if (old != NULL) {
         (void)fchmod(writer->fd, old->st_mode & 07777);
@@ -147,7 +142,9 @@ static qn_status open_target(qn_safetensors_writer *writer, const char *path, qn
         status = is_there ? real_path(&writer->path, path, path, err)
                           : new_path(&writer->path, path, err);
     }
-    QN_TRY(status, status, fail);
+    if (status < 0) {
+        return status;
+    }
     QN_ASSERT(writer->path != NULL);
     writer->spool_template = is_special ? with_suffix(P_tmpdir "/quern", ".spool-XXXXXX")
                                         : with_suffix(writer->path, ".spool-XXXXXX");
@@ -158,9 +155,7 @@ static qn_status open_target(qn_safetensors_writer *writer, const char *path, qn
         return open_part(writer, is_there ? &info : NULL, err);
     }
     writer->fd = open(path, O_WRONLY | O_CLOEXEC);
-    return writer->fd >= 0 ? QN_OK : fail_write(writer, err);
-fail:
-    return status;
+    return writer->fd >= 0 ? QN_OK : fail_write(writer->path, err);
 }
 
 qn_status qn_safetensors_writer_open(qn_safetensors_writer **out, const char *path, qn_error *err)
@@ -193,7 +188,7 @@ static qn_status write_all(const qn_safetensors_writer *writer, int fd, const vo
     while (n_bytes > 0) {
         const ssize_t n = write(fd, next, n_bytes);
         if (n < 0 && errno != EINTR) {
-            return fail_write(writer, err);
+            return fail_write(writer->path, err);
         }
         if (n > 0) {
             next += n;
@@ -244,7 +239,7 @@ static qn_status add_spool(qn_safetensors_writer *writer, const char *name, qn_d
         status = qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "%s: no memory for tensor %s",
                          writer->path, name);
     } else if (tensor.fd < 0) {
-        status = fail_write(writer, err);
+        status = fail_write(writer->path, err);
     }
     if (tensor.fd >= 0) {
         (void)unlink(path);
@@ -379,7 +374,7 @@ static qn_status copy_spool(const qn_safetensors_writer *writer, const spool *te
             errno = EIO; /* someone cut the nameless file short */
         }
         if (n == 0 || (n < 0 && errno != EINTR)) {
-            return fail_write(writer, err);
+            return fail_write(writer->path, err);
         }
         left_bytes -= n > 0 ? (uint64_t)n : 0;
     }
@@ -403,7 +398,7 @@ qn_status qn_safetensors_writer_finish(qn_safetensors_writer *writer, qn_error *
     }
     if (writer->part_path != NULL &&
         (fsync(writer->fd) != 0 || rename(writer->part_path, writer->path) != 0)) {
-        status = fail_write(writer, err);
+        status = fail_write(writer->path, err);
         goto fail;
     }
     (void)close(writer->fd);

@@ -152,6 +152,21 @@ static void test_file_errors_name_the_path_and_keep_the_buffer(void **state)
     qn_buf_deinit(&buf);
 }
 
+static void test_path_ends_in_a_name_after_its_parent(void **state)
+{
+    (void)state;
+    const char *const rows[][3] = {
+        {"x", ".", "x"}, {"/x", "/", "x"},        {"a/x", "a", "x"},
+        {"", ".", ""},   {"/a/b/x", "/a/b", "x"}, {"a/", "a", ""},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const char *name = NULL;
+        assert_true(qn_str_equal(qn_path_parent(rows[i][0], &name), qn_str_of(rows[i][1])));
+        assert_string_equal(name, rows[i][2]);
+        assert_true(qn_str_equal(qn_path_parent(rows[i][0], NULL), qn_str_of(rows[i][1])));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,6 +176,7 @@ int main(void)
         cmocka_unit_test(test_arena_bytes_around_an_allocation_are_poisoned),
         cmocka_unit_test(test_file_is_read_whole_behind_what_was_there),
         cmocka_unit_test(test_file_errors_name_the_path_and_keep_the_buffer),
+        cmocka_unit_test(test_path_ends_in_a_name_after_its_parent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
