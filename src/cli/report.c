@@ -112,17 +112,21 @@ qn_status cli_read_text(char **text, size_t *len, const char *path, qn_error *er
     const char *what = is_stdin ? "standard input" : path;
     qn_status status = QN_OK;
     FILE *file = is_stdin ? stdin : fopen(path, "rb");
-    char *bytes = NULL;
-    size_t capacity = 0;
+    size_t capacity = 65536;
     size_t used = 0;
     if (file == NULL) {
         return qn_fail(err, errno == ENOENT ? QN_E_NOT_FOUND : QN_E_IO, errno, __func__,
                        "%s: %s, expected a readable file", what, strerror(errno));
     }
+    char *bytes = malloc(capacity);
     let_reads_be_interrupted(true);
+    if (bytes == NULL) {
+        status = qn_fail(err, QN_E_NOMEM, 0, __func__, "%s: no memory to read it", what);
+        goto fail;
+    }
     while (!feof(file) && !ferror(file) && used <= TEXT_BYTES_MAX && !cli_is_interrupted()) {
         if (used + 1 >= capacity) {
-            capacity = capacity == 0 ? 65536 : 2 * capacity;
+            capacity *= 2;
             char *larger = realloc(bytes, capacity);
             if (larger == NULL) {
                 status = qn_fail(err, QN_E_NOMEM, 0, __func__, "%s: no memory to read it", what);
@@ -145,10 +149,6 @@ qn_status cli_read_text(char **text, size_t *len, const char *path, qn_error *er
     if (ferror(file)) {
         status = qn_fail(err, errno == EISDIR ? QN_E_FORMAT : QN_E_IO, errno, __func__,
                          "%s: %s, expected a readable file", what, strerror(errno));
-        goto fail;
-    }
-    if (bytes == NULL) { /* the loop runs once at least, which the analyser does not see */
-        status = QN_E_NOMEM;
         goto fail;
     }
     bytes[used] = '\0';
