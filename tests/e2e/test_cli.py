@@ -108,18 +108,31 @@ def read_until(stream, text=None):
     return seen.decode().replace("\r\n", "\n")
 
 
+def wait_until(what, is_so):
+    """Until is_so() says that it is; an error that tells what was waited for, after a minute."""
+    deadline = time.monotonic() + 60
+    while not is_so():
+        if time.monotonic() >= deadline:
+            raise AssertionError("waited a minute: " + what)
+        time.sleep(0.01)
+
+
 def wait_for_bytes(process, where, n_bytes):
     """Until a file that the program writes in a folder, named or not, has so many bytes."""
     folder = "/proc/%d/fd" % process.pid
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
+
+    def is_there():
+        if process.poll() is not None:
+            raise AssertionError("process %d ended without a file of %d bytes"
+                                 % (process.pid, n_bytes))
         for name in os.listdir(folder):
             with contextlib.suppress(FileNotFoundError):
                 path = os.path.join(folder, name)
                 if os.readlink(path).startswith(where) and os.stat(path).st_size >= n_bytes:
-                    return
-        time.sleep(0.01)
-    raise AssertionError("no file of %d bytes from process %d" % (n_bytes, process.pid))
+                    return True
+        return False
+
+    wait_until("a file of %d bytes from process %d" % (n_bytes, process.pid), is_there)
 
 
 def status_of(process, key):
@@ -129,21 +142,20 @@ def status_of(process, key):
 
 def wait_for_catch(process, catches):
     """Until the program has, or has no longer, a handler for SIGINT."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if int(status_of(process, "SigCgt"), 16) >> (signal.SIGINT - 1) & 1 == catches:
-            return
-        time.sleep(0.01)
-    raise AssertionError("process %d: handler %s" % (process.pid, not catches))
+    wait_until("process %d: handler %s" % (process.pid, catches),
+               lambda: int(status_of(process, "SigCgt"), 16) >> (signal.SIGINT - 1) & 1 == catches)
 
 
 def wait_for_block(process):
     """Until the program has slept for a while: it waits for somebody."""
-    deadline = time.monotonic() + 60
     n_asleep = 0
-    while n_asleep < 30 and time.monotonic() < deadline:
-        time.sleep(0.01)
+
+    def is_asleep():
+        nonlocal n_asleep
         n_asleep = n_asleep + 1 if status_of(process, "State").startswith("S") else 0
+        return n_asleep >= 30
+
+    wait_until("process %d asleep" % process.pid, is_asleep)
 
 
 def on_terminal(*arguments, columns=80, env=None):
@@ -964,12 +976,12 @@ class Endings(Case):
     def test_interrupt_while_nobody_reads_loses_nothing(self):
         with start("run", NANO, "-p", QUESTION, "--temperature", "0", "--ignore-eos", "-q") as process:
             size = fcntl.fcntl(process.stdout.fileno(), fcntl.F_SETPIPE_SZ, 4096)
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline:  # a word that does not fit may be all that is missing
-                (waiting,) = struct.unpack("i", fcntl.ioctl(process.stdout, termios.FIONREAD, b"    "))
-                if waiting > size - 64:
-                    break
-                time.sleep(0.01)
+
+            def n_waiting():
+                return struct.unpack("i", fcntl.ioctl(process.stdout, termios.FIONREAD, b"    "))[0]
+
+            wait_until("a full pipe",  # a word that does not fit may be all that is missing
+                       lambda: n_waiting() > size - 64)
             wait_for_block(process)
             process.send_signal(signal.SIGINT)
             wait_for_catch(process, False)
