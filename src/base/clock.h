@@ -7,6 +7,12 @@
 /** Nanoseconds of a clock that never goes back; only differences mean something. */
 uint64_t qn_clock_ns(void);
 
+/** Seconds between two readings of it. */
+static inline double qn_clock_seconds(uint64_t from_ns, uint64_t to_ns)
+{
+    return (double)(to_ns - from_ns) * 1e-9;
+}
+
 /** Nanoseconds since 1970-01-01 UTC; may jump. */
 uint64_t qn_clock_wall_ns(void);
 #endif

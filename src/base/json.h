@@ -4,23 +4,14 @@
 #define QN_BASE_JSON_H
 #include "quern/status.h"
 
-#include "base/str.h"
+#include "base/json_doc.h"
 
 #include <jansson.h>
 #include <stdint.h>
 
-enum {
-    QN_JSON_DEPTH_MAX = 512, /**< Levels of nesting that are read. */
-    /** Values that are read.  The largest file known to us, the header of GLM-5.2-FP8's 118,629
-     * tensors in one shard, has 950,000, a tokenizer.json 1,100,000; a hostile file of this many
-     * takes about 2 s and 350 MB. */
-    QN_JSON_VALUES_MAX = 1500000,
-};
-
 /**
- * Parse one JSON value that fills @p text.  Duplicate keys, trailing bytes, broken UTF-8, NUL
- * characters, numbers out of range, nesting beyond QN_JSON_DEPTH_MAX and more than
- * QN_JSON_VALUES_MAX values are errors.
+ * Parse one JSON value that fills @p text, as qn_json_doc_open() does, and numbers out of range are
+ * errors too.  A hostile text of QN_JSON_VALUES_MAX values takes about 2 s and 350 MB.
  *
  * @param[out] out  owned by the caller (json_decref); NULL on failure
  * @param what      names the input in errors, such as "DIR/config.json"
