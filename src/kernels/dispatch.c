@@ -20,5 +20,6 @@ void qn_kernels_init(qn_kernels *table, uint32_t cpu_flags)
         .kv_write = qn_kv_write_ref,
         .kv_read = qn_kv_read_ref,
         .sample = qn_sample_ref,
+        .logsumexp = qn_logsumexp_ref,
     };
 }

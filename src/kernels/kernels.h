@@ -249,6 +249,19 @@ typedef struct qn_sample_args {
  */
 typedef int32_t qn_sample_fn(const qn_sample_args *args);
 
+/**
+ * Logarithm of the sum of exp(x): what a logit is less than to be a log-probability.  NaN counts as
+ * -Inf, as it is never drawn.
+ *
+ * Shapes   x [n] f32
+ * Returns  -Inf when nothing is above -Inf, n = 0 included; Inf when an element is
+ * Error    none
+ * Accuracy |err| <= 2e-6 + 2^-52 * |log sum exp(x)|
+ * Source   Blanchard, Higham & Higham 2021, "Accurately computing the log-sum-exp and softmax
+ *          functions": the formula shifted by the largest element
+ */
+typedef double qn_logsumexp_fn(const float *x, size_t n);
+
 /** The operations chosen for this machine.  Filled once; read by any thread. */
 typedef struct qn_kernels {
     qn_dequant_row_fn *dequant_row;
@@ -266,6 +279,7 @@ typedef struct qn_kernels {
     qn_kv_write_fn *kv_write;
     qn_kv_read_fn *kv_read;
     qn_sample_fn *sample;
+    qn_logsumexp_fn *logsumexp;
 } qn_kernels;
 
 /** Fill @p table with the best kernels for the CPU bundles in @p cpu_flags (base/cpu.h). */
@@ -286,4 +300,5 @@ qn_attend_fn qn_attend_ref;
 qn_kv_write_fn qn_kv_write_ref;
 qn_kv_read_fn qn_kv_read_ref;
 qn_sample_fn qn_sample_ref;
+qn_logsumexp_fn qn_logsumexp_ref;
 #endif

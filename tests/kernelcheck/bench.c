@@ -203,6 +203,29 @@ static void bench_attend(const qn_kernels *k, const char *set, const roof *r)
     kc_end(&run);
 }
 
+typedef struct logsumexp_call {
+    const qn_kernels *k;
+    const float *x;
+} logsumexp_call;
+
+enum { N_VOCAB = 154880 };
+
+static void call_logsumexp(void *context)
+{
+    const logsumexp_call *c = context;
+    g_sink += (uint64_t)(int64_t)c->k->logsumexp(c->x, N_VOCAB);
+}
+
+static void bench_logsumexp(const qn_kernels *k, const char *set, const roof *r)
+{
+    kc run = {.k = k, .set = set, .op = "logsumexp", .seed = 1};
+    kc_begin(&run, "bench");
+    logsumexp_call c = {k, kc_in(&run, N_VOCAB, KC_UNIFORM)};
+    kc_seal(&run);
+    report(set, "logsumexp of 154880", measure(call_logsumexp, &c), 4.0 * N_VOCAB, 0.0, r);
+    kc_end(&run);
+}
+
 void kc_bench(const qn_kernels *k, const char *set)
 {
     const roof r = measure_roof();
@@ -212,4 +235,5 @@ void kc_bench(const qn_kernels *k, const char *set)
     }
     bench_attend(k, set, &r);
     bench_topk(k, set, &r);
+    bench_logsumexp(k, set, &r);
 }

@@ -253,6 +253,83 @@ static int32_t sample_nothing_is_zero(const qn_sample_args *args)
 }
 CANARY(sample, sample_nothing_is_zero)
 
+/* ------------------------------------------------------------------------------ log-sum-exp -- */
+
+/* Overflows where the largest logit is above 709, and loses what lies far below 0. */
+static double logsumexp_unshifted(const float *x, size_t n)
+{
+    double sum = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        sum += isnan(x[i]) ? 0.0 : exp((double)x[i]);
+    }
+    return log(sum);
+}
+CANARY(logsumexp, logsumexp_unshifted)
+
+static double logsumexp_is_the_largest(const float *x, size_t n)
+{
+    float max = -INFINITY;
+    for (size_t i = 0; i < n; i++) {
+        max = x[i] > max ? x[i] : max;
+    }
+    return (double)max;
+}
+CANARY(logsumexp, logsumexp_is_the_largest)
+
+/* One f32 sum: too coarse for a vocabulary. */
+static double logsumexp_in_f32(const float *x, size_t n)
+{
+    const float max = (float)logsumexp_is_the_largest(x, n);
+    float sum = 0.0F;
+    for (size_t i = 0; i < n && isfinite(max); i++) {
+        sum += isnan(x[i]) ? 0.0F : expf(x[i] - max);
+    }
+    return isfinite(max) ? (double)(max + logf(sum)) : (double)max;
+}
+CANARY(logsumexp, logsumexp_in_f32)
+
+static double logsumexp_passes_nan_on(const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (isnan(x[i])) {
+            return (double)NAN;
+        }
+    }
+    return qn_logsumexp_ref(x, n);
+}
+CANARY(logsumexp, logsumexp_passes_nan_on)
+
+/* exp(Inf - Inf). */
+static double logsumexp_inf_is_nan(const float *x, size_t n)
+{
+    const double y = qn_logsumexp_ref(x, n);
+    return isinf(y) ? (double)NAN : y;
+}
+CANARY(logsumexp, logsumexp_inf_is_nan)
+
+static double logsumexp_nothing_is_zero(const float *x, size_t n)
+{
+    return n == 0 ? 0.0 : qn_logsumexp_ref(x, n);
+}
+CANARY(logsumexp, logsumexp_nothing_is_zero)
+
+static double logsumexp_in_whole_vectors(const float *x, size_t n)
+{
+    return qn_logsumexp_ref(x, n < 16 ? n : n / 16 * 16);
+}
+CANARY(logsumexp, logsumexp_in_whole_vectors)
+
+static double logsumexp_reads_whole_vectors(const float *x, size_t n)
+{
+    volatile float last = 0.0F; /* the read has to happen */
+    for (size_t i = n; i < (n + 15) / 16 * 16; i++) {
+        last = x[i];
+    }
+    (void)last;
+    return qn_logsumexp_ref(x, n);
+}
+CANARY(logsumexp, logsumexp_reads_whole_vectors)
+
 const kc_canary kc_canaries_choice[] = {
     CANARY_OF(router, router_bias_in_weights),
     CANARY_OF(router, router_chooses_without_bias),
@@ -276,5 +353,13 @@ const kc_canary kc_canaries_choice[] = {
     CANARY_OF(sample, sample_greedy_takes_last),
     CANARY_OF(sample, sample_draws_backwards),
     CANARY_OF(sample, sample_nothing_is_zero),
+    CANARY_OF(logsumexp, logsumexp_unshifted),
+    CANARY_OF(logsumexp, logsumexp_is_the_largest),
+    CANARY_OF(logsumexp, logsumexp_in_f32),
+    CANARY_OF(logsumexp, logsumexp_passes_nan_on),
+    CANARY_OF(logsumexp, logsumexp_inf_is_nan),
+    CANARY_OF(logsumexp, logsumexp_nothing_is_zero),
+    CANARY_OF(logsumexp, logsumexp_in_whole_vectors),
+    {"logsumexp_reads_whole_vectors", "logsumexp", put_logsumexp_reads_whole_vectors, true},
     {NULL, NULL, NULL, false},
 };

@@ -354,3 +354,70 @@ void check_sample(kc *run)
     }
     sample_ties_case(run);
 }
+
+/* ------------------------------------------------------------------------------ log-sum-exp -- */
+
+static double logsumexp_oracle(const float *x, size_t n)
+{
+    long double max = -INFINITY;
+    long double sum = 0.0L;
+    for (size_t i = 0; i < n; i++) {
+        max = isnan(x[i]) ? max : fmaxl(max, (long double)x[i]);
+    }
+    for (size_t i = 0; i < n && isfinite(max); i++) {
+        sum += isnan(x[i]) ? 0.0L : expl((long double)x[i] - max);
+    }
+    return (double)(isfinite(max) ? max + logl(sum) : max);
+}
+
+static void logsumexp_case(kc *run, size_t n, kc_fill_kind kind, float scale)
+{
+    kc_begin(run, "n %zu, fill %d times %g", n, kind, (double)scale);
+    float *x = kc_in(run, n, kind);
+    for (size_t i = 0; i < n; i++) {
+        x[i] *= scale;
+    }
+    kc_seal(run);
+    const double want = logsumexp_oracle(x, n);
+    const double got = run->k->logsumexp(x, n);
+    const double error_max = kc_bound("logsumexp") * (2e-6 + 0x1p-52 * fabs(want));
+    if (isfinite(want) ? !(fabs(got - want) <= error_max) : got != want) {
+        kc_fail(run, "%.17g, %.17g expected, give or take %.3g", got, want, error_max);
+    }
+    kc_end(run);
+}
+
+/* What has no weight, what outweighs everything, and nothing at all. */
+static void logsumexp_special_case(kc *run, const char *what, const float *given, size_t n,
+                                   double want)
+{
+    kc_begin(run, "%s", what);
+    float *x = kc_in(run, n, KC_UNIFORM);
+    for (size_t i = 0; i < n; i++) {
+        x[i] = given[i];
+    }
+    kc_seal(run);
+    const double got = run->k->logsumexp(x, n);
+    if (got != want) {
+        kc_fail(run, "%.17g, %.17g expected", got, want);
+    }
+    kc_end(run);
+}
+
+void check_logsumexp(kc *run)
+{
+    static const size_t sizes[] = {0, 1, 2, 15, 16, 17, 33, 6144, 154880};
+    static const float nothing[] = {NAN, -INFINITY, -NAN};
+    static const float one[] = {NAN, -INFINITY, 3.5F, -NAN};
+    static const float above[] = {NAN, 1.0F, INFINITY, -INFINITY, INFINITY};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        for (int kind = KC_UNIFORM; kind < KC_N_FILLS; kind++) {
+            logsumexp_case(run, sizes[i], (kc_fill_kind)kind, 1.0F);
+        }
+        logsumexp_case(run, sizes[i], KC_UNIFORM, 12.0F);
+        logsumexp_case(run, sizes[i], KC_UNIFORM, 200.0F);
+    }
+    logsumexp_special_case(run, "NaN and -Inf", nothing, 3, -INFINITY);
+    logsumexp_special_case(run, "one number between NaN and -Inf", one, 4, 3.5);
+    logsumexp_special_case(run, "two Inf beside NaN", above, 5, INFINITY);
+}

@@ -29,6 +29,7 @@ const kc_check kc_checks[] = {
     {CHECK(kv_write), 0.0, "bf16 and e4m3 round to nearest even"},
     {CHECK(kv_read), 0.0, "exact for bf16 and f32; FP8: one f32 rounding of code * scale"},
     {CHECK(sample), 1e-6, "the token whose interval of the f64 distribution holds unit +- 1e-6"},
+    {CHECK(logsumexp), 1.0, "|err| <= 2e-6 + 2^-52 * |log sum exp(x)|"},
     {NULL, NULL, 0, 0.0, NULL},
 };
 #undef CHECK

@@ -126,6 +126,7 @@ void check_attend(kc *run);
 void check_kv_write(kc *run);
 void check_kv_read(kc *run);
 void check_sample(kc *run);
+void check_logsumexp(kc *run);
 
 /** All checks by name, ending in a NULL name. */
 typedef struct kc_check {
