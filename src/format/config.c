@@ -595,8 +595,9 @@ static bool is_known(const char *key)
 static bool is_known_for_generation(const char *key)
 {
     static const char *const keys[] = {
-        "_from_model_config", "bos_token_id", "do_sample", "eos_token_id", "min_p",
-        "pad_token_id",       "temperature",  "top_k",     "top_p",        "transformers_version",
+        "_from_model_config",   "bos_token_id",       "do_sample",   "eos_token_id", "min_p",
+        "pad_token_id",         "repetition_penalty", "temperature", "top_k",        "top_p",
+        "transformers_version",
     };
     return is_in(keys, LEN(keys), key);
 }
@@ -680,7 +681,8 @@ static qn_status get_real(const reader *r, float *out, const char *key, double m
 qn_status qn_generation_config_load(qn_generation_config *out, const char *path, uint32_t n_vocab,
                                     qn_error *err)
 {
-    *out = (qn_generation_config){.temperature = 1.0F, .top_p = 1.0F, .do_sample = true};
+    *out = (qn_generation_config){
+        .temperature = 1.0F, .top_p = 1.0F, .repetition_penalty = 1.0F, .do_sample = true};
     qn_generation_config config = *out;
     json_t *root = NULL;
     qn_status status = qn_json_load(&root, path, CONFIG_BYTES_MAX, err);
@@ -697,6 +699,8 @@ qn_status qn_generation_config_load(qn_generation_config *out, const char *path,
     QN_TRY(status, get_real(&r, &config.temperature, "temperature", 0.0, 100.0), fail);
     QN_TRY(status, get_real(&r, &config.top_p, "top_p", 1e-6, 1.0), fail);
     QN_TRY(status, get_real(&r, &config.min_p, "min_p", 0.0, 1.0), fail);
+    QN_TRY(status, get_real(&r, &config.repetition_penalty, "repetition_penalty", 1e-6, 10.0),
+           fail);
     QN_TRY(status, get_optional(&r, &top_k, "top_k", 0, INT32_MAX), fail);
     config.top_k = (uint32_t)top_k;
     if (get(&r, "do_sample") != NULL) {

@@ -72,13 +72,15 @@ QN_MUST_CHECK qn_status qn_config_load(qn_config *out, const char *path, qn_erro
 QN_MUST_CHECK qn_status qn_config_parse(qn_config *out, qn_str text, const char *what,
                                         qn_error *err);
 
-/** Sampling defaults of generation_config.json; where file or key is absent: 1.0, 1.0, 0, 0.0. */
+/** Sampling defaults of generation_config.json; where file or key is absent: 1.0, 1.0, 0, 0.0, 1.0.
+ */
 typedef struct qn_generation_config {
-    float temperature; /**< 0: greedy. */
-    float top_p;       /**< 1: off. */
-    uint32_t top_k;    /**< 0: off. */
-    float min_p;       /**< 0: off. */
-    bool do_sample;    /**< false (explicitly) means greedy; absent means true. */
+    float temperature;        /**< 0: greedy. */
+    float top_p;              /**< 1: off. */
+    uint32_t top_k;           /**< 0: off. */
+    float min_p;              /**< 0: off. */
+    float repetition_penalty; /**< 1: off. */
+    bool do_sample;           /**< false (explicitly) means greedy; absent means true. */
     int32_t
         stop_ids[QN_STOP_IDS_MAX]; /**< eos_token_id here, where given: wins over config.json. */
     uint32_t n_stop_ids;           /**< 0 where not given. */
