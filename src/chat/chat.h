@@ -2,7 +2,7 @@
 /** @file chat.h  Conversations to prompts: GLM-5's formats, control tokens as ids, text as text. */
 #ifndef QN_CHAT_H
 #define QN_CHAT_H
-#include "base/json.h"
+#include "base/json_doc.h"
 #include "tokenizer/tokenizer.h"
 
 /** Prompt formats of the family. */
@@ -35,15 +35,29 @@ typedef struct qn_chat_render_options {
     bool keep_thinking;  /**< Keep the reasoning of all earlier turns (clear_thinking = false). */
 } qn_chat_render_options;
 
+/** The function of a tool or of a call: what stands in its "function", or itself where it is flat.
+ */
+const qn_json_node *qn_chat_tool_function(const qn_json_node *tool);
+
+/**
+ * Is this a JSON array of tools, each with a name, and with a schema that is an object if it has
+ * one?  Returns  QN_OK; QN_E_FORMAT "tools[i].field: seen, expected"
+ */
+QN_MUST_CHECK qn_status qn_chat_tools_check(const qn_json_node *tools, qn_error *err);
+
 /**
  * Append the prompt for a conversation to @p out; it ends where the assistant's answer begins.
- * What messages say is encoded as text: the name of a control token in it never becomes the token.
+ * What messages and tools say is encoded as text: the name of a control token in it never becomes
+ * the token.  Otherwise the ids are those of Hugging Face's tokenizer for what the published
+ * template renders (docs/internals/chat.md says where ours accepts or refuses more).
  *
- * @param messages  JSON array of {"role", "content", "reasoning_content"?}; roles system, user,
- *                  assistant; content a string or a list of {"type": "text", "text"}
- * Returns  QN_OK; QN_E_FORMAT "messages[i].field: seen, expected"; QN_E_NOMEM
+ * @param messages  JSON array of {"role", "content", "reasoning_content"?, "tool_calls"?}; roles
+ *                  system, developer, user, assistant, tool; content a string or a list of parts
+ * @param tools     JSON array in OpenAI form; NULL: none
+ * Returns  QN_OK; QN_E_FORMAT "messages[i].field: seen, expected" or "tools[i].field: ...";
+ *          QN_E_NOMEM
  */
 QN_MUST_CHECK qn_status qn_chat_render(qn_ids *out, const qn_tokenizer *tokenizer,
-                                       const json_t *messages,
+                                       const qn_json_node *messages, const qn_json_node *tools,
                                        const qn_chat_render_options *options, qn_error *err);
 #endif

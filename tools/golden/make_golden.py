@@ -392,7 +392,7 @@ def make_greedy(folder):
 def write_manifest():
     files = {p.relative_to(OUT).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
              for p in sorted(OUT.rglob("*")) if p.suffix in (".safetensors", ".json") and p.name != "manifest.json"
-             and "tokenizer" not in p.relative_to(OUT).as_posix()}
+             and p.relative_to(OUT).parts[0] not in ("chat", "tokenizer")}
     (OUT / "manifest.json").write_text(json.dumps({
         "script": "tools/golden/make_golden.py", "torch": torch.__version__.split("+")[0],
         "transformers": transformers.__version__, "numpy": np.__version__, "dummy_seed": SEED, "sha256": files}, indent=1) + "\n")
