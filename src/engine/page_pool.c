@@ -7,11 +7,10 @@
 #include <sys/mman.h>
 
 qn_status qn_page_pool_init(qn_page_pool *pool, const qn_config *config, qn_kv_dtype dtype,
-                            uint32_t n_tokens, qn_error *err)
+                            uint32_t n_tokens, bool with_mtp, qn_error *err)
 {
     *pool = (qn_page_pool){0};
-    /* Nothing here speculates yet, so the MTP layer keeps no rows. */
-    qn_kv_layout_init(&pool->layout, config, dtype, false);
+    qn_kv_layout_init(&pool->layout, config, dtype, with_mtp);
     const uint32_t n_pages = (n_tokens - 1) / QN_PAGE_TOKENS + 1;
     size_t size_bytes;
     if (__builtin_mul_overflow(pool->layout.page_bytes, n_pages, &size_bytes)) {

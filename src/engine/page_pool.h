@@ -12,12 +12,14 @@ typedef struct qn_page_pool {
 } qn_page_pool;
 
 /**
- * Reserve addresses for the pages of @p n_tokens positions of the trunk's cache.  The struct may
- * not move afterwards.
+ * Reserve addresses for the pages of @p n_tokens positions.  The struct may not move afterwards.
+ *
+ * @param with_mtp  pages have rows of the MTP layer too
  * Returns  QN_OK; QN_E_NOMEM that says how many bytes were asked
  */
 QN_MUST_CHECK qn_status qn_page_pool_init(qn_page_pool *pool, const qn_config *config,
-                                          qn_kv_dtype dtype, uint32_t n_tokens, qn_error *err);
+                                          qn_kv_dtype dtype, uint32_t n_tokens, bool with_mtp,
+                                          qn_error *err);
 
 /** Unmap.  Accepts an all-zero pool. */
 void qn_page_pool_deinit(qn_page_pool *pool);

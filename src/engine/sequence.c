@@ -2,55 +2,79 @@
 #include "engine/sequence.h"
 
 #include "base/assert.h"
-#include "base/rng.h"
-#include "base/try.h"
 #include "engine/page_pool.h"
 
 #include <errno.h>
-
-/* Purposes of random numbers: streams of base/rng.h.  A number here is part of what a seed means.
- */
-enum { STREAM_TARGET_TOKEN = 1 };
 
 struct qn_sequence {
     qn_glm *glm;               /* borrowed */
     const qn_kernels *kernels; /* borrowed */
     qn_page_pool pages;
     uint32_t n_tokens_max;
-    uint32_t n_rows_max;
-    bool wants_all_logits;
-    uint32_t n_tokens;    /* appended */
-    uint32_t n_computed;  /* of them */
-    uint32_t n_step_rows; /* of the last step */
-    bool has_logits;      /* of the last position computed */
-    int32_t *ids;         /* [n_tokens_max] */
-    int32_t *page_table;  /* [pages] */
-    int32_t *positions;   /* [n_rows_max] of a step */
-    int32_t *seqs;        /* [n_rows_max] all 0: this sequence */
-    uint32_t *logit_rows; /* [n_rows_max] */
-    float *logits;        /* [1 or n_rows_max][n_vocab] */
-    float *sample_p;      /* [n_vocab] */
-    int32_t *sample_i;    /* [n_vocab] */
+    uint32_t n_chunk_rows; /* of a step */
+    uint32_t n_rows_max;   /* of a pass: that, and at least a verification */
+    uint32_t n_tokens;     /* appended */
+    uint32_t n_valid;      /* ids[0 .. n_valid) are computed, also those beyond n_tokens */
+    uint32_t n_mtp;        /* MTP rows 1 .. n_mtp - 1 are computed for those ids; at least 1 */
+    uint32_t first_step;   /* first position of the last step */
+    uint32_t n_step_rows;  /* of the last step */
+    uint32_t n_logits;     /* of them whose logits are kept: the last ones */
+    int32_t *ids;          /* [n_tokens_max] */
+    int32_t *page_table;   /* [pages] */
+    int32_t *positions;    /* [n_rows_max] of a step */
+    int32_t *seqs;         /* [n_rows_max] all 0: this sequence */
+    uint32_t *logit_rows;  /* [n_rows_max] 0, 1, 2 ... */
+    float *logits;         /* [QN_LOGIT_ROWS_MAX][n_vocab] */
+    /* Trunk hidden vectors of positions first_hidden .. end_hidden - 1, for MTP rows one further.
+     * Twice the rows of a step: what waits, and a step. */
+    float *hidden; /* [2 n_rows_max][n_embd]; NULL without the layer, as the rest */
+    uint32_t first_hidden;
+    uint32_t end_hidden;
+    float *mtp_hidden;    /* [n_rows_max][n_embd] g of the last rows of the layer */
+    float *chain_hidden;  /* [n_embd] g of a chain's row before */
+    float *mtp_logits;    /* [n_vocab] */
+    qn_index_sets chosen; /* [n_rows_max] index sets of the last rows of the layer */
 };
 
-/* Buffers of @p s; zeroed memory costs nothing until it is used. */
-static qn_status allocate(qn_sequence *s, size_t n_vocab, qn_error *err)
+enum { HIDDEN_STEPS = 2 }; /* steps that hidden has room for */
+
+/* Buffers of the MTP layer. */
+static qn_status allocate_mtp(qn_sequence *s, const qn_config *config, qn_error *err)
 {
-    const size_t n_logits = (s->wants_all_logits ? s->n_rows_max : 1) * n_vocab;
+    const size_t n_rows = s->n_rows_max;
+    s->hidden = calloc(HIDDEN_STEPS * n_rows * config->n_embd, sizeof *s->hidden);
+    s->mtp_hidden = calloc(n_rows * config->n_embd, sizeof *s->mtp_hidden);
+    s->chain_hidden = calloc(config->n_embd, sizeof *s->chain_hidden);
+    s->mtp_logits = calloc(config->n_vocab, sizeof *s->mtp_logits);
+    s->chosen.sets = calloc(n_rows * config->index_topk, sizeof *s->chosen.sets);
+    s->chosen.n_sets = calloc(n_rows, sizeof *s->chosen.n_sets);
+    if (s->hidden == NULL || s->mtp_hidden == NULL || s->chain_hidden == NULL ||
+        s->mtp_logits == NULL || s->chosen.sets == NULL || s->chosen.n_sets == NULL) {
+        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__,
+                       "sequence: no memory for %zu rows of the MTP layer", n_rows);
+    }
+    return QN_OK;
+}
+
+/* Buffers of @p s; zeroed memory costs nothing until it is used. */
+static qn_status allocate(qn_sequence *s, const qn_config *config, qn_error *err)
+{
+    const size_t n_logits = (size_t)QN_LOGIT_ROWS_MAX * config->n_vocab;
     s->ids = calloc(s->n_tokens_max, sizeof *s->ids);
     s->page_table = calloc(s->pages.kv.n_pages, sizeof *s->page_table);
     s->positions = calloc(s->n_rows_max, sizeof *s->positions);
     s->seqs = calloc(s->n_rows_max, sizeof *s->seqs);
     s->logit_rows = calloc(s->n_rows_max, sizeof *s->logit_rows);
     s->logits = calloc(n_logits, sizeof *s->logits);
-    s->sample_p = calloc(n_vocab, sizeof *s->sample_p);
-    s->sample_i = calloc(n_vocab, sizeof *s->sample_i);
     if (s->ids == NULL || s->page_table == NULL || s->positions == NULL || s->seqs == NULL ||
-        s->logit_rows == NULL || s->logits == NULL || s->sample_p == NULL || s->sample_i == NULL) {
+        s->logit_rows == NULL || s->logits == NULL) {
         return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__,
                        "sequence: no memory for %u ids and %zu logits", s->n_tokens_max, n_logits);
     }
-    return QN_OK;
+    for (uint32_t i = 0; i < s->n_rows_max; i++) {
+        s->logit_rows[i] = i;
+    }
+    return qn_glm_has_mtp(s->glm) ? allocate_mtp(s, config, err) : QN_OK;
 }
 
 qn_status qn_sequence_open(qn_sequence **out, qn_glm *glm, const qn_sequence_options *options,
@@ -59,7 +83,6 @@ qn_status qn_sequence_open(qn_sequence **out, qn_glm *glm, const qn_sequence_opt
     const qn_config *const config = qn_glm_config(glm);
     QN_ASSERT(options->n_tokens_max > 0 && options->n_tokens_max <= config->n_context_max);
     QN_ASSERT(options->n_rows_max > 0);
-    qn_status status = QN_OK;
     *out = NULL;
     qn_sequence *s = calloc(1, sizeof *s);
     if (s == NULL) {
@@ -68,18 +91,21 @@ qn_status qn_sequence_open(qn_sequence **out, qn_glm *glm, const qn_sequence_opt
     s->glm = glm;
     s->kernels = options->kernels;
     s->n_tokens_max = options->n_tokens_max;
-    s->n_rows_max = options->n_rows_max;
-    s->wants_all_logits = options->wants_all_logits;
-    QN_TRY(status,
-           qn_page_pool_init(&s->pages, config, options->kv_dtype, options->n_tokens_max, err),
-           fail);
-    QN_TRY(status, allocate(s, config->n_vocab, err), fail);
+    s->n_chunk_rows = options->n_rows_max;
+    s->n_rows_max =
+        options->n_rows_max > QN_LOGIT_ROWS_MAX ? options->n_rows_max : QN_LOGIT_ROWS_MAX;
+    s->n_mtp = 1;
+    qn_status status = qn_page_pool_init(&s->pages, config, options->kv_dtype,
+                                         options->n_tokens_max, qn_glm_has_mtp(glm), err);
+    if (status == QN_OK) {
+        status = allocate(s, config, err);
+    }
+    if (status < 0) {
+        qn_sequence_close(&s);
+        return status;
+    }
     *out = s;
     return QN_OK;
-
-fail:
-    qn_sequence_close(&s);
-    return status;
 }
 
 void qn_sequence_close(qn_sequence **sequence)
@@ -95,17 +121,100 @@ void qn_sequence_close(qn_sequence **sequence)
     free(s->seqs);
     free(s->logit_rows);
     free(s->logits);
-    free(s->sample_p);
-    free(s->sample_i);
+    free(s->hidden);
+    free(s->mtp_hidden);
+    free(s->chain_hidden);
+    free(s->mtp_logits);
+    free(s->chosen.sets);
+    free(s->chosen.n_sets);
     free(s);
     *sequence = NULL;
 }
 
+/* ----------------------------------------------------------------------------------------- ids */
+
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* The trunk has to compute positions from @p n on again. */
+static void recompute_from(qn_sequence *s, uint32_t n)
+{
+    const uint32_t end_step = s->first_step + s->n_step_rows;
+    s->n_valid = min_u32(s->n_valid, n);
+    s->end_hidden = min_u32(s->end_hidden, n);
+    s->first_hidden = min_u32(s->first_hidden, s->end_hidden);
+    if (end_step > n) { /* rows of the last step that are left */
+        const uint32_t n_rows = n > s->first_step ? n - s->first_step : 0;
+        const uint32_t n_gone = s->n_step_rows - n_rows;
+        s->n_logits -= min_u32(s->n_logits, n_gone);
+        s->n_step_rows = n_rows;
+    }
+}
+
+/* The ids from position @p n on are others now. */
+static void invalidate_from(qn_sequence *s, uint32_t n)
+{
+    recompute_from(s, n);
+    s->n_mtp = min_u32(s->n_mtp, n > 0 ? n : 1);
+}
+
+void qn_sequence_rewind(qn_sequence *sequence)
+{
+    sequence->n_tokens = 0;
+}
+
 void qn_sequence_append(qn_sequence *sequence, int32_t token)
 {
-    QN_ASSERT(sequence->n_tokens < sequence->n_tokens_max);
-    QN_ASSERT(token >= 0 && (uint32_t)token < qn_glm_config(sequence->glm)->n_vocab);
-    sequence->ids[sequence->n_tokens++] = token;
+    qn_sequence *const s = sequence;
+    QN_ASSERT(s->n_tokens < s->n_tokens_max);
+    QN_ASSERT(token >= 0 && (uint32_t)token < qn_glm_config(s->glm)->n_vocab);
+    if (s->ids[s->n_tokens] != token || s->n_tokens >= s->n_valid) {
+        invalidate_from(s, s->n_tokens);
+    }
+    s->ids[s->n_tokens++] = token;
+}
+
+/* Is the hidden vector there that MTP row n_mtp needs? */
+static bool can_follow(const qn_sequence *s)
+{
+    return s->n_mtp > s->first_hidden && s->n_mtp <= s->end_hidden;
+}
+
+void qn_sequence_begin(qn_sequence *sequence, bool with_mtp)
+{
+    qn_sequence *const s = sequence;
+    QN_ASSERT(s->n_tokens > 0);
+    QN_ASSERT(!with_mtp || s->hidden != NULL);
+    if (qn_sequence_logits(s) == NULL) {
+        recompute_from(s, s->n_tokens - 1);
+    }
+    /* What was computed beyond the prompt must not meet a token by chance in the middle of a step.
+     */
+    s->n_valid = min_u32(s->n_valid, s->n_tokens);
+    s->end_hidden = min_u32(s->end_hidden, s->n_tokens);
+    s->n_mtp = min_u32(s->n_mtp, s->n_tokens);
+    if (with_mtp && (s->n_mtp <= s->first_hidden || s->end_hidden != s->n_valid)) {
+        recompute_from(s, s->n_mtp - 1); /* for hidden vectors that were not kept */
+    }
+}
+
+void qn_sequence_redo_last(qn_sequence *sequence)
+{
+    QN_ASSERT(sequence->n_tokens > 0);
+    recompute_from(sequence, sequence->n_tokens - 1);
+}
+
+void qn_sequence_clear(qn_sequence *sequence)
+{
+    sequence->n_tokens = 0;
+    invalidate_from(sequence, 0);
+}
+
+void qn_sequence_drop_pending(qn_sequence *sequence)
+{
+    sequence->n_tokens = qn_sequence_computed(sequence);
 }
 
 uint32_t qn_sequence_count(const qn_sequence *sequence)
@@ -115,7 +224,7 @@ uint32_t qn_sequence_count(const qn_sequence *sequence)
 
 uint32_t qn_sequence_computed(const qn_sequence *sequence)
 {
-    return sequence->n_computed;
+    return min_u32(sequence->n_valid, sequence->n_tokens);
 }
 
 const int32_t *qn_sequence_ids(const qn_sequence *sequence)
@@ -123,13 +232,12 @@ const int32_t *qn_sequence_ids(const qn_sequence *sequence)
     return sequence->ids;
 }
 
-void qn_sequence_drop_pending(qn_sequence *sequence)
+uint32_t qn_sequence_room(const qn_sequence *sequence)
 {
-    sequence->n_tokens = sequence->n_computed;
-    if (!sequence->has_logits && sequence->n_computed > 0) {
-        sequence->n_computed--;
-    }
+    return sequence->n_tokens_max - sequence->n_tokens;
 }
+
+/* --------------------------------------------------------------------------------------- steps */
 
 /* Take pages until every position below @p n_tokens has one. */
 static void cover(qn_sequence *s, uint32_t n_tokens)
@@ -140,84 +248,193 @@ static void cover(qn_sequence *s, uint32_t n_tokens)
     }
 }
 
-uint32_t qn_sequence_room(const qn_sequence *sequence)
+/* A batch of @p n_rows ids from @p first on; logits of the last @p n_logits of them. */
+static qn_batch make_batch(qn_sequence *s, uint32_t first, uint32_t n_rows, uint32_t n_logits)
 {
-    return sequence->n_tokens_max - sequence->n_tokens;
-}
-
-uint32_t qn_sequence_next_rows(const qn_sequence *sequence)
-{
-    const uint32_t n_pending = sequence->n_tokens - sequence->n_computed;
-    return n_pending < sequence->n_rows_max ? n_pending : sequence->n_rows_max;
-}
-
-void qn_sequence_step(qn_sequence *sequence, const qn_probe *probe)
-{
-    qn_sequence *const s = sequence;
-    const uint32_t n_rows = qn_sequence_next_rows(s);
-    QN_ASSERT(n_rows > 0);
-    cover(s, s->n_computed + n_rows);
+    cover(s, first + n_rows);
     for (uint32_t i = 0; i < n_rows; i++) {
-        s->positions[i] = (int32_t)(s->n_computed + i);
-        s->logit_rows[i] = i;
+        s->positions[i] = (int32_t)(first + i);
     }
-    s->has_logits = s->wants_all_logits || s->n_computed + n_rows == s->n_tokens;
-    const uint32_t n_last = s->has_logits ? 1 : 0; /* the head costs most of a short step */
-    const qn_batch batch = {
+    return (qn_batch){
         .n_rows = n_rows,
-        .tokens = s->ids + s->n_computed,
+        .tokens = s->ids + first,
         .positions = s->positions,
         .seqs = s->seqs,
         .page_tables = s->page_table,
         .n_seqs = 1,
         .n_table_pages = s->pages.kv.n_pages,
-        .logit_rows = s->wants_all_logits ? s->logit_rows : &s->logit_rows[n_rows - 1],
-        .n_logit_rows = s->wants_all_logits ? n_rows : n_last,
+        .logit_rows = s->logit_rows + (n_rows - n_logits),
+        .n_logit_rows = n_logits,
     };
-    qn_glm_forward(s->glm, &s->pages.kv, &batch, NULL, s->logits, probe);
-    s->n_computed += n_rows;
+}
+
+/*
+ * Let the MTP layer follow over all rows whose id and hidden vector are there, in passes of at most
+ * n_rows_max.  Returns the rows of the last pass, 0 where there was none.
+ */
+static uint32_t follow(qn_sequence *s, bool wants_logits)
+{
+    const size_t n_embd = qn_glm_config(s->glm)->n_embd;
+    const uint32_t end = min_u32(s->end_hidden + 1, s->n_tokens);
+    uint32_t n_rows = 0;
+    while (s->n_mtp < end && can_follow(s)) {
+        n_rows = min_u32(end - s->n_mtp, s->n_rows_max);
+        const uint32_t n_logits = wants_logits && s->n_mtp + n_rows == end ? 1 : 0;
+        const qn_batch batch = make_batch(s, s->n_mtp, n_rows, n_logits);
+        const qn_mtp_io io = {
+            .hidden_prev = s->hidden + (s->n_mtp - 1 - s->first_hidden) * n_embd,
+            .keep = &s->chosen,
+            .hidden = s->mtp_hidden,
+            .logits = s->mtp_logits,
+        };
+        qn_glm_mtp(s->glm, &s->pages.kv, &batch, &io, NULL);
+        s->n_mtp += n_rows;
+    }
+    return n_rows;
+}
+
+/* Room in hidden for @p n_rows from position @p first on: drop what no MTP row waits for. */
+static float *make_hidden_room(qn_sequence *s, uint32_t first, uint32_t n_rows)
+{
+    const size_t n_embd = qn_glm_config(s->glm)->n_embd;
+    if (s->end_hidden != first) { /* those before were computed without; none is waited for */
+        QN_ASSERT(s->n_mtp > first);
+        s->first_hidden = s->end_hidden = first;
+    }
+    if (s->end_hidden - s->first_hidden + n_rows > HIDDEN_STEPS * s->n_rows_max) {
+        (void)follow(s, false);
+        const uint32_t keep = min_u32(s->n_mtp - 1, s->end_hidden);
+        QN_ASSERT(keep >= s->first_hidden);
+        memmove(s->hidden, s->hidden + (keep - s->first_hidden) * n_embd,
+                (s->end_hidden - keep) * n_embd * sizeof *s->hidden);
+        s->first_hidden = keep;
+    }
+    QN_ASSERT(s->end_hidden - s->first_hidden + n_rows <= HIDDEN_STEPS * s->n_rows_max);
+    return s->hidden + (s->end_hidden - s->first_hidden) * n_embd;
+}
+
+/* One pass of the trunk over @p n_rows ids that are not computed yet. */
+static void compute(qn_sequence *s, uint32_t n_rows, uint32_t n_logits, bool with_mtp,
+                    const qn_probe *probe)
+{
+    const uint32_t first = qn_sequence_computed(s);
+    QN_ASSERT(s->n_valid == first);
+    QN_ASSERT(!with_mtp || s->hidden != NULL);
+    float *const hidden = with_mtp ? make_hidden_room(s, first, n_rows) : NULL;
+    const qn_batch batch = make_batch(s, first, n_rows, n_logits);
+    qn_glm_forward(s->glm, &s->pages.kv, &batch, hidden, s->logits, probe);
+    s->n_valid = first + n_rows;
+    s->end_hidden = with_mtp ? s->n_valid : s->end_hidden;
+    s->first_step = first;
     s->n_step_rows = n_rows;
+    s->n_logits = n_logits;
+}
+
+uint32_t qn_sequence_next_rows(const qn_sequence *sequence, bool wants_all_logits)
+{
+    const uint32_t n_pending = sequence->n_tokens - qn_sequence_computed(sequence);
+    const uint32_t n_rows = min_u32(n_pending, sequence->n_chunk_rows);
+    return wants_all_logits ? min_u32(n_rows, QN_LOGIT_ROWS_MAX) : n_rows;
+}
+
+void qn_sequence_step(qn_sequence *sequence, const qn_sequence_step_options *options)
+{
+    qn_sequence *const s = sequence;
+    const uint32_t n_rows = qn_sequence_next_rows(s, options->wants_all_logits);
+    QN_ASSERT(n_rows > 0);
+    /* The head costs most of a short step, so only a prompt's last row gets logits. */
+    const uint32_t n_last = qn_sequence_computed(s) + n_rows == s->n_tokens ? 1 : 0;
+    compute(s, n_rows, options->wants_all_logits ? n_rows : n_last, options->with_mtp,
+            options->probe);
+    if (options->with_mtp) {
+        (void)follow(s, false);
+    }
+}
+
+/* ------------------------------------------------------------------------------------ drafting */
+
+/* The most likely id by the MTP layer's logits; -1 where they are no numbers. */
+static int32_t most_likely(const qn_sequence *s)
+{
+    const qn_sample_args args = {.logits = s->mtp_logits,
+                                 .n_vocab = qn_glm_config(s->glm)->n_vocab,
+                                 .temperature = 0.0F,
+                                 .top_p = 1.0F};
+    return s->kernels->sample(&args);
+}
+
+uint32_t qn_sequence_mtp_backlog(const qn_sequence *sequence)
+{
+    return sequence->n_tokens - min_u32(sequence->n_mtp, sequence->n_tokens);
+}
+
+uint32_t qn_sequence_draft(qn_sequence *sequence, int32_t *drafts, uint32_t n)
+{
+    qn_sequence *const s = sequence;
+    const qn_config *const config = qn_glm_config(s->glm);
+    QN_ASSERT(n > 0 && n <= QN_DRAFT_TOKENS_MAX);
+    QN_ASSERT(s->n_mtp < s->n_tokens);
+    QN_ASSERT(qn_sequence_computed(s) == s->n_tokens - 1);
+    QN_ASSERT(qn_sequence_room(s) >= n);
+    const uint32_t n_rows = follow(s, true);
+    QN_ASSERT(n_rows > 0 && s->n_mtp == s->n_tokens);
+    const size_t i_last = n_rows - 1;
+    memcpy(s->chain_hidden, s->mtp_hidden + i_last * config->n_embd,
+           config->n_embd * sizeof *s->chain_hidden);
+    /* docs/model.md, MTP: a chain attends to the set of the last verified row. */
+    const qn_index_sets last = {.sets = s->chosen.sets + i_last * config->index_topk,
+                                .n_sets = s->chosen.n_sets + i_last};
+    for (uint32_t i = 0; i < n; i++) {
+        drafts[i] = most_likely(s);
+        if (drafts[i] < 0) {
+            return i;
+        }
+        if (i + 1 == n) {
+            break;
+        }
+        invalidate_from(s, s->n_tokens + i); /* the id is written over */
+        s->ids[s->n_tokens + i] = drafts[i];
+        const qn_batch batch = make_batch(s, s->n_tokens + i, 1, 1);
+        const qn_mtp_io io = {
+            .hidden_prev = s->chain_hidden,
+            .reuse = config->index_share_for_mtp ? &last : NULL,
+            .hidden = s->mtp_hidden,
+            .logits = s->mtp_logits,
+        };
+        qn_glm_mtp(s->glm, &s->pages.kv, &batch, &io, NULL);
+        memcpy(s->chain_hidden, s->mtp_hidden, config->n_embd * sizeof *s->chain_hidden);
+    }
+    return n;
+}
+
+void qn_sequence_verify(qn_sequence *sequence, const int32_t *drafts, uint32_t n_drafts,
+                        bool with_mtp)
+{
+    qn_sequence *const s = sequence;
+    QN_ASSERT(n_drafts <= QN_DRAFT_TOKENS_MAX);
+    QN_ASSERT(qn_sequence_computed(s) == s->n_tokens - 1);
+    QN_ASSERT(qn_sequence_room(s) >= n_drafts);
+    if (n_drafts > 0) {
+        memcpy(s->ids + s->n_tokens, drafts, n_drafts * sizeof *drafts);
+    }
+    compute(s, n_drafts + 1, n_drafts + 1, with_mtp, NULL);
 }
 
 const float *qn_sequence_logits(const qn_sequence *sequence)
 {
     const qn_sequence *const s = sequence;
-    if (!s->has_logits) {
+    const uint32_t n_computed = qn_sequence_computed(s);
+    const uint32_t end = s->first_step + s->n_step_rows;
+    if (n_computed == 0 || n_computed > end || end - n_computed >= s->n_logits) {
         return NULL;
     }
-    const size_t i_row = s->wants_all_logits ? s->n_step_rows - 1 : 0;
+    const size_t i_row = s->n_logits - 1 - (end - n_computed);
     return s->logits + i_row * qn_glm_config(s->glm)->n_vocab;
 }
 
 const float *qn_sequence_step_logits(const qn_sequence *sequence)
 {
-    return sequence->wants_all_logits ? sequence->logits : NULL;
-}
-
-qn_status qn_sequence_draw(int32_t *token, qn_sequence *sequence, const qn_sampling *sampling,
-                           qn_error *err)
-{
-    qn_sequence *const s = sequence;
-    QN_ASSERT(s->n_computed > 0);
-    QN_ASSERT(s->n_computed == s->n_tokens);
-    const qn_sample_args args = {
-        .logits = qn_sequence_logits(s),
-        .n_vocab = qn_glm_config(s->glm)->n_vocab,
-        .temperature = sampling->temperature,
-        .top_p = sampling->top_p,
-        .top_k = sampling->top_k,
-        .min_p = sampling->min_p,
-        .unit = qn_rng_unit(sampling->seed, STREAM_TARGET_TOKEN, s->n_tokens),
-        .scratch_p = s->sample_p,
-        .scratch_i = s->sample_i,
-    };
-    *token = s->kernels->sample(&args);
-    if (*token < 0) {
-        return qn_fail(err, QN_E_FORMAT, 0, __func__,
-                       "logits of position %u: none above -Inf, numbers expected of sound weights",
-                       s->n_computed - 1);
-    }
-    return QN_OK;
+    return sequence->n_logits == sequence->n_step_rows ? sequence->logits : NULL;
 }
 
 uint64_t qn_sequence_cache_bytes(const qn_sequence *sequence)

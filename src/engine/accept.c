@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/accept.h"
+
+#include "base/assert.h"
+
+qn_status qn_accept_rows(uint32_t *n_emitted, uint32_t *n_accepted, qn_sampler *sampler,
+                         const qn_accept_args *args, qn_error *err)
+{
+    QN_ASSERT(!args->is_pinned || args->n_forced <= args->n_drafts);
+    *n_emitted = 0;
+    *n_accepted = 0;
+    bool goes_on = true;
+    for (uint32_t j = 0; j <= args->n_drafts && goes_on; j++) {
+        const float *const logits = args->logits + (size_t)j * args->n_vocab;
+        const bool is_forced = args->is_pinned && j < args->n_forced;
+        int32_t token = is_forced ? args->drafts[j] : -1;
+        if (!is_forced) {
+            const qn_status status =
+                qn_sampler_draw(&token, sampler, logits, args->position + j, err);
+            if (status != QN_OK) {
+                return status;
+            }
+        }
+        const bool is_accepted =
+            is_forced || (!args->is_pinned && j < args->n_drafts && token == args->drafts[j]);
+        qn_sampler_commit(sampler, token);
+        *n_emitted += 1;
+        *n_accepted += is_accepted ? 1 : 0;
+        goes_on = args->emit(args->context, token, logits) && is_accepted;
+    }
+    return QN_OK;
+}
