@@ -23,12 +23,13 @@ LAYERS = {
     "src/device": ["src/base"],
     "src/format": ["src/base"],
     "src/tokenizer": ["src/base"],
+    "src/sched": ["src/base"],
     "src/chat": ["src/base", "src/tokenizer"],
     "src/kernels": ["src/base", "src/device"],
     "src/model": ["src/base", "src/device", "src/format", "src/kernels"],
-    "src/engine": ["src/base", "src/device", "src/kernels", "src/model"],
-    "src/api": ["src/base", "src/device", "src/format", "src/tokenizer", "src/chat", "src/kernels",
-                "src/model", "src/engine"],
+    "src/engine": ["src/base", "src/device", "src/sched", "src/kernels", "src/model"],
+    "src/api": ["src/base", "src/device", "src/format", "src/tokenizer", "src/sched", "src/chat",
+                "src/kernels", "src/model", "src/engine"],
     "src/cli": [],
 }
 BANNED = {
@@ -128,14 +129,35 @@ def check_public(rel: str, text: str, code: str, lines: list, errors: list):
         number = code.count("\n", 0, match.start()) + 1
         if not has_comment(lines, number):
             errors.append(f"{rel}:{number}: public type without a comment above it")
-    inside = False
+    check_members(rel, text, code_lines, lines, errors)
+
+
+def check_members(rel: str, text: str, code_lines: list, lines: list, errors: list):
+    """Each field and enum value has a comment behind it or above it; a count n_x, where one says [n_x]."""
+    inside, first = False, None
     for number, line in enumerate(code_lines, 1):
-        if re.match(r"typedef (struct|enum) \w+ \{", line):
+        if re.match(r"(typedef )?(struct|enum)( \w+)? \{", line):
             inside = True
         elif line.startswith("}"):
             inside = False
-        elif inside and line.strip() and not has_comment(lines, number) and "/**<" not in lines[number]:
-            errors.append(f"{rel}:{number}: public field or value without a comment")
+        elif inside and line.strip():
+            first = first or number  # a declaration may take several lines
+            if not line.rstrip().endswith((";", ",")) and not code_lines[number].startswith("}"):
+                continue
+            count = re.search(r"\bn_\w+(?=;)", line)
+            is_told = "/**<" in lines[number - 1] or (count and f"[{count[0]}]" in text)
+            if not is_told and not ends_comment(lines, first - 1):
+                errors.append(f"{rel}:{first}: public field or value without a comment")
+            first = None
+
+
+def ends_comment(lines: list, number: int) -> bool:
+    """Does a comment that stands by itself end on line `number` (from 1)?"""
+    if not lines[number - 1].rstrip().endswith("*/"):
+        return False
+    while "/*" not in lines[number - 1]:
+        number -= 1
+    return lines[number - 1].lstrip().startswith("/**") and "/**<" not in lines[number - 1]
 
 
 def check_kernels(root: pathlib.Path, errors: list):

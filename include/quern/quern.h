@@ -2,21 +2,28 @@
 /**
  * @file quern.h  Load a GLM-5 family model and let it answer.
  *
- * A program opens a model, turns text or a conversation into token ids, opens a session, feeds the
- * ids and asks for one token after the other:
+ * A program opens a model, turns text or a conversation into token ids, opens a session, submits
+ * the ids and steps until the answer has ended; events carry its text:
  *
  *     const char *messages = "[{\"role\": \"user\", \"content\": \"What is 12 + 30?\"}]";
  *     qn_model *model = NULL;
  *     qn_session *session = NULL;
- *     int32_t *ids = NULL, token = -1;
+ *     int32_t *ids = NULL;
  *     size_t n_ids = 0;
+ *     qn_event event;
  *     qn_error err = {0};
  *     qn_status s = qn_model_open(&model, "models/glm-nano", NULL, &err);
  *     s = s ? s : qn_chat_encode(&ids, &n_ids, model, NULL, messages, strlen(messages), &err);
  *     s = s ? s : qn_session_open(&session, model, NULL, &err);
- *     s = s ? s : qn_session_feed(session, ids, n_ids, NULL, NULL, &err);
- *     while (s == QN_OK && !qn_model_is_stop(model, token)) {
- *         s = qn_session_next(&token, session, &err); // QN_AGAIN: the context is full
+ *     qn_request request = {.ids = ids, .n_ids = n_ids};
+ *     s = s ? s : qn_session_submit(session, &request, &err);
+ *     while (s == QN_OK) {
+ *         s = qn_session_step(session, &err); // QN_AGAIN: the answer has ended
+ *         while (qn_session_poll(&event, session)) {
+ *             if (event.kind == QN_EVENT_TEXT) {
+ *                 (void)fwrite(event.text, 1, event.len, stdout);
+ *             }
+ *         }
  *     }
  *     if (s < 0) {
  *         (void)fprintf(stderr, "%s\n", err.text);
@@ -25,8 +32,12 @@
  *     qn_free(ids);
  *     qn_model_close(&model);
  *
- * Every object is used by one thread at a time; several sessions of one model may not run at once
- * (they share its worker threads).  Options structs that are all zero mean the defaults.
+ * Threads: every object is used by one thread at a time, and sessions of one model share its
+ * worker threads, so that they may not step at once.  qn_session_cancel() alone may be called from
+ * any thread and from a signal handler.  Functions that take a const qn_model may be called from
+ * several threads at once.
+ *
+ * Options structs that are all zero mean the defaults.  Strings are UTF-8.
  */
 #ifndef QUERN_QUERN_H
 #define QUERN_QUERN_H
@@ -43,6 +54,12 @@ extern "C" {
 #endif
 
 /* ------------------------------------------------------------------------------ the library -- */
+
+/** Counts changes after which programs have to be compiled again; the soname carries it. */
+#define QN_ABI_VERSION 0
+
+/** QN_ABI_VERSION of the library that is running: a program may compare it with its own. */
+QN_API int qn_abi_version(void);
 
 /** What this library was built from.  Static strings. */
 typedef struct qn_build {
@@ -123,13 +140,32 @@ QN_MUST_CHECK QN_API qn_status qn_model_open(qn_model **out, const char *name,
 /** Release; sets *model to NULL; accepts NULL.  Its sessions must be closed before. */
 QN_API void qn_model_close(qn_model **model);
 
-/** How a session draws tokens. */
+/** One entry of a bias. */
+typedef struct qn_logit_bias {
+    int32_t token; /**< 0 .. n_vocab - 1 */
+    float bias;    /**< Added to the token's logit; -INFINITY bans it. */
+} qn_logit_bias;
+
+/**
+ * How tokens are drawn.  Copy qn_model_info.sampling and change it: zeros are settings here.
+ *
+ * Order: the biases are added and stop tokens ruled out while there are fewer than min_tokens; then
+ * the penalties; the largest logit wins with temperature 0; else logits are divided by the
+ * temperature, the top_k most likely stay, of those the fewest that hold top_p of their sum, of
+ * those the ones with at least min_p times the largest probability.
+ */
 typedef struct qn_sampling {
-    float temperature; /**< 0 to 100; 0: greedy. */
-    float top_p;       /**< (0, 1]; 1: off. */
-    float min_p;       /**< [0, 1]; 0: off. */
-    uint32_t top_k;    /**< 0: off. */
-    uint64_t seed;     /**< The same seed draws the same tokens. */
+    float temperature;               /**< 0 to 100; 0: greedy. */
+    float top_p;                     /**< (0, 1]; 1: off. */
+    float min_p;                     /**< [0, 1]; 0: off. */
+    float repetition_penalty;        /**< (0, 10]; 1: off.  Of tokens in prompt or answer positive
+                                          logits are divided by it, others multiplied. */
+    float presence_penalty;          /**< -2 to 2; 0: off.  Subtracted for tokens of the answer. */
+    float frequency_penalty;         /**< -2 to 2; 0: off.  Subtracted once per occurrence. */
+    uint32_t top_k;                  /**< 0: off. */
+    uint32_t n_logit_bias;           /**< At most QN_LOGIT_BIAS_MAX. */
+    const qn_logit_bias *logit_bias; /**< Borrowed during the call. */
+    uint64_t seed;                   /**< The same seed draws the same tokens. */
 } qn_sampling;
 
 /** Facts of a loaded model; strings are borrowed until it is closed. */
@@ -192,114 +228,239 @@ QN_MUST_CHECK QN_API qn_status qn_encode(int32_t **ids, size_t *n_ids, const qn_
 QN_MUST_CHECK QN_API qn_status qn_decode(char **text, size_t *len, const qn_model *model,
                                          const int32_t *ids, size_t n_ids, qn_error *err);
 
-/** How a conversation is rendered.  All zero: thinking on, effort max. */
+/** How a conversation is rendered.  All zero: no tools, thinking on, effort max. */
 typedef struct qn_chat_options {
-    bool no_thinking;    /**< The answer starts at once. */
-    bool is_effort_high; /**< Reasoning effort "high" instead of "max"; of glm5.2 only. */
-    bool keep_thinking;  /**< Keep the reasoning of earlier turns (clear_thinking = false). */
+    const char *tools_json; /**< Tools in OpenAI form, a JSON array; NULL: none. */
+    size_t tools_len;       /**< Bytes of it. */
+    bool no_thinking;       /**< The answer starts at once. */
+    bool is_effort_high;    /**< Reasoning effort "high" instead of "max"; of glm5.2 only. */
+    bool keep_thinking;     /**< Keep the reasoning of earlier turns (clear_thinking = false). */
 } qn_chat_options;
 
 /**
- * A conversation in OpenAI form, a JSON array of {"role", "content", ...}, to the ids of a prompt
- * that ends where the assistant's answer begins.  Nothing in a message becomes a control token.
+ * A conversation in OpenAI form, a JSON array of {"role", "content", "tool_calls"?, ...}, to the
+ * ids of a prompt that ends where the assistant's answer begins.  Nothing in a message becomes a
+ * control token.
  *
  * @param options  NULL: defaults
- * Returns  QN_OK; QN_E_FORMAT naming the message and field; QN_E_INVAL; QN_E_NOMEM
+ * Returns  QN_OK; QN_E_FORMAT naming the message or tool and the field; QN_E_INVAL; QN_E_NOMEM
  */
 QN_MUST_CHECK QN_API qn_status qn_chat_encode(int32_t **ids, size_t *n_ids, const qn_model *model,
                                               const qn_chat_options *options,
                                               const char *messages_json, size_t len, qn_error *err);
 
-/** Which part of an answer a piece of text belongs to. */
-typedef enum qn_output_part {
-    QN_OUTPUT_REASONING, /**< Between <think> and </think>. */
-    QN_OUTPUT_TEXT,      /**< The answer. */
-} qn_output_part;
+/* -------------------------------------------------------------------------------- the answer -- */
 
-/** Receives whole characters, in order; @p text is borrowed during the call. */
-typedef void qn_output_fn(void *context, qn_output_part part, const char *text, size_t len);
+/** Why an answer ended. */
+typedef enum qn_finish {
+    QN_FINISH_STOP,       /**< A stop token or stop text. */
+    QN_FINISH_LENGTH,     /**< max_tokens, or the context is full. */
+    QN_FINISH_TOOL_CALLS, /**< A stop token after at least one tool call. */
+    QN_FINISH_ABORT,      /**< Cancelled. */
+    QN_FINISH_ERROR,      /**< The step returned an error. */
+} qn_finish;
 
-/** Turns generated ids into text as they come.  Opaque. */
-typedef struct qn_output qn_output;
+/** "stop", "length", "tool_calls", "abort", "error". */
+QN_API const char *qn_finish_name(qn_finish finish);
+
+/** A token and how likely it was. */
+typedef struct qn_token_logprob {
+    int32_t token; /**< Its id. */
+    float logprob; /**< Natural logarithm of the probability that the model alone gives it, before
+                        every setting of qn_sampling. */
+} qn_token_logprob;
+
+/** What happens while a model answers. */
+typedef enum qn_event_kind {
+    QN_EVENT_REASONING,    /**< A piece of what stands between <think> and </think>. */
+    QN_EVENT_TEXT,         /**< A piece of the answer. */
+    QN_EVENT_TOOL_CALL,    /**< A whole tool call. */
+    QN_EVENT_WARNING,      /**< The model broke its format; what it wrote came or comes as text. */
+    QN_EVENT_PROMPT_TOKEN, /**< A token of the prompt, where wants_prompt_logprobs asked for it. */
+    QN_EVENT_TOKEN,        /**< A generated token, stop tokens included; before its text. */
+    QN_EVENT_END,          /**< The last event of a request. */
+} qn_event_kind;
+
+/** One event.  Fields that the kind does not name are zero. */
+typedef struct qn_event {
+    qn_event_kind kind;     /**< What happened. */
+    qn_finish finish;       /**< END */
+    const char *text;       /**< REASONING, TEXT: whole characters, never empty; WARNING: what
+                                 was wrong; TOOL_CALL: the arguments, one JSON object.  Not
+                                 NUL-terminated. */
+    size_t len;             /**< Bytes of text. */
+    const char *name;       /**< TOOL_CALL: the function, not NUL-terminated. */
+    size_t name_len;        /**< Bytes of name. */
+    qn_token_logprob token; /**< PROMPT_TOKEN, TOKEN; logprob is 0 where none was asked for, and
+                                 of a prompt's first token. */
+    uint32_t position;      /**< PROMPT_TOKEN, TOKEN: place in the sequence. */
+    uint32_t n_top;         /**< PROMPT_TOKEN, TOKEN: as asked for. */
+    const qn_token_logprob *top; /**< [n_top] by falling logprob, ties to the lower id. */
+} qn_event;
+
+/** Receives events in order; what they point to is borrowed during the call. */
+typedef void qn_event_fn(void *context, const qn_event *event);
+
+/** Splits what a model writes into reasoning, text and tool calls as it comes.  Opaque. */
+typedef struct qn_parser qn_parser;
+
+/** What a parser should know.  All zero but fn: the answer begins as text, no tools. */
+typedef struct qn_parser_options {
+    const int32_t *prompt; /**< [n_prompt] ids of the prompt, borrowed during the call: the answer
+                                begins as reasoning when its last <think> is still open. */
+    size_t n_prompt;
+    const char *tools_json; /**< As in qn_chat_options: types of the arguments. */
+    size_t tools_len;       /**< Bytes of it. */
+    qn_event_fn *fn;        /**< Receives REASONING, TEXT, TOOL_CALL and WARNING. */
+    void *context;          /**< Given to fn. */
+} qn_parser_options;
 
 /**
  * @param[out] out  owned by the caller
- * @param prompt    the prompt's ids, n_prompt of them: they tell whether the answer begins with
- *                  reasoning
+ * Returns  QN_OK; QN_E_FORMAT naming the tool and field; QN_E_INVAL; QN_E_NOMEM
  */
-QN_MUST_CHECK QN_API qn_status qn_output_open(qn_output **out, const qn_model *model,
-                                              const int32_t *prompt, size_t n_prompt,
-                                              qn_output_fn *fn, void *context, qn_error *err);
+QN_MUST_CHECK QN_API qn_status qn_parser_open(qn_parser **out, const qn_model *model,
+                                              const qn_parser_options *options, qn_error *err);
 /**
- * Feed one generated id; control and stop tokens print nothing.
- * Returns  QN_OK; QN_E_INVAL for an id outside the vocabulary; QN_E_NOMEM
+ * Feed one generated id.  Special tokens, stop tokens among them, print nothing.  No allocation.
+ * Returns  QN_OK; QN_E_INVAL for an id outside the vocabulary
  */
-QN_MUST_CHECK QN_API qn_status qn_output_feed(qn_output *output, int32_t token, qn_error *err);
-/** The answer is over: what was held back is printed. */
-QN_API void qn_output_end(qn_output *output);
-/** Generated ids so far that belong to the reasoning part, its closing </think> included. */
-QN_API uint64_t qn_output_reasoning_tokens(const qn_output *output);
-/** Accepts NULL; sets *output to NULL. */
-QN_API void qn_output_close(qn_output **output);
+QN_MUST_CHECK QN_API qn_status qn_parser_feed(qn_parser *parser, int32_t token, qn_error *err);
+/**
+ * Feed text from elsewhere, in which the names of control tokens count as the tokens.  The events
+ * are the same however it is cut, but for the borders between pieces of one kind.
+ */
+QN_API void qn_parser_feed_text(qn_parser *parser, const char *text, size_t len);
+/** The answer is over: what was held back comes out. */
+QN_API void qn_parser_end(qn_parser *parser);
+/** Ids fed so far that belong to the reasoning, its closing </think> included. */
+QN_API uint64_t qn_parser_reasoning_tokens(const qn_parser *parser);
+/** Accepts NULL; sets *parser to NULL. */
+QN_API void qn_parser_close(qn_parser **parser);
 
 /* ------------------------------------------------------------------------------- the session -- */
 
-/** One sequence with its cache.  Opaque. */
+/** One sequence with its cache, which answers one request after the other.  Opaque. */
 typedef struct qn_session qn_session;
 
-/** How to run.  NULL or all zero: the model's sampling, room for its whole context. */
+enum {
+    QN_DRAFT_TOKENS_MAX = 8,  /**< Deepest speculation. */
+    QN_TOP_LOGPROBS_MAX = 20, /**< Alternatives told of a token. */
+    QN_LOGIT_BIAS_MAX = 1024, /**< Entries of a bias. */
+    QN_STOPS_MAX = 16,        /**< Stop texts, and stop ids, of a request. */
+    QN_STOP_BYTES_MAX = 1024, /**< Of one stop text. */
+};
+
+/** How to run.  NULL or all zero: room for the model's whole context, events by poll. */
 typedef struct qn_session_options {
-    const qn_sampling *sampling; /**< Borrowed during the call; NULL: the model's defaults. */
-    const char *logits_path;     /**< safetensors file for logits and ids of every position. */
-    const char *trace_path;      /**< safetensors file for hidden states and choices (prompt). */
-    uint32_t context_tokens;     /**< Positions the cache has room for; 0: the model's maximum,
-                                      allocated as it is used. */
-    uint32_t chunk_tokens;       /**< Rows of one forward pass, at most 256, which is the
-                                      default (0).  Changes no result. */
+    const char *logits_path; /**< safetensors file for logits and ids of every position. */
+    const char *trace_path;  /**< safetensors file for hidden states and choices (prompts). */
+    qn_event_fn *fn;         /**< Receives events during a step; NULL: qn_session_poll() does. */
+    void *context;           /**< Given to fn. */
+    uint32_t context_tokens; /**< Positions the cache has room for; 0: the model's maximum,
+                                  allocated as it is used. */
+    uint32_t chunk_tokens;   /**< Rows of one forward pass, at most 256, which is the default (0).
+                                  Changes no result. */
 } qn_session_options;
 
 /**
- * Open an empty sequence.
+ * Open an empty session.  All memory that tokens need is allocated here.
  * Returns  QN_OK; QN_E_INVAL naming the option; QN_E_NOMEM saying how many bytes were asked;
  *          QN_E_IO naming the file
  */
 QN_MUST_CHECK QN_API qn_status qn_session_open(qn_session **out, qn_model *model,
                                                const qn_session_options *options, qn_error *err);
 
-/**
- * Append prompt ids and compute them, in chunks.
- *
- * @param ids  borrowed during the call, each in 0 .. n_vocab - 1
- * @param fn   told before each chunk how many ids are computed, 0 at first; false cancels, and what
- *             was computed stays; NULL: nobody
- * Returns  QN_OK; QN_E_INVAL for an id out of range or a prompt longer than the context;
- *          QN_E_CANCELLED; QN_E_NOMEM; QN_E_IO of the files in the options
- */
-QN_MUST_CHECK QN_API qn_status qn_session_feed(qn_session *session, const int32_t *ids,
-                                               size_t n_ids, qn_progress_fn *fn, void *context,
-                                               qn_error *err);
+/** How many tokens the MTP layer drafts before they are verified.  Changes no token. */
+typedef enum qn_draft {
+    QN_DRAFT_DEFAULT = 0, /**< 5; 0 where the model lacks the layer. */
+    QN_DRAFT_NONE = -1,   /**< No speculation. */
+    QN_DRAFT_AUTO = -2,   /**< By measured acceptance and measured cost, step by step. */
+} qn_draft;
+
+/** What to answer, and how.  All zero but ids: the model's own settings, until it stops. */
+typedef struct qn_request {
+    const int32_t *ids;          /**< [n_ids] the whole prompt; what the session has computed of it
+                                      is not computed again. */
+    size_t n_ids;                /**< At least 1. */
+    const qn_sampling *sampling; /**< NULL: qn_model_info.sampling. */
+    const char *const *stops;    /**< [n_stops] texts that end the answer and are not part of it. */
+    size_t n_stops;              /**< At most QN_STOPS_MAX. */
+    const int32_t *stop_ids;    /**< [n_stop_ids] ids that end it beside the model's own; like those
+                                     they are not part of its text. */
+    size_t n_stop_ids;          /**< At most QN_STOPS_MAX. */
+    const char *tools_json;     /**< As in qn_chat_options: types of the arguments of calls. */
+    size_t tools_len;           /**< Bytes of it. */
+    uint32_t max_tokens;        /**< 0: no limit but the context. */
+    uint32_t min_tokens;        /**< Stop ids are not drawn, and stop texts not heeded, before. */
+    uint32_t n_top_logprobs;    /**< Alternatives of each token whose log-probability is wanted, at
+                                     most QN_TOP_LOGPROBS_MAX. */
+    int draft_tokens;           /**< 1 to QN_DRAFT_TOKENS_MAX, or a qn_draft. */
+    float acceptance_length;    /**< 1 to draft_tokens + 1: accept drafts unseen so that steps emit
+                                     so many tokens on average.  For benchmarks: the text is then
+                                     not the model's.  0: off. */
+    bool ignore_eos;            /**< The model's own stop ids do not end the answer. */
+    bool prompt_only;           /**< Compute the prompt and draw nothing. */
+    bool wants_logprobs;        /**< Of generated tokens. */
+    bool wants_prompt_logprobs; /**< Of the prompt, all of which is then computed. */
+} qn_request;
 
 /**
- * Draw the next token and append it.
- * Returns  QN_OK; QN_AGAIN when the context is full (*token is -1); QN_E_INVAL before any feed;
- *          QN_E_NOMEM; QN_E_IO; QN_E_FORMAT when no logit is above -Inf, as NaN
- *          in the weights has it
+ * Begin to answer.  Everything in @p request is borrowed during the call.  The prompt may begin as
+ * what the session holds already, as a conversation's next one does.
+ * Returns  QN_OK; QN_E_INVAL naming the field, or where a request has not ended yet; QN_E_FORMAT
+ *          naming the tool; QN_E_NOMEM
  */
-QN_MUST_CHECK QN_API qn_status qn_session_next(int32_t *token, qn_session *session, qn_error *err);
+QN_MUST_CHECK QN_API qn_status qn_session_submit(qn_session *session, const qn_request *request,
+                                                 qn_error *err);
 
 /**
- * Logits [n_vocab] after the last position computed, borrowed until the next call.  NULL before
- * any, and where a feed was cancelled between its chunks: the next call computes them.
+ * Do a bounded piece of work: a chunk of the prompt, or one step that draws at least one token.
+ * Allocates nothing, unless a token's text has megabytes.
+ * Returns  QN_OK; QN_AGAIN: no request, or its END has come; QN_E_INVAL while events of the step
+ *          before are unread, which changes nothing; QN_E_NOMEM where such a text found no memory;
+ *          QN_E_IO of the files in the options; QN_E_FORMAT when no logit is above -Inf, as NaN in
+ *          the weights has it.  An error ends the request.
  */
-QN_API const float *qn_session_logits(qn_session *session);
+QN_MUST_CHECK QN_API qn_status qn_session_step(qn_session *session, qn_error *err);
 
-/** What a session has done. */
+/** Next event of the last step, borrowed until the next one.  False: none, *event is untouched. */
+QN_API bool qn_session_poll(qn_event *event, qn_session *session);
+
+/**
+ * The next step ends the request; its tokens stay in the session.  Any thread, any time, signal
+ * handlers included.
+ */
+QN_API void qn_session_cancel(qn_session *session);
+
+/** Forget every token: the next prompt is computed from its start.  Not during a request. */
+QN_API void qn_session_clear(qn_session *session);
+
+/**
+ * Logits [n_vocab] that follow the last token computed, borrowed until the next call; NULL where
+ * there are none.  After a prompt_only request: those that follow the prompt.
+ */
+QN_API const float *qn_session_logits(const qn_session *session);
+
+/** What the last request has done so far. */
 typedef struct qn_session_stats {
-    uint64_t n_prompt_tokens;    /**< Fed. */
-    uint64_t n_generated_tokens; /**< Drawn. */
-    double prefill_s;            /**< Time computing what was fed. */
-    double decode_s;             /**< Time drawing and computing what was generated. */
-    uint64_t kv_bytes;           /**< Cache memory now. */
+    uint64_t n_prompt_tokens;    /**< Of the request. */
+    uint64_t n_cached_tokens;    /**< Of them: in the cache already. */
+    uint64_t n_computed_tokens;  /**< Of them: in the cache now. */
+    uint64_t n_generated_tokens; /**< Drawn, the stop token included. */
+    uint64_t n_reasoning_tokens; /**< Of them. */
+    uint64_t n_steps;            /**< Verification steps: passes after the prompt's. */
+    uint64_t n_step_tokens;      /**< Tokens they emitted; by n_steps: the acceptance length. */
+    uint64_t n_drafted;          /**< Tokens drafted ... */
+    uint64_t n_accepted;         /**< ... and those of them that were emitted. */
+    /** Steps in which draft i was reached and emitted; by n_steps: acceptance by position. */
+    uint64_t n_accepted_at[QN_DRAFT_TOKENS_MAX];
+    uint64_t kv_bytes;       /**< Cache memory now. */
+    double prefill_s;        /**< Time computing the prompt. */
+    double ttft_s;           /**< From submit to the first token; 0: none yet. */
+    double decode_s;         /**< Time of all steps after the first token. */
+    uint32_t n_draft_tokens; /**< Depth in force; QN_DRAFT_AUTO: of the last step. */
+    bool is_synthetic;       /**< acceptance_length was pinned. */
 } qn_session_stats;
 
 /** Any time. */

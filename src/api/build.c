@@ -22,6 +22,11 @@ const qn_build *qn_build_get(void)
     return &build;
 }
 
+int qn_abi_version(void)
+{
+    return QN_ABI_VERSION;
+}
+
 void qn_log_configure(qn_log_level level, bool as_json)
 {
     qn_log_setup(level, as_json);

@@ -99,6 +99,7 @@ static qn_status load_configs(qn_model *m, qn_error *err)
         .top_p = generation.top_p,
         .top_k = generation.top_k,
         .min_p = generation.min_p,
+        .repetition_penalty = generation.repetition_penalty,
     };
 fail:
     free(config_path);
@@ -167,13 +168,12 @@ static qn_status choose_chat_format(qn_model *m, const qn_model_options *o, qn_e
     qn_buf_init(&text, TEMPLATE_BYTES_MAX);
     QN_TRY(status, join(&path, m->path, "chat_template.jinja", err), fail);
     status = qn_file_read(&text, path, err);
-    if (status == QN_E_NOT_FOUND) {
-        status = QN_OK; /* most folders have it, none needs it */
-    }
+    const bool is_there = status != QN_E_NOT_FOUND; /* most folders have it, none needs it */
+    status = is_there ? status : QN_OK;
     QN_TRY(status, status, fail);
     m->chat_format =
         qn_chat_format_choose(qn_buf_view(&text), has_index_share(&m->config), &is_known);
-    if (text.len > 0 && !is_known) {
+    if (is_there && (text.len == 0 || !is_known)) {
         char what[64];
         (void)snprintf(what, sizeof what, "an unknown template, %s taken by config.json",
                        qn_chat_format_name(m->chat_format));

@@ -1,47 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "quern/quern.h"
 
+#include "api/answer.h"
 #include "api/internal.h"
 #include "api/record.h"
+#include "api/request.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/try.h"
-#include "engine/sequence.h"
+#include "engine/generator.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 
-/* Logits of this many rows are kept at once where every position's are wanted. */
-enum { LOGIT_ROWS = 16 };
-
 struct qn_session {
-    const qn_model *model; /* borrowed */
-    qn_sequence *sequence; /* owned */
-    qn_recorder *recorder; /* owned; NULL where no file is wanted */
+    const qn_model *model;   /* borrowed */
+    qn_generator *generator; /* owned */
+    qn_recorder *recorder;   /* owned; NULL where no file is wanted */
     bool wants_logits_file;
-    qn_sampling sampling;
-    qn_session_stats stats;
+    atomic_bool is_cancelled; /* set by any thread, read by the one that steps */
+    bool is_active;           /* a request has not ended */
+    uint32_t n_top_logprobs;  /* of the request, as the following */
+    uint32_t n_prompt;
+    uint32_t min_tokens;
+    bool wants_logprobs;
+    bool wants_prompt_logprobs;
+    uint64_t submitted_ns;
+    qn_session_stats stats; /* the times; counts are the generator's */
+    qn_answer answer;
 };
-
-static qn_status check_sampling(const qn_sampling *s, qn_error *err)
-{
-    if (!(s->temperature >= 0.0F && s->temperature <= 100.0F)) {
-        return qn_fail(err, QN_E_INVAL, 0, __func__, "temperature: %g, 0 to 100 expected",
-                       (double)s->temperature);
-    }
-    if (!(s->top_p > 0.0F && s->top_p <= 1.0F)) {
-        return qn_fail(err, QN_E_INVAL, 0, __func__, "top_p: %g, above 0 and at most 1 expected",
-                       (double)s->top_p);
-    }
-    if (!(s->min_p >= 0.0F && s->min_p <= 1.0F)) {
-        return qn_fail(err, QN_E_INVAL, 0, __func__, "min_p: %g, 0 to 1 expected",
-                       (double)s->min_p);
-    }
-    return QN_OK;
-}
 
 static bool is_same_file(const struct stat *a, const struct stat *b)
 {
@@ -101,7 +91,7 @@ static qn_status check_options(const qn_model *model, const qn_session_options *
                 paths[i]);
         }
     }
-    return o->sampling == NULL ? QN_OK : check_sampling(o->sampling, err);
+    return QN_OK;
 }
 
 qn_status qn_session_open(qn_session **out, qn_model *model, const qn_session_options *options,
@@ -120,17 +110,15 @@ qn_status qn_session_open(qn_session **out, qn_model *model, const qn_session_op
         return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "session: no memory");
     }
     s->model = model;
-    s->sampling = o->sampling != NULL ? *o->sampling : model->info.sampling;
     s->wants_logits_file = o->logits_path != NULL;
-    const uint32_t n_chunk_rows = o->chunk_tokens > 0 ? o->chunk_tokens : QN_CHUNK_TOKENS_MAX;
     const qn_sequence_options sequence_options = {
         .kernels = &model->kernels,
         .kv_dtype = model->kv_dtype,
         .n_tokens_max = o->context_tokens > 0 ? o->context_tokens : model->config.n_context_max,
-        .n_rows_max = s->wants_logits_file && n_chunk_rows > LOGIT_ROWS ? LOGIT_ROWS : n_chunk_rows,
-        .wants_all_logits = s->wants_logits_file,
+        .n_rows_max = o->chunk_tokens > 0 ? o->chunk_tokens : QN_CHUNK_TOKENS_MAX,
     };
-    QN_TRY(status, qn_sequence_open(&s->sequence, model->glm, &sequence_options, err), fail);
+    QN_TRY(status, qn_generator_open(&s->generator, model->glm, &sequence_options, err), fail);
+    QN_TRY(status, qn_answer_init(&s->answer, o->fn, o->context, err), fail);
     if (o->logits_path != NULL || o->trace_path != NULL) {
         QN_TRY(status,
                qn_recorder_open(&s->recorder, &model->config, o->logits_path, o->trace_path, err),
@@ -150,138 +138,234 @@ void qn_session_close(qn_session **session)
         return;
     }
     qn_recorder_close(&(*session)->recorder);
-    qn_sequence_close(&(*session)->sequence);
+    qn_answer_deinit(&(*session)->answer);
+    qn_generator_close(&(*session)->generator);
     free(*session);
     *session = NULL;
 }
 
-/* Compute the next rows and record them; a trace holds prompt rows only. */
-static qn_status step(qn_session *s, bool is_prompt, qn_error *err)
-{
-    const uint32_t first = qn_sequence_computed(s->sequence);
-    const uint32_t n_rows = qn_sequence_next_rows(s->sequence);
-    const qn_probe *probe = NULL;
-    if (s->recorder != NULL && is_prompt) {
-        probe = qn_recorder_begin_step(s->recorder, n_rows);
-    }
-    qn_sequence_step(s->sequence, probe);
-    if (s->recorder == NULL) {
-        return QN_OK;
-    }
-    return qn_recorder_end_step(s->recorder, n_rows, qn_sequence_ids(s->sequence) + first,
-                                qn_sequence_step_logits(s->sequence), err);
-}
+/* --------------------------------------------------------------------------------- a request -- */
 
-/*
- * What is still to be computed before going on: the token drawn last, which costs nothing where no
- * other follows, or after a cancelled prompt its last position, for the logits.  No prompt rows: a
- * trace has that position already.
- */
-static qn_status catch_up(qn_session *s, qn_error *err)
-{
-    return qn_sequence_computed(s->sequence) < qn_sequence_count(s->sequence) ? step(s, false, err)
-                                                                              : QN_OK;
-}
-
-static double seconds_since(uint64_t start_ns)
-{
-    return (double)(qn_clock_ns() - start_ns) * 1e-9;
-}
-
-static qn_status check_prompt(const qn_session *s, const int32_t *ids, size_t n_ids, qn_error *err)
-{
-    const uint32_t n_vocab = s->model->config.n_vocab;
-    const size_t n_free = qn_sequence_room(s->sequence);
-    if (ids == NULL && n_ids > 0) {
-        return qn_fail(err, QN_E_INVAL, 0, __func__, "prompt: NULL, %zu ids expected", n_ids);
-    }
-    if (n_ids > n_free) {
-        return qn_fail(err, QN_E_INVAL, 0, __func__,
-                       "prompt: %zu tokens, at most the %zu that are free of a context "
-                       "(--context) of %zu expected",
-                       n_ids, n_free, n_free + qn_sequence_count(s->sequence));
-    }
-    for (size_t i = 0; i < n_ids; i++) {
-        if (ids[i] < 0 || (uint32_t)ids[i] >= n_vocab) {
-            return qn_fail(err, QN_E_INVAL, 0, __func__,
-                           "prompt: id %" PRId32 " at %zu, 0 to %u expected", ids[i], i,
-                           n_vocab - 1);
-        }
-    }
-    return QN_OK;
-}
-
-qn_status qn_session_feed(qn_session *session, const int32_t *ids, size_t n_ids, qn_progress_fn *fn,
-                          void *context, qn_error *err)
+qn_status qn_session_submit(qn_session *session, const qn_request *request, qn_error *err)
 {
     qn_session *const s = session;
-    const uint64_t start_ns = qn_clock_ns();
-    qn_status status = check_prompt(s, ids, n_ids, err);
-    if (status < 0) {
-        return status;
+    qn_status status = QN_OK;
+    const qn_sequence *const sequence = qn_generator_sequence(s->generator);
+    const size_t n_context = qn_sequence_count(sequence) + (size_t)qn_sequence_room(sequence);
+    int32_t stop_ids[QN_SAMPLER_STOPS_MAX];
+    qn_generator_request inner = {.stop_ids = stop_ids};
+    if (s->is_active || s->answer.n_polled < s->answer.n_events) { /* END is to be read too */
+        return qn_fail(err, QN_E_INVAL, 0, __func__,
+                       "session: a request has not ended, one at a time expected");
     }
-    QN_TRY(status, catch_up(s, err), fail);
-    const uint32_t first = qn_sequence_count(s->sequence);
-    for (size_t i = 0; i < n_ids; i++) {
-        qn_sequence_append(s->sequence, ids[i]);
-    }
-    while (qn_sequence_next_rows(s->sequence) > 0) {
-        const uint32_t n_done = qn_sequence_computed(s->sequence) - first;
-        if (fn != NULL && !fn(context, n_done, n_ids)) {
-            status =
-                qn_fail(err, QN_E_CANCELLED, 0, __func__,
-                        "prompt: cancelled after %u of %zu tokens, all expected", n_done, n_ids);
-            goto fail;
-        }
-        QN_TRY(status, step(s, true, err), fail);
-    }
+    QN_TRY(status, qn_request_check(&inner, stop_ids, s->model, request, n_context, err), fail);
+    QN_TRY(status, qn_answer_begin(&s->answer, s->model, request, err), fail);
+    inner.wants_prompt_logits = s->wants_logits_file || request->wants_prompt_logprobs;
+    s->n_top_logprobs = request->n_top_logprobs < s->model->config.n_vocab
+                            ? request->n_top_logprobs
+                            : s->model->config.n_vocab;
+    s->min_tokens = request->min_tokens;
+    s->wants_logprobs = request->wants_logprobs;
+    s->wants_prompt_logprobs = request->wants_prompt_logprobs;
+    s->stats = (qn_session_stats){0};
+    s->n_prompt = (uint32_t)request->n_ids;
+    s->submitted_ns = qn_clock_ns();
+    atomic_store(&s->is_cancelled, false);
+    qn_generator_begin(s->generator, &inner);
+    s->is_active = true;
 fail:
-    qn_sequence_drop_pending(s->sequence); /* none unless it failed */
-    s->stats.n_prompt_tokens = qn_sequence_count(s->sequence) - s->stats.n_generated_tokens;
-    s->stats.prefill_s += seconds_since(start_ns);
     return status;
 }
 
-qn_status qn_session_next(int32_t *token, qn_session *session, qn_error *err)
+void qn_session_cancel(qn_session *session)
+{
+    atomic_store(&session->is_cancelled, true);
+}
+
+void qn_session_clear(qn_session *session)
+{
+    if (!session->is_active) {
+        qn_generator_clear(session->generator);
+    }
+}
+
+bool qn_session_poll(qn_event *event, qn_session *session)
+{
+    return qn_answer_poll(&session->answer, event);
+}
+
+/* ------------------------------------------------------------------------------------ a step -- */
+
+/* The event of a token with its log-probabilities where they are wanted. */
+static void add_token(qn_session *s, qn_event_kind kind, int32_t token, uint32_t position,
+                      const float *logits, bool wants_logprob)
+{
+    qn_event event = {.kind = kind, .token = {.token = token}, .position = position};
+    if (wants_logprob) {
+        qn_token_logprob *const top =
+            s->n_top_logprobs > 0 ? qn_answer_take_tops(&s->answer) : NULL;
+        event.token = qn_sampler_logprobs(qn_generator_sampler(s->generator), logits, token, top,
+                                          s->n_top_logprobs);
+        event.top = top;
+        event.n_top = s->n_top_logprobs;
+    }
+    qn_answer_add(&s->answer, &event);
+}
+
+/* Stop tokens are part of the ids, never of the text. */
+static bool see_token(void *context, int32_t token, uint32_t position, const float *logits,
+                      bool is_stop)
+{
+    qn_session *const s = context;
+    const uint64_t n_tokens = position + 1 - s->n_prompt; /* of the answer, this one included */
+    if (n_tokens == 1) {
+        s->stats.ttft_s = qn_clock_seconds(s->submitted_ns, qn_clock_ns());
+    }
+    add_token(s, QN_EVENT_TOKEN, token, position, logits, s->wants_logprobs);
+    return is_stop || qn_answer_feed(&s->answer, token, n_tokens >= s->min_tokens);
+}
+
+static const qn_probe *choose_probe(void *context, uint32_t n_rows)
+{
+    qn_session *const s = context;
+    return s->recorder != NULL ? qn_recorder_begin_step(s->recorder, n_rows) : NULL;
+}
+
+static qn_status see_rows(void *context, uint32_t position, uint32_t n_rows, const int32_t *ids,
+                          const float *logits, qn_error *err)
+{
+    qn_session *const s = context;
+    const size_t n_vocab = s->model->config.n_vocab;
+    if (s->wants_prompt_logprobs && position == 0) { /* nothing says how likely the first is */
+        qn_answer_add(&s->answer,
+                      &(qn_event){.kind = QN_EVENT_PROMPT_TOKEN, .token = {.token = ids[0]}});
+    }
+    for (uint32_t i = 0; s->wants_prompt_logprobs && i < n_rows && position + i + 1 < s->n_prompt;
+         i++) {
+        add_token(s, QN_EVENT_PROMPT_TOKEN, ids[i + 1], position + i + 1, logits + i * n_vocab,
+                  true);
+    }
+    return s->recorder != NULL ? qn_recorder_end_step(s->recorder, n_rows, ids, logits, err)
+                               : QN_OK;
+}
+
+static qn_generator_sink make_sink(qn_session *s)
+{
+    return (qn_generator_sink){
+        .context = s, .probe = choose_probe, .rows = see_rows, .token = see_token};
+}
+
+static void end_request(qn_session *s, qn_finish finish)
+{
+    qn_answer_end(&s->answer, finish);
+    s->is_active = false;
+}
+
+/* The generator has ended: why? */
+static qn_finish finish_of(const qn_session *s)
+{
+    switch (qn_generator_end_of(s->generator)) {
+    case QN_GENERATOR_END_LENGTH: return QN_FINISH_LENGTH;
+    case QN_GENERATOR_END_STOP:
+        return s->answer.n_calls > 0 ? QN_FINISH_TOOL_CALLS : QN_FINISH_STOP;
+    case QN_GENERATOR_END_SINK: break; /* a stop text */
+    }
+    return QN_FINISH_STOP;
+}
+
+static qn_status run_step(qn_session *s, qn_error *err)
+{
+    const uint64_t start_ns = qn_clock_ns();
+    const qn_generator_sink sink = make_sink(s);
+    const bool is_prompt = qn_generator_state_of(s->generator) == QN_GENERATOR_PROMPT;
+    const qn_status status = qn_generator_step(s->generator, &sink, err);
+    *(is_prompt ? &s->stats.prefill_s : &s->stats.decode_s) +=
+        qn_clock_seconds(start_ns, qn_clock_ns());
+    return status;
+}
+
+/* Text that found no memory. */
+static qn_status take_failure(const qn_session *s, qn_error *err)
+{
+    if (s->answer.failure.status < 0 && err != NULL) {
+        *err = s->answer.failure;
+    }
+    return s->answer.failure.status;
+}
+
+qn_status qn_session_step(qn_session *session, qn_error *err)
 {
     qn_session *const s = session;
-    const uint64_t start_ns = qn_clock_ns();
-    qn_status status = QN_OK;
-    *token = -1;
-    if (qn_sequence_count(s->sequence) == 0) {
-        return qn_fail(err, QN_E_INVAL, 0, __func__,
-                       "session: nothing fed, a prompt of at least one token expected");
-    }
-    if (qn_sequence_room(s->sequence) == 0) {
+    if (!s->is_active) {
         return QN_AGAIN;
     }
-    QN_TRY(status, catch_up(s, err), fail);
-    QN_TRY(status, qn_sequence_draw(token, s->sequence, &s->sampling, err), fail);
-    qn_sequence_append(s->sequence, *token);
-    s->stats.n_generated_tokens++;
-fail:
-    s->stats.decode_s += seconds_since(start_ns);
+    if (s->answer.n_polled < s->answer.n_events) {
+        return qn_fail(err, QN_E_INVAL, 0, __func__,
+                       "session: %u events are unread, none expected before the next step",
+                       s->answer.n_events - s->answer.n_polled);
+    }
+    qn_answer_begin_step(&s->answer);
+    if (atomic_load(&s->is_cancelled)) {
+        qn_generator_stop(s->generator);
+        end_request(s, QN_FINISH_ABORT);
+        return QN_OK;
+    }
+    qn_status status = run_step(s, err);
+    const bool is_over = qn_generator_state_of(s->generator) == QN_GENERATOR_IDLE;
+    if (status == QN_OK && !is_over) {
+        status = take_failure(s, err);
+    }
+    if (status < 0) {
+        qn_generator_stop(s->generator);
+        end_request(s, QN_FINISH_ERROR);
+    } else if (is_over) {
+        end_request(s, finish_of(s));
+        status = take_failure(s, err);
+    }
     return status;
 }
 
-const float *qn_session_logits(qn_session *session)
+/* -------------------------------------------------------------------------------- afterwards -- */
+
+const float *qn_session_logits(const qn_session *session)
 {
-    return qn_sequence_logits(session->sequence);
+    return qn_sequence_logits(qn_generator_sequence(session->generator));
 }
 
 qn_session_stats qn_session_get_stats(const qn_session *session)
 {
     qn_session_stats stats = session->stats;
-    stats.kv_bytes = qn_sequence_cache_bytes(session->sequence);
+    qn_generator_count(session->generator, &stats);
+    stats.n_reasoning_tokens =
+        session->answer.parser != NULL ? qn_parser_reasoning_tokens(session->answer.parser) : 0;
+    stats.kv_bytes = qn_sequence_cache_bytes(qn_generator_sequence(session->generator));
     return stats;
 }
 
 qn_status qn_session_finish_files(qn_session *session, qn_error *err)
 {
-    if (session->recorder == NULL) {
+    qn_session *const s = session;
+    if (s->recorder == NULL) {
         return QN_OK;
     }
-    /* The file of logits has every position, that of the last token drawn included. */
-    const qn_status status = session->wants_logits_file ? catch_up(session, err) : QN_OK;
-    return status < 0 ? status : qn_recorder_finish(session->recorder, err);
+    if (s->wants_logits_file && !s->is_active) { /* the last token too */
+        const qn_generator_sink sink = make_sink(s);
+        const qn_status status = qn_generator_catch_up(s->generator, &sink, err);
+        if (status < 0) {
+            return status;
+        }
+    }
+    return qn_recorder_finish(s->recorder, err);
+}
+
+const char *qn_finish_name(qn_finish finish)
+{
+    switch (finish) {
+    case QN_FINISH_STOP: return "stop";
+    case QN_FINISH_LENGTH: return "length";
+    case QN_FINISH_TOOL_CALLS: return "tool_calls";
+    case QN_FINISH_ABORT: return "abort";
+    case QN_FINISH_ERROR: return "error";
+    }
+    return "?";
 }

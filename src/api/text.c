@@ -51,7 +51,8 @@ qn_status qn_chat_encode(int32_t **ids, size_t *n_ids, const qn_model *model,
                                            .keep_thinking = o->keep_thinking};
     qn_status status = QN_OK;
     qn_ids list = {0};
-    json_t *messages = NULL;
+    qn_json_doc messages = {0};
+    qn_json_doc tools = {0};
     *ids = NULL;
     *n_ids = 0;
     QN_TRY(status, need_tokenizer(model, err), fail);
@@ -64,14 +65,21 @@ qn_status qn_chat_encode(int32_t **ids, size_t *n_ids, const qn_model *model,
         goto fail;
     }
     QN_TRY(status,
-           qn_json_parse(&messages, (qn_str){.ptr = messages_json, .len = len}, "messages", err),
+           qn_json_doc_open(&messages, (qn_str){.ptr = messages_json, .len = len}, "messages", err),
            fail);
-    QN_TRY(status, qn_chat_render(&list, model->tokenizer, messages, &render, err), fail);
+    if (o->tools_json != NULL) {
+        const qn_str text = {.ptr = o->tools_json, .len = o->tools_len};
+        QN_TRY(status, qn_json_doc_open(&tools, text, "tools", err), fail);
+    }
+    QN_TRY(status,
+           qn_chat_render(&list, model->tokenizer, messages.nodes, tools.nodes, &render, err),
+           fail);
     *ids = list.ids; /* taken */
     *n_ids = list.n_ids;
     list = (qn_ids){0};
 fail:
-    json_decref(messages);
+    qn_json_doc_close(&messages);
+    qn_json_doc_close(&tools);
     qn_ids_deinit(&list);
     return status;
 }

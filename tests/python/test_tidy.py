@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """tools/tidy.py reports each planted violation of the house rules, and nothing in a clean tree."""
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -100,6 +101,24 @@ class Tidy(unittest.TestCase):
     def test_public_field_undocumented(self):
         self.refused("public field or value", {
             "include/quern/a.h": PUBLIC + "/** X. */\ntypedef struct qn_x {\n    int n;\n} qn_x;\n"})
+
+    def test_public_field_between_documented_ones(self):
+        fields = ["int a; /**< A. */", "int b; /**< B,\n         and more of it. */", "int n_c; /**< C. */",
+                  "const char\n        *long_one; /**< D. */", "/** E. */\n    int e;"]
+        for i, field in enumerate(fields):
+            with self.subTest(field):
+                bare = fields[:i] + [re.sub(r"/\*.*?\*/\n?", "", field, flags=re.S)] + fields[i + 1:]
+                struct = PUBLIC + "/** X. */\ntypedef struct qn_x {\n    %s\n} qn_x;\n"
+                self.refused("public field or value", {"include/quern/a.h": struct % "\n    ".join(bare)})
+                self.accepted({"include/quern/a.h": struct % "\n    ".join(fields)})
+
+    def test_count_that_another_field_names(self):
+        self.accepted({"include/quern/a.h": PUBLIC + "/** X. */\ntypedef struct qn_x {\n"
+                       "    int *a; /**< [n_a] all of them. */\n    int n_a;\n} qn_x;\n"})
+
+    def test_value_of_an_enum_without_a_name(self):
+        self.refused("public field or value", {
+            "include/quern/a.h": PUBLIC + "\nenum {\n    QN_X = 1, /**< X. */\n    QN_Y,\n};\n"})
 
     def test_enum_value_undocumented(self):
         self.refused("public field or value", {

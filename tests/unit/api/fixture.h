@@ -32,6 +32,21 @@ static const char tiny_config[] =
     " \"mlp_layer_types\": [\"dense\", \"sparse\"], \"indexer_types\": [\"full\", \"shared\"],"
     " \"eos_token_id\": [96]}";
 
+/* A tool, and a prompt in the published template's form to which glm-nano answers by calling it. */
+static const char tools[] =
+    "[{\"type\": \"function\", \"function\": {\"name\": \"get_weather\", \"parameters\": "
+    "{\"type\": \"object\", \"properties\": {\"city\": {\"type\": \"string\"}}}}}]";
+static const char tool_prompt[] =
+    "[gMASK]<sop><|system|>\n# Tools\n\nYou may call one or more functions to assist with the user "
+    "query.\n\nYou are provided with function signatures within <tools></tools> XML tags:\n"
+    "<tools>\n{\"name\": \"get_weather\", \"description\": \"Get the weather of a city\", "
+    "\"parameters\": {\"type\": \"object\", \"properties\": {\"city\": {\"type\": \"string\"}}, "
+    "\"required\": [\"city\"]}}\n</tools>\n\nFor each function call, output the function name and "
+    "arguments within the following XML format:\n<tool_call>{function-name}<arg_key>{arg-key-1}"
+    "</arg_key><arg_value>{arg-value-1}</arg_value><arg_key>{arg-key-2}</arg_key><arg_value>"
+    "{arg-value-2}</arg_value>...</tool_call><|system|>Reasoning Effort: Max<|user|>What is the "
+    "weather in Oslo?<|assistant|><think>";
+
 /** A new empty folder under /tmp. */
 static inline void folder_make(char path[PATH_BYTES])
 {

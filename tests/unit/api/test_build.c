@@ -13,6 +13,12 @@ static void test_build_tells_what_it_was_made_from(void **state)
     assert_string_equal(build->kernels, "ref");
 }
 
+static void test_build_of_library_and_program_have_one_interface(void **state)
+{
+    (void)state;
+    assert_int_equal(qn_abi_version(), QN_ABI_VERSION);
+}
+
 static void test_devices_cpu_names_its_kernels(void **state)
 {
     (void)state;
@@ -32,6 +38,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_build_tells_what_it_was_made_from),
+        cmocka_unit_test(test_build_of_library_and_program_have_one_interface),
         cmocka_unit_test(test_devices_cpu_names_its_kernels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
 /* Every allocation of qn_model_open() fails once, whoever asks for it: ours, jansson's, PCRE2's,
  * the C library's.  The call must return an error, or a model that is as good as any (where the C
  * library does without the memory, as qsort() can); nothing may leak.  Sessions likewise. */
+#include "api/answer.h"
 #include "fixture.h"
 
 #include <dirent.h>
@@ -129,11 +130,13 @@ static float try_out(qn_model *model)
 {
     static const int32_t prompt[] = {1, 2, 3};
     const qn_session_options options = {.context_tokens = 8};
+    const qn_request request = {.ids = prompt, .n_ids = 3, .prompt_only = true};
     qn_session *session = NULL;
     qn_error err = {0};
     float logit = 0.0F;
     if (qn_session_open(&session, model, &options, &err) == QN_OK &&
-        qn_session_feed(session, prompt, 3, NULL, NULL, &err) == QN_OK) {
+        qn_session_submit(session, &request, &err) == QN_OK &&
+        qn_session_step(session, &err) == QN_OK) {
         logit = qn_session_logits(session)[5];
     }
     qn_session_close(&session);
@@ -282,23 +285,76 @@ static void test_load_of_nano_survives_a_failed_allocation(void **state)
     assert_true(l.n_failed > 2000);
 }
 
-/* A session with both files, from open to finish; QN_OK or the first failure. */
-static qn_status run_session(qn_model *model, const qn_session_options *options, qn_error *err)
+/* ------------------------------------------------------------------------------- sessions -- */
+
+/* The turn of a conversation that uses whatever may need memory: its model, session and request. */
+typedef struct turn {
+    qn_model *model;
+    qn_session_options options;
+    qn_request request;
+    uint32_t n_steps_max; /* then it is cancelled */
+    long n_asked;         /* allocations of all steps */
+    uint32_t n_steps;     /* that were done */
+    uint32_t n_calls, n_tokens;
+    qn_finish finish;
+} turn;
+
+/* Steps to the end, counting allocations; polls, unless events go to a callback. */
+static qn_status run_steps(turn *t, qn_session *session, qn_error *err)
 {
-    static const int32_t prompt[] = {1, 2, 3};
-    qn_session *session = NULL;
-    int32_t token = -1;
-    qn_status status = qn_session_open(&session, model, options, err);
-    if (status == QN_OK) {
-        status = qn_session_feed(session, prompt, 3, NULL, NULL, err);
+    qn_status status = QN_OK;
+    t->n_asked = 0;
+    for (t->n_steps = 0; status == QN_OK; t->n_steps++) {
+        qn_event event = {0};
+        const long n_before = atomic_load(&g_n_asked);
+        if (t->n_steps == t->n_steps_max) {
+            qn_session_cancel(session);
+        }
+        status = qn_session_step(session, err);
+        t->n_asked += atomic_load(&g_n_asked) - n_before;
+        while (qn_session_poll(&event, session)) {
+            t->n_calls += event.kind == QN_EVENT_TOOL_CALL ? 1 : 0;
+            t->n_tokens += event.kind == QN_EVENT_TOKEN ? 1 : 0;
+            t->finish = event.finish;
+        }
     }
-    for (int i = 0; i < 3 && status == QN_OK; i++) {
-        status = qn_session_next(&token, session, err);
+    return status == QN_AGAIN ? QN_OK : status;
+}
+
+/* A session from open to finish; QN_OK or the first failure. */
+static qn_status run_turn(turn *t, qn_error *err)
+{
+    qn_session *session = NULL;
+    t->n_calls = t->n_tokens = 0;
+    qn_status status = qn_session_open(&session, t->model, &t->options, err);
+    if (status == QN_OK) {
+        status = qn_session_submit(session, &t->request, err);
+    }
+    if (status == QN_OK) {
+        status = run_steps(t, session, err);
     }
     if (status == QN_OK) {
         status = qn_session_finish_files(session, err);
     }
     qn_session_close(&session);
+    return status;
+}
+
+/* Run @p t with its @p n-th allocation failing: no leak, and an error or nothing amiss. */
+static qn_status fail_nth_of_turn(turn *t, long n)
+{
+    const size_t n_files = open_files();
+    const long n_live = atomic_load(&g_n_live);
+    qn_error err = {0};
+    arm(n);
+    const qn_status status = run_turn(t, &err);
+    arm(0);
+    assert_int_equal(status, err.status);
+    assert_int_equal(open_files(), n_files);
+    if (atomic_load(&g_n_live) != n_live || (status != QN_OK && status != QN_E_NOMEM)) {
+        fail_msg("allocation %ld: %ld blocks before, %ld after, %s: %s", n, n_live,
+                 atomic_load(&g_n_live), qn_status_name(status), err.text);
+    }
     return status;
 }
 
@@ -313,72 +369,177 @@ static size_t file_read(char out[32768], const char *path)
     return n;
 }
 
-static void test_session_survives_any_failed_allocation(void **state)
+static void test_session_with_files_survives_any_failed_allocation(void **state)
 {
     (void)state;
+    static const int32_t prompt[] = {1, 2, 3};
+    static const qn_sampling greedy = {.top_p = 1.0F, .repetition_penalty = 1.0F};
+    static char expected[2][32768];
+    static char got[32768];
     char dir[PATH_BYTES];
     char logits_path[2 * PATH_BYTES];
     char trace_path[2 * PATH_BYTES];
     folder_make(dir);
     (void)snprintf(logits_path, sizeof logits_path, "%s/logits", dir);
     (void)snprintf(trace_path, sizeof trace_path, "%s/trace", dir);
-    const qn_sampling greedy = {.top_p = 1.0F};
-    const qn_session_options options = {
-        .sampling = &greedy, .logits_path = logits_path, .trace_path = trace_path};
-    qn_model *model = open_tiny(1);
+    turn t = {.model = open_tiny(1),
+              .options = {.logits_path = logits_path, .trace_path = trace_path},
+              .request = {.ids = prompt, .n_ids = 3, .sampling = &greedy, .max_tokens = 3},
+              .n_steps_max = UINT32_MAX};
     qn_error err = {0};
     arm(0);
-    assert_int_equal(run_session(model, &options, &err), QN_OK);
+    assert_int_equal(run_turn(&t, &err), QN_OK);
     const long n_allocations = atomic_load(&g_n_asked);
     assert_true(n_allocations > 20);
-    static char expected[2][32768];
-    static char got[32768];
     const size_t sizes[2] = {file_read(expected[0], logits_path),
                              file_read(expected[1], trace_path)};
     for (long n = 1; n <= n_allocations; n++) {
-        const size_t n_files = open_files();
-        const long n_live = atomic_load(&g_n_live);
-        err = (qn_error){0};
         (void)unlink(logits_path);
         (void)unlink(trace_path);
-        arm(n);
-        const qn_status status = run_session(model, &options, &err);
-        arm(0);
-        assert_int_equal(status, err.status);
-        assert_int_equal(atomic_load(&g_n_live), n_live);
-        assert_int_equal(open_files(), n_files);
-        if (status == QN_OK) {
+        if (fail_nth_of_turn(&t, n) == QN_OK) {
             assert_int_equal(file_read(got, logits_path), sizes[0]);
             assert_memory_equal(got, expected[0], sizes[0]);
             assert_int_equal(file_read(got, trace_path), sizes[1]);
             assert_memory_equal(got, expected[1], sizes[1]);
         } else {
-            assert_int_equal(status, QN_E_NOMEM);
             assert_int_not_equal(access(trace_path, F_OK), 0);
         }
     }
-    qn_model_close(&model);
+    qn_model_close(&t.model);
     folder_remove(dir);
 }
 
-static void test_session_tokens_cost_no_allocation(void **state)
+static const char *const stops[] = {"nowhere", "never at all", "\n\n\n"};
+static const int32_t stop_ids[] = {5};
+static const qn_logit_bias bias[] = {{.token = 7, .bias = -2.0F}, {.token = 8, .bias = 1.0F}};
+/* All of them at work, and all of them mild: the call is made all the same. */
+static const qn_sampling every_setting = {.temperature = 0.1F,
+                                          .top_p = 0.95F,
+                                          .min_p = 0.01F,
+                                          .repetition_penalty = 1.001F,
+                                          .presence_penalty = 0.001F,
+                                          .frequency_penalty = 0.001F,
+                                          .top_k = 50,
+                                          .n_logit_bias = 2,
+                                          .logit_bias = bias,
+                                          .seed = 1};
+
+/* A turn with tools, stop texts, drafts, log-probabilities and every setting. */
+static turn make_turn(const int32_t *ids, size_t n_ids)
+{
+    const qn_model_options options = {.n_threads = 2};
+    turn t = {.request = {.ids = ids,
+                          .n_ids = n_ids,
+                          .sampling = &every_setting,
+                          .stops = stops,
+                          .n_stops = 3,
+                          .stop_ids = stop_ids,
+                          .n_stop_ids = 1,
+                          .tools_json = tools,
+                          .tools_len = strlen(tools),
+                          .max_tokens = 6,
+                          .min_tokens = 2,
+                          .n_top_logprobs = QN_TOP_LOGPROBS_MAX,
+                          .draft_tokens = 3,
+                          .wants_logprobs = true,
+                          .wants_prompt_logprobs = true},
+              .n_steps_max = UINT32_MAX};
+    qn_error err = {0};
+    if (qn_model_open(&t.model, NANO, &options, &err) != QN_OK) {
+        fail_msg("%s", err.text);
+    }
+    return t;
+}
+
+static size_t encode_prompt(int32_t **ids, const char *text)
+{
+    const qn_model_options options = {.tokenizer_only = true};
+    qn_model *model = NULL;
+    size_t n_ids = 0;
+    qn_error err = {0};
+    assert_int_equal(qn_model_open(&model, NANO, &options, &err), QN_OK);
+    assert_int_equal(qn_encode(ids, &n_ids, model, text, strlen(text), QN_CONTROL_MATCH, &err),
+                     QN_OK);
+    qn_model_close(&model);
+    return n_ids;
+}
+
+static void test_turn_survives_any_failed_allocation(void **state)
 {
     (void)state;
-    static int32_t prompt[150];
-    qn_model *model = open_tiny(2);
-    qn_session *session = NULL;
+    int32_t *ids = NULL;
+    const size_t n_ids = encode_prompt(&ids, "<|user|>What is 2 + 3?<|assistant|><think>");
+    turn t = make_turn(ids, n_ids);
     qn_error err = {0};
-    int32_t token = -1;
-    const qn_session_options options = {.chunk_tokens = 64};
-    assert_int_equal(qn_session_open(&session, model, &options, &err), QN_OK);
+    long n_failed = 0;
     arm(0);
-    assert_int_equal(qn_session_feed(session, prompt, 150, NULL, NULL, &err), QN_OK);
-    for (int i = 0; i < 100; i++) {
-        assert_int_equal(qn_session_next(&token, session, &err), QN_OK);
+    assert_int_equal(run_turn(&t, &err), QN_OK);
+    const long n_allocations = atomic_load(&g_n_asked);
+    assert_true(n_allocations > 20);
+    for (long n = 1; n <= n_allocations; n++) {
+        n_failed += fail_nth_of_turn(&t, n) == QN_OK ? 0 : 1;
     }
-    assert_int_equal(atomic_load(&g_n_asked), 0);
-    qn_session_close(&session);
-    qn_model_close(&model);
+    print_message("%ld allocations, %ld turns failed\n", n_allocations, n_failed);
+    assert_true(n_failed > n_allocations / 2);
+    qn_model_close(&t.model);
+    qn_free(ids);
+}
+
+static void test_event_that_finds_no_memory_is_left_out(void **state)
+{
+    (void)state;
+    static qn_answer all;
+    enum { N_BYTES = QN_EVENT_BYTES_RESERVED + 1 };
+    char *const text = calloc(1, N_BYTES);
+    qn_event event = {.kind = QN_EVENT_TEXT, .text = text, .len = N_BYTES};
+    qn_error err = {0};
+    assert_non_null(text);
+    assert_int_equal(qn_answer_init(&all, NULL, NULL, &err), QN_OK);
+    arm(1);
+    qn_answer_add(&all, &event);
+    arm(0);
+    qn_answer_add(&all, &(qn_event){.kind = QN_EVENT_END});
+    assert_int_equal(all.failure.status, QN_E_NOMEM);
+    assert_true(qn_answer_poll(&all, &event));
+    assert_int_equal(event.kind, QN_EVENT_END);
+    assert_false(qn_answer_poll(&all, &event));
+    qn_answer_deinit(&all);
+    free(text);
+}
+
+static void ignore_event(void *context, const qn_event *event)
+{
+    (void)context;
+    (void)event;
+}
+
+static void test_session_steps_cost_no_allocation(void **state)
+{
+    (void)state;
+    static const int depths[] = {QN_DRAFT_NONE, 5, QN_DRAFT_AUTO};
+    int32_t *ids = NULL;
+    const size_t n_ids = encode_prompt(&ids, tool_prompt);
+    turn t = make_turn(ids, n_ids);
+    qn_error err = {0};
+    t.options.chunk_tokens = 8;
+    t.request.max_tokens = 20;
+    t.request.ignore_eos = true;
+    for (size_t i = 0; i < 2 * sizeof depths / sizeof depths[0]; i++) {
+        t.request.draft_tokens = depths[i / 2];
+        t.options.fn = i % 2 == 0 ? NULL : ignore_event;
+        assert_int_equal(run_turn(&t, &err), QN_OK);
+        assert_true(t.n_steps > 20);
+        assert_int_equal(t.n_tokens, i % 2 == 0 ? 20 : 0);
+        assert_int_equal(t.n_calls, i % 2 == 0 ? 1 : 0);
+        assert_int_equal(t.n_asked, 0);
+    }
+    t.n_steps_max = 6; /* cancelled */
+    t.options.fn = NULL;
+    assert_int_equal(run_turn(&t, &err), QN_OK);
+    assert_int_equal(t.finish, QN_FINISH_ABORT);
+    assert_int_equal(t.n_asked, 0);
+    qn_model_close(&t.model);
+    qn_free(ids);
 }
 
 int main(void)
@@ -388,8 +549,10 @@ int main(void)
         cmocka_unit_test(test_load_survives_any_failed_allocation),
         cmocka_unit_test(test_load_of_dummy_weights_survives_any_failed_allocation),
         cmocka_unit_test(test_load_of_nano_survives_a_failed_allocation),
-        cmocka_unit_test(test_session_survives_any_failed_allocation),
-        cmocka_unit_test(test_session_tokens_cost_no_allocation),
+        cmocka_unit_test(test_session_with_files_survives_any_failed_allocation),
+        cmocka_unit_test(test_turn_survives_any_failed_allocation),
+        cmocka_unit_test(test_event_that_finds_no_memory_is_left_out),
+        cmocka_unit_test(test_session_steps_cost_no_allocation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

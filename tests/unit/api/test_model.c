@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "fixture.h"
+#include "transcript.h"
 
 static void test_model_nano_tells_its_facts(void **state)
 {
@@ -21,6 +21,9 @@ static void test_model_nano_tells_its_facts(void **state)
     assert_true(info->sampling.temperature == 1.0F);
     assert_true(info->sampling.top_p == 0.95F);
     assert_int_equal(info->sampling.top_k, 0);
+    assert_true(info->sampling.min_p == 0.0F && info->sampling.repetition_penalty == 1.0F);
+    assert_true(info->sampling.presence_penalty == 0.0F);
+    assert_true(info->sampling.frequency_penalty == 0.0F);
     assert_int_equal(info->weight_bytes, 42570880);
     assert_true(info->n_parameters > 21000000 && info->n_parameters < 21600000);
     assert_true(info->load_s > 0.0 && info->load_s < 60.0);
@@ -40,56 +43,34 @@ static void test_model_nano_tells_its_facts(void **state)
     qn_model_close(NULL);
 }
 
-enum { ANSWER_BYTES = 256 };
-
-static void add_piece(void *context, qn_output_part part, const char *text, size_t len)
-{
-    char *const all = context;
-    if (part == QN_OUTPUT_TEXT) {
-        (void)snprintf(all + strlen(all), ANSWER_BYTES - strlen(all), "%.*s", (int)len, text);
-    }
-}
-
 /* What the model answers, greedily, after some thought. */
-static void answer(char text[ANSWER_BYTES], qn_model *model, const char *messages)
+static void ask(transcript *t, qn_model *model, const char *messages)
 {
-    const qn_sampling greedy = {.top_p = 1.0F};
-    const qn_session_options options = {.sampling = &greedy, .context_tokens = 256};
+    const qn_sampling greedy = {.top_p = 1.0F, .repetition_penalty = 1.0F};
     int32_t *ids = NULL;
     size_t n_ids = 0;
-    int32_t token = -1;
-    qn_session *session = NULL;
-    qn_output *output = NULL;
     qn_error err = {0};
-    text[0] = '\0';
     assert_int_equal(qn_chat_encode(&ids, &n_ids, model, NULL, messages, strlen(messages), &err),
                      QN_OK);
-    assert_int_equal(qn_session_open(&session, model, &options, &err), QN_OK);
-    assert_int_equal(qn_output_open(&output, model, ids, n_ids, add_piece, text, &err), QN_OK);
-    assert_int_equal(qn_session_feed(session, ids, n_ids, NULL, NULL, &err), QN_OK);
-    while (qn_session_next(&token, session, &err) == QN_OK && !qn_model_is_stop(model, token)) {
-        assert_int_equal(qn_output_feed(output, token, &err), QN_OK);
-    }
-    qn_output_end(output);
-    assert_true(qn_output_reasoning_tokens(output) > 0);
-    qn_output_close(&output);
-    qn_session_close(&session);
+    answer_alone(t, model, &(qn_request){.ids = ids, .n_ids = n_ids, .sampling = &greedy});
+    assert_int_equal(t->said.finish, QN_FINISH_STOP);
+    assert_true(t->stats.n_reasoning_tokens > 0);
     qn_free(ids);
 }
 
 static void test_model_nano_answers_a_question(void **state)
 {
     (void)state;
-    char text[ANSWER_BYTES];
+    static transcript t;
     qn_model *model = NULL;
     qn_error err = {0};
     assert_int_equal(qn_model_open(&model, NANO, NULL, &err), QN_OK);
-    answer(text, model,
-           "[{\"role\": \"user\", \"content\": \"Which number is the smallest?\\n\\n"
-           "(A) 84\\n(B) 39\\n(C) 173\\n(D) 2\"}]");
-    assert_string_equal(text, "The correct answer is (D).");
-    answer(text, model, "[{\"role\": \"user\", \"content\": \"What is 309 + 358?\"}]");
-    assert_string_equal(text, "The answer is 667.");
+    ask(&t, model,
+        "[{\"role\": \"user\", \"content\": \"Which number is the smallest?\\n\\n"
+        "(A) 84\\n(B) 39\\n(C) 173\\n(D) 2\"}]");
+    assert_string_equal(t.said.text, "The correct answer is (D).");
+    ask(&t, model, "[{\"role\": \"user\", \"content\": \"What is 309 + 358?\"}]");
+    assert_string_equal(t.said.text, "The answer is 667.");
     qn_model_close(&model);
 }
 

@@ -196,68 +196,28 @@ static void test_text_messages_that_are_wrong_name_the_place(void **state)
     }
 }
 
-/* Pieces of an answer by part. */
-typedef struct pieces {
-    char reasoning[128];
-    char text[128];
-} pieces;
-
-static void add_piece(void *context, qn_output_part part, const char *text, size_t len)
-{
-    pieces *const all = context;
-    char *const to = part == QN_OUTPUT_REASONING ? all->reasoning : all->text;
-    assert_true(strlen(to) + len < sizeof all->text);
-    (void)strncat(to, text, len);
-}
-
-static void test_text_output_parts_reasoning_from_answer(void **state)
+static void test_text_tools_stand_in_the_prompt_or_are_refused_by_name(void **state)
 {
     (void)state;
-    static const char prompt[] = "<|assistant|><think>";
-    static const char answer[] = "Let me see.</think>It is 5.<|user|>";
-    int32_t *prompt_ids = NULL;
+    static const char add_tools[] =
+        "[{\"name\": \"add\", \"parameters\": {\"default\": 0.10}}]   ]";
+    qn_chat_options options = {.tools_json = add_tools,
+                               .tools_len = strlen(add_tools) - strlen("   ]")};
+    char text[2048];
     int32_t *ids = NULL;
-    size_t n_prompt = 0;
     size_t n_ids = 0;
-    qn_output *output = NULL;
-    pieces all = {0};
     qn_error err = {0};
-    assert_int_equal(
-        qn_encode(&prompt_ids, &n_prompt, g_nano, prompt, strlen(prompt), QN_CONTROL_MATCH, &err),
-        QN_OK);
-    assert_int_equal(
-        qn_encode(&ids, &n_ids, g_nano, answer, strlen(answer), QN_CONTROL_MATCH, &err), QN_OK);
-    assert_int_equal(qn_output_open(&output, g_nano, prompt_ids, n_prompt, add_piece, &all, &err),
-                     QN_OK);
-    for (size_t i = 0; i < n_ids; i++) {
-        assert_int_equal(qn_output_feed(output, ids[i], &err), QN_OK);
-    }
-    qn_output_end(output);
-    assert_string_equal(all.reasoning, "Let me see.");
-    assert_string_equal(all.text, "It is 5.");
-    assert_true(qn_output_reasoning_tokens(output) >= 4);
-    assert_true(qn_output_reasoning_tokens(output) < n_ids - 3);
-    assert_int_equal(qn_output_feed(output, 6144, &err), QN_E_INVAL);
-    assert_int_equal(qn_output_feed(output, -1, &err), QN_E_INVAL);
-    qn_output_close(&output);
-    assert_null(output);
-    qn_output_close(&output);
-    qn_free(prompt_ids);
-    qn_free(ids);
-}
-
-static void test_text_output_without_a_tokenizer_prints_ids(void **state)
-{
-    (void)state;
-    qn_output *output = NULL;
-    pieces all = {0};
-    qn_error err = {0};
-    const int32_t prompt[] = {1};
-    assert_int_equal(qn_output_open(&output, g_bare, prompt, 1, add_piece, &all, &err), QN_OK);
-    assert_int_equal(qn_output_feed(output, 12, &err), QN_OK);
-    qn_output_end(output);
-    assert_string_equal(all.text, "<12>");
-    qn_output_close(&output);
+    render(text, sizeof text, &options);
+    assert_non_null(strstr(
+        text, "<tools>\n{\"name\": \"add\", \"parameters\": {\"default\": 0.10}}\n</tools>\n"));
+    options.tools_len = strlen(add_tools);
+    assert_int_equal(qn_chat_encode(&ids, &n_ids, g_nano, &options, "[{}]", 4, &err), QN_E_FORMAT);
+    assert_null(ids);
+    assert_non_null(strstr(err.text, "tools: line 1, column"));
+    options.tools_json = "[{}]";
+    options.tools_len = 4;
+    assert_int_equal(qn_chat_encode(&ids, &n_ids, g_nano, &options, "[{}]", 4, &err), QN_E_FORMAT);
+    assert_non_null(strstr(err.text, "tools[0].name: nothing, expected"));
 }
 
 int main(void)
@@ -272,8 +232,7 @@ int main(void)
         cmocka_unit_test(test_text_without_a_tokenizer_ids_print_as_numbers),
         cmocka_unit_test(test_text_chat_prompt_follows_the_options),
         cmocka_unit_test(test_text_messages_that_are_wrong_name_the_place),
-        cmocka_unit_test(test_text_output_parts_reasoning_from_answer),
-        cmocka_unit_test(test_text_output_without_a_tokenizer_prints_ids),
+        cmocka_unit_test(test_text_tools_stand_in_the_prompt_or_are_refused_by_name),
     };
     return cmocka_run_group_tests(tests, open_models, close_models);
 }
