@@ -1,24 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "answer.h"
+#include "ask.h"
 #include "commands.h"
+#include "printer.h"
 #include "progress.h"
 #include "report.h"
+#include "speed.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 typedef struct run_values {
     cli_common common;
     cli_model model;
-    const char *prompt, *file, *ids, *system, *messages, *logits, *trace;
-    double temperature, top_p, min_p;                         /* NaN: the model's default */
-    uint64_t top_k, max_tokens, seed, context, prompt_tokens; /* UINT64_MAX: not given */
-    int thinking, effort;
-    bool is_raw, ignore_eos, as_json;
+    cli_ask ask;
+    cli_talk talk;
+    const char *prompt, *file, *ids, *messages, *logits, *trace;
+    uint64_t context, prompt_tokens;
+    uint64_t logprobs, prompt_logprobs; /* UINT64_MAX: not given */
+    bool is_raw, as_json;
 } run_values;
 
 #define RUN(field) offsetof(run_values, field)
@@ -33,29 +37,15 @@ static const cli_option prompt_options[] = {
      "The text is the prompt itself, control tokens included, not a user message"},
     {"messages", 0, CLI_TEXT, "FILE.json", RUN(messages), 0, 0,
      "A conversation as a JSON array of messages in OpenAI form"},
-    {"system", 0, CLI_TEXT, "TEXT", RUN(system), 0, 0, "A system message before the prompt"},
-    {"thinking", 0, CLI_CHOICE, "on|off", RUN(thinking), 0, 0,
-     "Let the model think before it answers (default on)"},
-    {"reasoning-effort", 0, CLI_CHOICE, "max|high", RUN(effort), 0, 0,
-     "How long it is to think (default max)"},
 };
 
 static const cli_option output_options[] = {
-    {"max-tokens", 0, CLI_COUNT, "N", RUN(max_tokens), 0, 1 << 24,
-     "Stop after N tokens; 0: only compute the prompt (default: until the model stops)"},
-    {"ignore-eos", 0, CLI_FLAG, NULL, RUN(ignore_eos), 0, 0, "Go on after a stop token"},
-    {"temperature", 0, CLI_NUMBER, "X", RUN(temperature), 0, 100,
-     "Randomness; 0 takes the most likely token (default: the model's)"},
-    {"top-p", 0, CLI_NUMBER, "X", RUN(top_p), 0.0001, 1,
-     "Draw from the most likely tokens that hold this share (default: the model's)"},
-    {"top-k", 0, CLI_COUNT, "N", RUN(top_k), 0, 1 << 24,
-     "Draw from the N most likely tokens; 0: all (default: the model's)"},
-    {"min-p", 0, CLI_NUMBER, "X", RUN(min_p), 0, 1,
-     "Draw from tokens at least X times as likely as the first (default: the model's)"},
-    {"seed", 0, CLI_COUNT, "N", RUN(seed), 0, 9007199254740991.0,
-     "The same seed draws the same answer (default: a random one)"},
     {"context", 0, CLI_COUNT, "N", RUN(context), 1, 1 << 24,
      "Positions to keep room for (default: the model's maximum)"},
+    {"logprobs", 0, CLI_COUNT, "N", RUN(logprobs), 0, QN_TOP_LOGPROBS_MAX,
+     "With --json: the log-probability of each token drawn, and of the N likeliest ones"},
+    {"prompt-logprobs", 0, CLI_COUNT, "N", RUN(prompt_logprobs), 0, QN_TOP_LOGPROBS_MAX,
+     "With --json: the same for the tokens of the prompt"},
     {"logits", 0, CLI_TEXT, "FILE", RUN(logits), 0, 0,
      "Write logits and ids of every position computed (safetensors)"},
     {"trace", 0, CLI_TEXT, "FILE", RUN(trace), 0, 0,
@@ -66,28 +56,26 @@ static const cli_option output_options[] = {
 static void init(void *values)
 {
     run_values *v = values;
-    v->temperature = v->top_p = v->min_p = (double)NAN;
-    v->top_k = v->max_tokens = v->seed = UINT64_MAX;
+    cli_ask_init(&v->ask);
+    v->logprobs = v->prompt_logprobs = UINT64_MAX;
 }
 
-/* One run: what it holds, and what it has printed. */
-typedef struct answer {
+/* One run: what it holds, and what --json will print. */
+typedef struct run_state {
     const run_values *v;
     qn_model *model;
     qn_session *session;
-    qn_output *output;
+    cli_printer printer;
+    cli_answer answer;
+    cli_asked asked;
+    qn_request request;
+    qn_chat_options chat;
+    char *tools; /* owned */
     int32_t *prompt;
     size_t n_prompt;
-    int32_t *ids;
-    size_t n_ids, capacity;
-    json_t *parts[2]; /* pieces by qn_output_part, for --json; owned */
-    qn_sampling sampling;
-    bool is_tty, is_colored, is_dimmed;
-    bool has_printed[2];
-    bool has_lost_text;                            /* no memory for a piece */
-    double started_s, first_token_s, last_token_s; /* the last two count from the first */
-    const char *finish_reason;
-} answer;
+    json_t *ids, *warnings, *logprobs, *prompt_logprobs; /* owned; the last two may be NULL */
+    bool has_lost;                                       /* no memory for a part of the JSON */
+} run_state;
 
 /* ------------------------------------------------------------------------------------- prompt --
  */
@@ -112,25 +100,18 @@ static qn_status read_prompt(char **text, size_t *len, const run_values *v, qn_e
     return status;
 }
 
-static qn_status encode_chat(answer *a, const char *json, size_t len, qn_error *err)
+/* Messages of a file, or one of a user, put to the model. */
+static qn_status encode_chat(run_state *a, const char *text, size_t len, qn_error *err)
 {
-    const qn_chat_options options = {.no_thinking = a->v->thinking == 1,
-                                     .is_effort_high = a->v->effort == 1};
-    return qn_chat_encode(&a->prompt, &a->n_prompt, a->model, &options, json, len, err);
+    const run_values *const v = a->v;
+    const cli_messages messages = {.json = text, .len = len, .path = v->messages};
+    return v->messages != NULL ? cli_talk_encode(&a->prompt, &a->n_prompt, a->model, &a->chat,
+                                                 &v->talk, &messages, err)
+                               : cli_talk_encode_text(&a->prompt, &a->n_prompt, a->model, &a->chat,
+                                                      &v->talk, text, len, err);
 }
 
-static qn_status encode_message(answer *a, const char *text, size_t len, qn_error *err)
-{
-    char *json = NULL;
-    qn_status status = cli_user_message(&json, a->v->system, text, len, err);
-    if (status == QN_OK) {
-        status = encode_chat(a, json, strlen(json), err);
-    }
-    free(json);
-    return status;
-}
-
-static qn_status random_prompt(answer *a, qn_error *err)
+static qn_status random_prompt(run_state *a, qn_error *err)
 {
     const uint32_t n_vocab = qn_model_get_info(a->model)->n_vocab;
     a->n_prompt = (size_t)a->v->prompt_tokens;
@@ -146,7 +127,7 @@ static qn_status random_prompt(answer *a, qn_error *err)
     return QN_OK;
 }
 
-static qn_status make_prompt(answer *a, qn_error *err)
+static qn_status make_prompt(run_state *a, qn_error *err)
 {
     const run_values *v = a->v;
     char *text = NULL;
@@ -159,16 +140,10 @@ static qn_status make_prompt(answer *a, qn_error *err)
     }
     qn_status status = v->messages != NULL ? cli_read_text(&text, &len, v->messages, err)
                                            : read_prompt(&text, &len, v, err);
-    if (status == QN_OK && v->messages != NULL) {
-        qn_error why = {0};
-        status = encode_chat(a, text, len, &why);
-        if (status < 0) {
-            (void)qn_fail(err, status, why.sys, why.where, "%s: %s", v->messages, why.text);
-        }
-    } else if (status == QN_OK && v->is_raw) {
-        status = qn_encode(&a->prompt, &a->n_prompt, a->model, text, len, QN_CONTROL_MATCH, err);
-    } else if (status == QN_OK) {
-        status = encode_message(a, text, len, err);
+    if (status == QN_OK) {
+        status = v->is_raw ? qn_encode(&a->prompt, &a->n_prompt, a->model, text, len,
+                                       QN_CONTROL_MATCH, err)
+                           : encode_chat(a, text, len, err);
     }
     free(text);
     return status;
@@ -185,11 +160,21 @@ static int check_usage(const run_values *v)
                         "--ids, --messages, --prompt-tokens",
                         n_prompts);
     }
-    if (v->system != NULL && (v->is_raw || v->ids != NULL || v->messages != NULL)) {
+    if (v->talk.system != NULL && (v->is_raw || v->ids != NULL || v->messages != NULL)) {
         return cli_fail(QN_E_INVAL, "--system: given with %s, expected a prompt of plain text",
                         v->is_raw        ? "--raw"
                         : v->ids != NULL ? "--ids"
                                          : "--messages");
+    }
+    if (v->talk.tools != NULL && (v->is_raw || v->ids != NULL || v->prompt_tokens > 0)) {
+        return cli_fail(QN_E_INVAL, "--tools: given with %s, expected a message or a conversation",
+                        v->is_raw        ? "--raw"
+                        : v->ids != NULL ? "--ids"
+                                         : "--prompt-tokens");
+    }
+    if (!v->as_json && (v->logprobs != UINT64_MAX || v->prompt_logprobs != UINT64_MAX)) {
+        return cli_fail(QN_E_INVAL, "--%s: given without --json, expected with it",
+                        v->logprobs != UINT64_MAX ? "logprobs" : "prompt-logprobs");
     }
     if (v->is_raw && (v->ids != NULL || v->messages != NULL)) {
         return cli_fail(QN_E_INVAL, "--raw: given with %s, expected a prompt of plain text",
@@ -201,175 +186,174 @@ static int check_usage(const run_values *v)
 /* ------------------------------------------------------------------------------------- output --
  */
 
-static void set_dim(answer *a, bool is_dim)
+static void collect_into(run_state *a, json_t *list, json_t *value)
 {
-    if (a->is_colored && a->is_dimmed != is_dim) {
-        (void)fputs(is_dim ? "\033[2m" : "\033[0m", stdout);
+    a->has_lost |= json_array_append_new(list, value) != 0;
+}
+
+/* {"id", "token", "logprob"}; an impossible token's logprob is null, as JSON has no infinity. */
+static json_t *show_logprob(run_state *a, const qn_token_logprob *p)
+{
+    char *text = NULL;
+    size_t len = 0;
+    qn_error err = {0};
+    if (qn_decode(&text, &len, a->model, &p->token, 1, &err) < 0) {
+        return NULL;
     }
-    a->is_dimmed = is_dim;
+    json_t *const logprob = isfinite(p->logprob) ? json_real((double)p->logprob) : json_null();
+    json_t *const object = json_pack("{si, so, so}", "id", (int)p->token, "token",
+                                     json_stringn(text, len), "logprob", logprob);
+    qn_free(text);
+    return object;
 }
 
-/* The answer goes to stdout; the reasoning too on a terminal, dimmed, and else to stderr. */
-static void print_piece(void *context, qn_output_part part, const char *text, size_t len)
+/* With the first @p n_top of the alternatives: prompt and answer may want different numbers. */
+static void collect_logprob(run_state *a, json_t *list, const qn_event *event, uint64_t n_top)
 {
-    answer *a = context;
-    if (a->v->as_json) {
-        a->has_lost_text |= json_array_append_new(a->parts[part], json_stringn(text, len)) != 0;
-        return;
+    json_t *const object = show_logprob(a, &event->token);
+    json_t *const top = json_array();
+    for (uint32_t i = 0; i < event->n_top && i < n_top; i++) {
+        collect_into(a, top, show_logprob(a, &event->top[i]));
     }
-    const bool is_reasoning = part == QN_OUTPUT_REASONING;
-    if (is_reasoning && !a->is_tty) {
-        if (!a->v->common.is_quiet) {
-            (void)!fwrite(text, 1, len, stderr);
+    a->has_lost |= json_object_set_new(object, "top", top) != 0;
+    collect_into(a, list, object);
+}
+
+static void collect(run_state *a, const qn_event *event)
+{
+    cli_answer_take(&a->answer, event, "call_");
+    switch (event->kind) {
+    case QN_EVENT_WARNING:
+        collect_into(a, a->warnings, json_stringn(event->text, event->len));
+        break;
+    case QN_EVENT_PROMPT_TOKEN:
+        if (event->position == 0) {
+            collect_into(a, a->prompt_logprobs, json_null());
+        } else {
+            collect_logprob(a, a->prompt_logprobs, event, a->v->prompt_logprobs);
         }
-    } else {
-        if (!is_reasoning && a->has_printed[QN_OUTPUT_REASONING] &&
-            !a->has_printed[QN_OUTPUT_TEXT] && a->is_tty) {
-            set_dim(a, false);
-            cli_write("\n\n", 2);
+        break;
+    case QN_EVENT_TOKEN:
+        collect_into(a, a->ids, json_integer(event->token.token));
+        if (a->logprobs != NULL) {
+            collect_logprob(a, a->logprobs, event, a->v->logprobs);
         }
-        set_dim(a, is_reasoning);
-        cli_write(text, len);
-        (void)fflush(stdout);
+        break;
+    case QN_EVENT_REASONING:
+    case QN_EVENT_TEXT:
+    case QN_EVENT_TOOL_CALL:
+    case QN_EVENT_END: break;
     }
-    a->has_printed[part] = true;
 }
 
-static qn_status add_id(answer *a, int32_t id, qn_error *err)
+static void see(void *context, const qn_event *event)
 {
-    if (a->n_ids == a->capacity) {
-        const size_t capacity = a->capacity == 0 ? 256 : 2 * a->capacity;
-        int32_t *larger = realloc(a->ids, capacity * sizeof *larger);
-        if (larger == NULL) {
-            return qn_fail(err, QN_E_NOMEM, 0, __func__, "answer: no memory");
-        }
-        a->ids = larger;
-        a->capacity = capacity;
+    run_state *const a = context;
+    collect(a, event);
+    if (!a->v->as_json) {
+        cli_printer_show(&a->printer, event);
     }
-    a->ids[a->n_ids++] = id;
-    return QN_OK;
 }
 
-/* Tokens until a stop, the limit, the end of the context, or Ctrl-C. */
-static qn_status generate(answer *a, qn_error *err)
+static void look_up(void *context)
 {
-    a->finish_reason = "length";
-    while (a->n_ids < a->v->max_tokens) {
-        if (cli_is_interrupted()) {
-            a->finish_reason = "abort"; /* vLLM's word for it */
-            break;
-        }
-        int32_t token = -1;
-        qn_status status = qn_session_next(&token, a->session, err);
-        if (status == QN_AGAIN) {
-            break; /* the context is full */
-        }
-        if (status == QN_OK) {
-            status = add_id(a, token, err);
-        }
-        if (status != QN_OK) {
-            return status;
-        }
-        a->last_token_s = cli_now_s() - a->started_s;
-        if (a->n_ids == 1) {
-            a->first_token_s = a->last_token_s;
-        }
-        if (!a->v->ignore_eos && qn_model_is_stop(a->model, token)) {
-            a->finish_reason = "stop";
-            break;
-        }
-        status = qn_output_feed(a->output, token, err);
-        if (status != QN_OK) {
-            return status;
-        }
-        if (ferror(stdout)) {
-            break; /* nobody reads; cli_flush reports it */
-        }
+    const run_state *const a = context;
+    if (cli_is_interrupted() || ferror(stdout)) { /* nobody reads; cli_flush reports it */
+        qn_session_cancel(a->session);
     }
-    qn_output_end(a->output);
-    return QN_OK;
 }
 
-static double rate(double n, double seconds)
+/* Tokens until the end; Ctrl-C ends it with what there is. */
+static qn_status generate(run_state *a, qn_error *err)
 {
-    return n > 0.0 && seconds > 0.0 ? n / seconds : 0.0;
+    const cli_follower follower = {.context = a, .event = see, .between = look_up};
+    qn_status status = qn_session_submit(a->session, &a->request, err);
+    if (status == QN_OK) {
+        cli_ask_warn(&a->v->ask);
+        status = cli_answer_follow(a->session, &follower, a->v->common.is_quiet, err);
+    }
+    if (!a->v->as_json) {
+        cli_printer_end(&a->printer);
+    }
+    const qn_session_stats stats = qn_session_get_stats(a->session);
+    if (status == QN_OK && stats.n_computed_tokens < stats.n_prompt_tokens) {
+        return qn_fail(err, QN_E_CANCELLED, 0, __func__,
+                       "prompt: interrupted after %llu of %llu tokens, all expected",
+                       (unsigned long long)stats.n_computed_tokens,
+                       (unsigned long long)stats.n_prompt_tokens);
+    }
+    return status == QN_OK ? cli_answer_finish(&a->answer, err) : status;
 }
 
-/* Tokens after the first, which the prompt's pass brought; 0 where there are none. */
-static double decode_rate(const answer *a)
-{
-    return rate((double)a->n_ids - 1.0, a->last_token_s - a->first_token_s);
-}
-
-static void print_stats(const answer *a)
+static void print_stats(const run_state *a)
 {
     const qn_session_stats s = qn_session_get_stats(a->session);
     if (a->v->common.is_quiet) {
         return;
     }
-    if (!a->is_tty && a->has_printed[QN_OUTPUT_REASONING]) {
-        (void)fputc('\n', stderr);
+    (void)fprintf(stderr, "%llu token%s", (unsigned long long)s.n_generated_tokens,
+                  cli_plural(s.n_generated_tokens));
+    if (s.n_generated_tokens > 1) {
+        (void)fprintf(stderr, ", %.1f tokens/s", cli_decode_rate(&s));
     }
-    (void)fprintf(stderr, "%zu token%s", a->n_ids, a->n_ids == 1 ? "" : "s");
-    if (a->n_ids > 1) {
-        (void)fprintf(stderr, ", %.1f tokens/s", decode_rate(a));
+    if (s.n_drafted > 0) {
+        (void)fprintf(stderr, ", %.2f a step%s",
+                      cli_rate((double)s.n_step_tokens, (double)s.n_steps),
+                      s.is_synthetic ? " (synthetic: pinned)" : "");
     }
-    if (a->n_ids > 0) {
-        (void)fprintf(stderr, ", first token after %.2f s", a->first_token_s);
+    if (s.n_generated_tokens > 0) {
+        (void)fprintf(stderr, ", first token after %.2f s", s.ttft_s);
     }
     (void)fprintf(stderr, " (prompt %llu token%s, %.1f tokens/s)%s\n",
-                  (unsigned long long)s.n_prompt_tokens, s.n_prompt_tokens == 1 ? "" : "s",
-                  rate((double)s.n_prompt_tokens, s.prefill_s),
+                  (unsigned long long)s.n_prompt_tokens, cli_plural(s.n_prompt_tokens),
+                  cli_prefill_rate(&s),
                   qn_model_get_info(a->model)->weights[0] == 'd' ? ", dummy weights" : "");
 }
 
-/* The pieces of one part, joined; steals nothing. */
-static json_t *join(const json_t *pieces)
+static json_t *show_speculation(const run_state *a, const qn_session_stats *s)
 {
-    size_t i;
-    json_t *piece;
-    size_t len = 0;
-    json_array_foreach(pieces, i, piece)
-    {
-        len += json_string_length(piece);
+    const bool is_auto = a->request.draft_tokens == QN_DRAFT_AUTO;
+    size_t n_positions = 0;
+    json_t *const list = json_array();
+    for (size_t i = 0; i < QN_DRAFT_TOKENS_MAX; i++) {
+        n_positions = s->n_accepted_at[i] > 0 ? i + 1 : n_positions;
     }
-    char *text = malloc(len + 1);
-    size_t used = 0;
-    json_array_foreach(pieces, i, piece)
-    {
-        if (text != NULL) {
-            memcpy(text + used, json_string_value(piece), json_string_length(piece));
-            used += json_string_length(piece);
-        }
+    n_positions = n_positions > s->n_draft_tokens ? n_positions : s->n_draft_tokens;
+    for (size_t i = 0; i < n_positions; i++) {
+        const double share = cli_rate((double)s->n_accepted_at[i], (double)s->n_steps);
+        (void)json_array_append_new(list, json_real(share));
     }
-    json_t *joined = text != NULL ? json_stringn(text, used) : NULL;
-    free(text);
-    return joined;
+    return json_pack("{si, sI, sI, sI, sf, so, sb, sb}", "draft_tokens", (int)s->n_draft_tokens,
+                     "steps", (json_int_t)s->n_steps, "drafted_tokens", (json_int_t)s->n_drafted,
+                     "accepted_tokens", (json_int_t)s->n_accepted, "acceptance_length",
+                     cli_rate((double)s->n_step_tokens, (double)s->n_steps), "per_position", list,
+                     "auto", (int)is_auto, "synthetic", (int)s->is_synthetic);
 }
 
-static int print_json(const answer *a)
+static int print_json(run_state *a)
 {
     const qn_model_info *info = qn_model_get_info(a->model);
     const qn_session_stats s = qn_session_get_stats(a->session);
     struct rusage usage;
     (void)getrusage(RUSAGE_SELF, &usage);
     json_t *object = json_pack(
-        "{so, ss, ss, ss, ss, ss, so, so, so, so, s[], ss, s{sI, si, sI, sI}, "
-        "s{sf, sf, sf, sf}, s{si, sI, si, sf, s[], sb}, sI, sI, sn}",
+        "{so, ss, ss, ss, ss, ss, so, sO, so, so, sO, ss, s{sI, sI, sI, sI}, "
+        "s{sf, sf, sf, sf}, so, sI, sI, sO, sO, sO}",
         "model", cli_json_text(info->name), "quantization", info->quantization, "weights",
         info->weights, "device", info->device, "compute", info->compute, "kv_dtype", info->kv_dtype,
-        "prompt_ids", cli_json_ids(a->prompt, a->n_prompt), "ids", cli_json_ids(a->ids, a->n_ids),
-        "text", join(a->parts[QN_OUTPUT_TEXT]), "reasoning", join(a->parts[QN_OUTPUT_REASONING]),
-        "tool_calls", "finish_reason", a->finish_reason, "usage", "prompt_tokens",
-        (json_int_t)s.n_prompt_tokens, "cached_tokens", 0, "completion_tokens",
-        (json_int_t)a->n_ids, "reasoning_tokens", (json_int_t)qn_output_reasoning_tokens(a->output),
-        "timing", "load_s", info->load_s, "ttft_s", a->first_token_s, "prefill_tokens_per_s",
-        rate((double)s.n_prompt_tokens, s.prefill_s), "decode_tokens_per_s", decode_rate(a),
-        "speculation", "draft_tokens", 0, "steps", (json_int_t)a->n_ids, "accepted_tokens", 0,
-        "acceptance_length", a->n_ids > 0 ? 1.0 : 0.0, "per_position", "synthetic", 0, "seed",
-        (json_int_t)a->sampling.seed, "peak_rss_bytes", (json_int_t)usage.ru_maxrss * 1024,
-        "logprobs");
-    if (object == NULL || a->has_lost_text) {
+        "prompt_ids", cli_json_ids(a->prompt, a->n_prompt), "ids", a->ids, "text",
+        json_stringn(a->answer.texts[CLI_TEXT_PART], a->answer.lens[CLI_TEXT_PART]), "reasoning",
+        json_stringn(a->answer.texts[CLI_REASONING], a->answer.lens[CLI_REASONING]), "tool_calls",
+        a->answer.calls, "finish_reason", qn_finish_name(a->answer.finish), "usage",
+        "prompt_tokens", (json_int_t)s.n_prompt_tokens, "cached_tokens",
+        (json_int_t)s.n_cached_tokens, "completion_tokens", (json_int_t)s.n_generated_tokens,
+        "reasoning_tokens", (json_int_t)s.n_reasoning_tokens, "timing", "load_s", info->load_s,
+        "ttft_s", s.ttft_s, "prefill_tokens_per_s", cli_prefill_rate(&s), "decode_tokens_per_s",
+        cli_decode_rate(&s), "speculation", show_speculation(a, &s), "seed",
+        (json_int_t)a->asked.sampling.seed, "peak_rss_bytes", (json_int_t)usage.ru_maxrss * 1024,
+        "logprobs", a->logprobs != NULL ? a->logprobs : json_null(), "prompt_logprobs",
+        a->prompt_logprobs != NULL ? a->prompt_logprobs : json_null(), "warnings", a->warnings);
+    if (object == NULL || a->has_lost) {
         json_decref(object);
         return cli_fail(QN_E_NOMEM, "JSON output: no memory");
     }
@@ -379,52 +363,42 @@ static int print_json(const answer *a)
 /* ---------------------------------------------------------------------------------------- run --
  */
 
-static qn_sampling choose_sampling(const run_values *v, const qn_model_info *info)
-{
-    qn_sampling s = info->sampling;
-    s.temperature = isnan(v->temperature) ? s.temperature : (float)v->temperature;
-    s.top_p = isnan(v->top_p) ? s.top_p : (float)v->top_p;
-    s.min_p = isnan(v->min_p) ? s.min_p : (float)v->min_p;
-    s.top_k = v->top_k == UINT64_MAX ? s.top_k : (uint32_t)v->top_k;
-    s.seed = v->seed;
-    if (v->seed == UINT64_MAX && getrandom(&s.seed, sizeof s.seed, 0) == (ssize_t)sizeof s.seed) {
-        s.seed &= (1ULL << 53) - 1; /* exact in JSON numbers */
-    }
-    return s;
-}
-
-static qn_status answer_once(answer *a, const char *model_name, qn_error *err)
+static qn_status make_request(run_state *a, qn_error *err)
 {
     const run_values *v = a->v;
-    cli_progress progress;
-    cli_progress_begin(&progress, "weights", "GB", 1e9, v->common.is_quiet);
-    qn_model_options model_options = {.progress = cli_progress_show, .progress_context = &progress};
-    cli_model_fill(&model_options, &v->model);
-    model_options.tokenizer_optional = v->ids != NULL || v->prompt_tokens > 0;
-    qn_status status = qn_model_open(&a->model, model_name, &model_options, err);
-    cli_progress_end(&progress);
+    qn_request *const r = &a->request;
+    *r = (qn_request){
+        .ids = a->prompt,
+        .n_ids = a->n_prompt,
+        .tools_json = a->chat.tools_json,
+        .tools_len = a->chat.tools_len,
+        .wants_logprobs = v->logprobs != UINT64_MAX,
+        .wants_prompt_logprobs = v->prompt_logprobs != UINT64_MAX,
+    };
+    r->n_top_logprobs = r->wants_logprobs ? (uint32_t)v->logprobs : 0;
+    if (r->wants_prompt_logprobs && v->prompt_logprobs > r->n_top_logprobs) {
+        r->n_top_logprobs = (uint32_t)v->prompt_logprobs;
+    }
+    return cli_ask_fill(r, &a->asked, &v->ask, qn_model_get_info(a->model), err);
+}
+
+static qn_status answer_once(run_state *a, const char *model_name, qn_error *err)
+{
+    const run_values *v = a->v;
+    const bool needs_no_tokenizer = v->ids != NULL || v->prompt_tokens > 0;
+    qn_status status = cli_open_model(&a->model, model_name, &v->model, needs_no_tokenizer,
+                                      v->common.is_quiet, err);
+    if (status == QN_OK) {
+        status = cli_talk_fill(&a->chat, &a->tools, &v->talk, err);
+    }
     if (status != QN_OK || (status = make_prompt(a, err)) != QN_OK) {
         return status;
     }
-    if (a->n_prompt == 0) {
-        return qn_fail(err, QN_E_INVAL, 0, __func__,
-                       "prompt: no tokens, expected at least one token");
-    }
-    a->sampling = choose_sampling(v, qn_model_get_info(a->model));
-    const qn_session_options options = {.sampling = &a->sampling,
-                                        .logits_path = v->logits,
-                                        .trace_path = v->trace,
-                                        .context_tokens = (uint32_t)v->context};
-    status = qn_session_open(&a->session, a->model, &options, err);
+    const qn_session_options options = {
+        .logits_path = v->logits, .trace_path = v->trace, .context_tokens = (uint32_t)v->context};
+    status = make_request(a, err);
     if (status == QN_OK) {
-        status = qn_output_open(&a->output, a->model, a->prompt, a->n_prompt, print_piece, a, err);
-    }
-    a->started_s = cli_now_s();
-    if (status == QN_OK) {
-        cli_progress_begin(&progress, "prompt", "tokens", 1, v->common.is_quiet);
-        status =
-            qn_session_feed(a->session, a->prompt, a->n_prompt, cli_progress_show, &progress, err);
-        cli_progress_end(&progress);
+        status = qn_session_open(&a->session, a->model, &options, err);
     }
     if (status == QN_OK) {
         status = generate(a, err);
@@ -435,19 +409,39 @@ static qn_status answer_once(answer *a, const char *model_name, qn_error *err)
     return status;
 }
 
-static int finish(answer *a)
+static int finish(run_state *a)
 {
-    set_dim(a, false);
-    if (!a->v->as_json && a->n_ids > 0) {
-        cli_write("\n", 1);
-    }
     int status = a->v->as_json ? print_json(a) : cli_flush(CLI_DONE);
     print_stats(a);
-    if (status == CLI_DONE && a->finish_reason[0] == 'a') {
-        status = cli_fail(QN_E_CANCELLED, "answer: interrupted after %zu tokens, expected to go on",
-                          a->n_ids);
+    if (status == CLI_DONE && a->answer.finish == QN_FINISH_ABORT) {
+        status =
+            cli_fail(QN_E_CANCELLED, "answer: interrupted after %llu tokens, expected to go on",
+                     (unsigned long long)qn_session_get_stats(a->session).n_generated_tokens);
     }
     return status;
+}
+
+static void open_state(run_state *a)
+{
+    cli_printer_init(&a->printer, &a->v->common);
+    cli_answer_open(&a->answer);
+    a->ids = json_array();
+    a->warnings = json_array();
+    a->logprobs = a->v->logprobs != UINT64_MAX ? json_array() : NULL;
+    a->prompt_logprobs = a->v->prompt_logprobs != UINT64_MAX ? json_array() : NULL;
+}
+
+static void close_state(run_state *a)
+{
+    qn_session_close(&a->session);
+    qn_model_close(&a->model);
+    cli_answer_close(&a->answer);
+    json_decref(a->ids);
+    json_decref(a->warnings);
+    json_decref(a->logprobs);
+    json_decref(a->prompt_logprobs);
+    qn_free(a->prompt);
+    free(a->tools);
 }
 
 static int run(void *values, int n_arguments, char **arguments)
@@ -462,18 +456,10 @@ static int run(void *values, int n_arguments, char **arguments)
     if (status != CLI_DONE) {
         return status;
     }
-    answer a = {.v = v, .is_tty = isatty(STDOUT_FILENO) != 0, .finish_reason = "length"};
-    a.is_colored = cli_is_colored(STDOUT_FILENO, v->common.color);
-    a.parts[0] = json_array();
-    a.parts[1] = json_array();
+    run_state a = {.v = v};
+    open_state(&a);
     status = answer_once(&a, arguments[0], &err) == QN_OK ? finish(&a) : cli_report(&err);
-    qn_output_close(&a.output);
-    qn_session_close(&a.session);
-    qn_model_close(&a.model);
-    json_decref(a.parts[0]);
-    json_decref(a.parts[1]);
-    qn_free(a.prompt);
-    free(a.ids);
+    close_state(&a);
     return status;
 }
 
@@ -489,13 +475,16 @@ const cli_command cmd_run = {
         "terminal, dimmed, and else to standard error, whose last line tells the speed.",
     .examples = "quern run models/glm-nano -p \"What is 12 + 30?\"\n"
                 "quern run models/glm-nano --thinking off --temperature 0 -f question.txt\n"
+                "quern run models/glm-nano --tools tools.json -p \"What time is it in Oslo?\"\n"
                 "quern run models/glm-nano --raw -p \"Once upon a time\" --max-tokens 50\n"
                 "quern run models/glm-nano --load-format dummy --prompt-tokens 8 --max-tokens 4\n",
     .groups = {{"Prompt", prompt_options, sizeof prompt_options / sizeof *prompt_options, 0},
-               {"Answer", output_options, sizeof output_options / sizeof *output_options, 0},
+               {"Conversation", cli_talk_options, CLI_N_TALK_OPTIONS, RUN(talk)},
+               {"Answer", cli_ask_options, CLI_N_ASK_OPTIONS, RUN(ask)},
+               {"Output", output_options, sizeof output_options / sizeof *output_options, 0},
                {"Model", cli_model_options, CLI_N_MODEL_OPTIONS, RUN(model)},
                CLI_COMMON_GROUP},
-    .n_groups = 4,
+    .n_groups = 6,
     .n_arguments_max = 1,
     .init = init,
     .run = run,

@@ -4,6 +4,7 @@
 #define QN_CLI_COMMANDS_H
 #include "options.h"
 
+extern const cli_command cmd_chat;       /**< A conversation. */
 extern const cli_command cmd_run;        /**< One answer. */
 extern const cli_command cmd_tokenize;   /**< Text to ids. */
 extern const cli_command cmd_detokenize; /**< Ids to text. */

@@ -3,13 +3,16 @@
 #include "report.h"
 #include "usage.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 const cli_command *const cli_commands[] = {
-    &cmd_run, &cmd_tokenize, &cmd_detokenize, &cmd_devices, &cmd_help, NULL,
+    &cmd_chat, &cmd_run, &cmd_tokenize, &cmd_detokenize, &cmd_devices, &cmd_help, NULL,
 };
 
 static const char *command_name(const void *list, size_t i)
@@ -59,8 +62,20 @@ static int run_command(const cli_command *command, bool is_program, int argc, ch
     return command->run(values, n_arguments, argv);
 }
 
+/* Another file must not take the place of a standard stream that is closed: a stream that cannot be
+ * read or written stands there instead. */
+static void keep_standard_streams(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) {
+            (void)!open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
+    keep_standard_streams();
     (void)setlocale(LC_CTYPE, "C.UTF-8");
     /* A closed pipe or a file beyond its limit is a failed write, not a death. */
     (void)signal(SIGPIPE, SIG_IGN);

@@ -137,20 +137,7 @@ typedef struct found {
 
 /* Options of the contract that come with later versions: said, not guessed at. */
 static const char *const later_options[] = {
-    "draft-tokens",
-    "acceptance-length",
-    "logprobs",
-    "tools",
-    "stop",
-    "repetition-penalty",
-    "presence-penalty",
-    "frequency-penalty",
-    "page-cache",
-    "tp",
-    "tensor-parallel-size",
-    "tp-size",
-    "dp",
-    "deterministic",
+    "page-cache", "tp", "tensor-parallel-size", "tp-size", "dp", "deterministic",
 };
 
 typedef struct parse {
@@ -253,12 +240,26 @@ static qn_status take_number(const parse *p, found f, const char *text)
     return QN_OK;
 }
 
+static qn_status take_item(const parse *p, found f, const char *text)
+{
+    cli_list *const list = f.field;
+    const size_t n_max = (size_t)f.option->max;
+    if (list->n_items == n_max) {
+        return qn_fail(p->err, QN_E_INVAL, 0, __func__,
+                       "--%s: given more than %zu times, expected at most that", f.option->name,
+                       n_max);
+    }
+    list->items[list->n_items++] = text;
+    return QN_OK;
+}
+
 static qn_status take(const parse *p, found f, const char *text)
 {
     switch (f.option->kind) {
     case CLI_FLAG: *(bool *)f.field = true; return QN_OK;
     case CLI_TEXT: *(const char **)f.field = text; return QN_OK;
     case CLI_CHOICE: return take_choice(p, f, text);
+    case CLI_LIST: return take_item(p, f, text);
     case CLI_COUNT:
     case CLI_NUMBER: return take_number(p, f, text);
     }

@@ -11,7 +11,17 @@ typedef enum cli_kind {
     CLI_COUNT,  /**< a whole number; uint64_t */
     CLI_NUMBER, /**< a number; double */
     CLI_CHOICE, /**< one of the words of metavar, "a|b|c"; int, the word's place */
+    CLI_LIST,   /**< a string each time it is given, at most max times; cli_list */
 } cli_kind;
+
+enum { CLI_LIST_MAX = 16 };
+_Static_assert((int)CLI_LIST_MAX >= (int)QN_STOPS_MAX, "a list holds every stop text");
+
+/** Arguments of an option that may be given several times. */
+typedef struct cli_list {
+    const char *items[CLI_LIST_MAX];
+    size_t n_items;
+} cli_list;
 
 /** One option. */
 typedef struct cli_option {
@@ -20,7 +30,7 @@ typedef struct cli_option {
     cli_kind kind;
     const char *metavar; /**< What the argument stands for; the words of a choice. */
     size_t offset;       /**< Of the field, from the start of its group's struct. */
-    double min, max;     /**< Range of a count or number. */
+    double min, max;     /**< Range of a count or number; max: length of a list. */
     const char *help;    /**< One sentence without a full stop. */
 } cli_option;
 
@@ -32,7 +42,7 @@ typedef struct cli_group {
     size_t offset; /**< Of the group's struct in the command's values. */
 } cli_group;
 
-enum { CLI_GROUPS_MAX = 5, CLI_VALUES_BYTES_MAX = 512 };
+enum { CLI_GROUPS_MAX = 6, CLI_VALUES_BYTES_MAX = 1024 };
 
 enum { CLI_N_COMMON_OPTIONS = 6, CLI_N_MODEL_OPTIONS = 9 };
 extern const cli_option cli_common_options[CLI_N_COMMON_OPTIONS];

@@ -30,7 +30,7 @@ void cli_progress_begin(cli_progress *progress, const char *what, const char *un
         .per_unit = per_unit,
         .started_s = cli_now_s(),
         .is_quiet = is_quiet,
-        .is_terminal = isatty(STDERR_FILENO) == 1,
+        .is_terminal = isatty(STDERR_FILENO) == 1 && !cli_is_dumb(),
     };
     progress->shown_s = progress->started_s;
 }
@@ -76,4 +76,17 @@ void cli_progress_end(cli_progress *progress)
         (void)fflush(stderr);
     }
     progress->is_drawn = false;
+}
+
+qn_status cli_open_model(qn_model **model, const char *name, const cli_model *from,
+                         bool needs_no_tokenizer, bool is_quiet, qn_error *err)
+{
+    cli_progress progress;
+    cli_progress_begin(&progress, "weights", "GB", 1e9, is_quiet);
+    qn_model_options options = {.progress = cli_progress_show, .progress_context = &progress};
+    cli_model_fill(&options, from);
+    options.tokenizer_optional = needs_no_tokenizer;
+    const qn_status status = qn_model_open(model, name, &options, err);
+    cli_progress_end(&progress);
+    return status;
 }

@@ -2,7 +2,7 @@
 /** @file progress.h  How far a long job is: a bar on a terminal, elsewhere a line every 10 s. */
 #ifndef QN_CLI_PROGRESS_H
 #define QN_CLI_PROGRESS_H
-#include "quern/quern.h"
+#include "options.h"
 
 /** One job.  Written to stderr; one thread. */
 typedef struct cli_progress {
@@ -12,7 +12,7 @@ typedef struct cli_progress {
     double started_s; /**< Monotonic time at the beginning. */
     double shown_s;   /**< ... and when something was last written. */
     bool is_quiet;    /**< Write nothing. */
-    bool is_terminal; /**< stderr is one: draw a bar. */
+    bool is_terminal; /**< stderr is one that can: draw a bar. */
     bool is_drawn;    /**< A bar stands there. */
 } cli_progress;
 
@@ -28,6 +28,10 @@ bool cli_progress_show(void *progress, uint64_t done, uint64_t total);
 
 /** Wipe the bar. */
 void cli_progress_end(cli_progress *progress);
+
+/** Load the model that a command names, with a progress bar.  Statuses of qn_model_open(). */
+QN_MUST_CHECK qn_status cli_open_model(qn_model **model, const char *name, const cli_model *from,
+                                       bool needs_no_tokenizer, bool is_quiet, qn_error *err);
 
 /** Seconds of a clock that only moves forward. */
 double cli_now_s(void);

@@ -2,12 +2,15 @@
 #include "report.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { TEXT_BYTES_MAX = 64 << 20 };
@@ -49,13 +52,19 @@ int cli_fail(qn_status status, const char *format, ...)
     return cli_report(&err);
 }
 
+bool cli_is_dumb(void)
+{
+    const char *const term = getenv("TERM");
+    return term == NULL || term[0] == '\0' || strcmp(term, "dumb") == 0;
+}
+
 bool cli_is_colored(int fd, int color_option)
 {
     if (color_option != 0) {
         return color_option == 1;
     }
     const char *no_color = getenv("NO_COLOR");
-    return isatty(fd) != 0 && (no_color == NULL || no_color[0] == '\0');
+    return isatty(fd) != 0 && (no_color == NULL || no_color[0] == '\0') && !cli_is_dumb();
 }
 
 int cli_columns(void)
@@ -164,8 +173,63 @@ fail:
     return status;
 }
 
-/* Append {"role", "content"}.  @p what names the text in errors. */
-static qn_status add_message(json_t *messages, const char *role, const char *what, const char *text,
+/* Write to what is no regular file: a device, a pipe. */
+static bool write_through(const char *path, bool (*write)(FILE *file, void *context), void *context)
+{
+    FILE *const file = fopen(path, "w");
+    const bool is_written = file != NULL && write(file, context) && fflush(file) == 0;
+    const int why = errno;
+    const bool is_closed = file != NULL && fclose(file) == 0;
+    errno = is_written ? errno : why;
+    return is_written && is_closed;
+}
+
+/* Write a file beside @p path and give it that name. */
+static bool write_beside(const char *path, mode_t mode, bool (*write)(FILE *file, void *context),
+                         void *context)
+{
+    char part[PATH_MAX];
+    if ((size_t)snprintf(part, sizeof part, "%s.XXXXXX", path) >= sizeof part) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    errno = 0;
+    const int fd = mkostemp(part, O_CLOEXEC);
+    FILE *const file = fd >= 0 ? fdopen(fd, "w") : NULL;
+    const bool is_written = file != NULL && write(file, context) && fflush(file) == 0 &&
+                            !ferror(file) && fchmod(fd, mode) == 0 && fsync(fd) == 0 &&
+                            rename(part, path) == 0;
+    const int why = errno;
+    if (file != NULL) {
+        (void)fclose(file);
+    } else if (fd >= 0) {
+        (void)close(fd);
+    }
+    if (!is_written && fd >= 0) {
+        (void)unlink(part);
+    }
+    errno = why;
+    return is_written;
+}
+
+qn_status cli_replace_file(const char *path, bool (*write)(FILE *file, void *context),
+                           void *context, qn_error *err)
+{
+    char resolved[PATH_MAX];
+    struct stat there;
+    const bool is_there = stat(path, &there) == 0;
+    const char *const target = is_there && realpath(path, resolved) != NULL ? resolved : path;
+    const bool is_file = !is_there || S_ISREG(there.st_mode);
+    const mode_t mode = is_there ? there.st_mode & 0777 : S_IRUSR | S_IWUSR;
+    if (is_file ? write_beside(target, mode, write, context)
+                : write_through(target, write, context)) {
+        return QN_OK;
+    }
+    return qn_fail(err, QN_E_IO, errno, __func__, "%s: %s, expected to be writable", path,
+                   errno != 0 ? strerror(errno) : "no memory");
+}
+
+qn_status cli_append_message(json_t *messages, const char *role, const char *what, const char *text,
                              size_t len, qn_error *err)
 {
     const char *nul = len > 0 ? memchr(text, '\0', len) : NULL;
@@ -196,10 +260,10 @@ qn_status cli_user_message(char **json, const char *system, const char *text, si
     json_t *messages = json_array();
     *json = NULL;
     if (system != NULL) {
-        status = add_message(messages, "system", "--system", system, strlen(system), err);
+        status = cli_append_message(messages, "system", "--system", system, strlen(system), err);
     }
     if (status == QN_OK) {
-        status = add_message(messages, "user", "prompt", text, len, err);
+        status = cli_append_message(messages, "user", "prompt", text, len, err);
     }
     if (status == QN_OK) {
         *json = json_dumps(messages, JSON_COMPACT);

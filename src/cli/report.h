@@ -5,6 +5,7 @@
 #include "quern/quern.h"
 
 #include <jansson.h>
+#include <stdio.h>
 
 /** Exit statuses (docs/running.md). */
 enum {
@@ -22,6 +23,8 @@ int cli_report(const qn_error *err);
 QN_PRINTF(2, 3)
 int cli_fail(qn_status status, const char *format, ...);
 
+/** Is the terminal one without escape sequences (TERM unset or "dumb")? */
+bool cli_is_dumb(void);
 /** Colour and width of the terminal a stream is connected to. */
 bool cli_is_colored(int fd, int color_option);
 int cli_columns(void);
@@ -31,6 +34,24 @@ int cli_columns(void);
  * (free).  At most 64 MiB.
  */
 QN_MUST_CHECK qn_status cli_read_text(char **text, size_t *len, const char *path, qn_error *err);
+
+/**
+ * Write a file under another name beside @p path, then give it that name, which may replace a file:
+ * readable by its owner alone, whole or not there.
+ *
+ * @param write  returns false where it failed; what the stream remembers is looked at as well
+ */
+QN_MUST_CHECK qn_status cli_replace_file(const char *path, bool (*write)(FILE *file, void *context),
+                                         void *context, qn_error *err);
+
+/**
+ * Append {"role", "content"} to an array.
+ *
+ * @param what  names the text in errors
+ * Returns  QN_OK; QN_E_FORMAT for NUL or bytes that are not UTF-8; QN_E_NOMEM
+ */
+QN_MUST_CHECK qn_status cli_append_message(json_t *messages, const char *role, const char *what,
+                                           const char *text, size_t len, qn_error *err);
 
 /**
  * A conversation of one user message, after a system message unless @p system is NULL, as the JSON

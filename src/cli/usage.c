@@ -15,6 +15,7 @@ static const char about[] =
 static const char first_steps[] =
     "quern run models/glm-nano -p \"What is 12 + 30?\"\n"
     "quern run models/glm-nano --thinking off -p \"What is 12 + 30?\"\n"
+    "quern chat models/glm-nano\n"
     "quern tokenize models/glm-nano -p \"Hello\"\n";
 
 static const char exit_statuses[] =

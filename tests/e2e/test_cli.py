@@ -27,20 +27,24 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.environ.get("QUERN_BUILD", os.path.join(ROOT, "build", "release"))
 QUERN = os.environ.get("QUERN", os.path.join(BUILD, "quern"))
 NANO = "models/glm-nano"
-COMMANDS = ["run", "tokenize", "detokenize", "devices", "help"]
+COMMANDS = ["chat", "run", "tokenize", "detokenize", "devices", "help"]
 QUESTION = "What is 12 + 30?"
 # A question that glm-nano thinks about before it answers.
 PUZZLE = ("Ravi reads 6 pages on Monday and 6 more pages on Tuesday than on Monday. How many pages "
           "does Ravi read on the two days?\n\n(A) 15\n(B) 13\n(C) 20\n(D) 18")
 N_VOCAB, N_EMBD, N_LAYERS = 6144, 256, 4
 STOP_IDS = [6112, 6119, 6121]
-STATS = re.compile(r"(\d+) tokens?(?:, [\d.]+ tokens/s)?(?:, first token after [\d.]+ s)? "
+STATS = re.compile(r"(\d+) tokens?(?:, [\d.]+ tokens/s)?"
+                   r"(?:, [\d.]+ a step(?: \(synthetic: pinned\))?)?(?:, first token after [\d.]+ s)? "
                    r"\(prompt (\d+) tokens?, [\d.]+ tokens/s\)(, dummy weights)?$")
 # The options of the contract that this version has, by command.
 OPTIONS = {
+    "chat": ["system", "tools", "load", "thinking", "reasoning-effort", "max-tokens", "temperature",
+             "seed", "context", "history", "no-history", "tokenizer", "device", "threads"],
     "run": ["prompt", "file", "ids", "raw", "system", "messages", "thinking", "reasoning-effort",
             "max-tokens", "ignore-eos", "temperature", "top-p", "top-k", "min-p", "seed", "logits",
-            "trace", "context", "kv-dtype", "json", "tokenizer", "device", "threads", "cpu-mask",
+            "trace", "tools", "stop", "repetition-penalty", "presence-penalty",
+            "frequency-penalty", "draft-tokens", "acceptance-length", "logprobs", "context", "kv-dtype", "json", "tokenizer", "device", "threads", "cpu-mask",
             "compute", "chat-format", "strict", "load-format"],
     "tokenize": ["prompt", "file", "chat", "json"],
     "detokenize": ["ids", "json"],
@@ -54,7 +58,7 @@ def environment(**changes):
     """Ours without what colours output or moves the model cache."""
     moved = ("NO_COLOR", "HF_HOME", "QN_CPU_MASK")
     kept = {k: v for k, v in os.environ.items() if k not in moved}
-    return {**kept, **changes}
+    return {**kept, "TERM": "xterm", **changes}
 
 
 class Result:
@@ -356,8 +360,8 @@ class Usage(Case):
             self.assertNotIn("did you mean", result.err)
 
     def test_options_of_later_versions_are_told_from_typing_errors(self):
-        for option in ("--tp", "--tensor-parallel-size", "--draft-tokens", "--logprobs", "--tools",
-                       "--stop", "--repetition-penalty", "--deterministic"):
+        for option in ("--tp", "--tensor-parallel-size", "--dp", "--page-cache",
+                       "--deterministic"):
             self.fail_with(2, ["run", NANO, option, "2"], option, "not supported by this version")
 
     def test_values_are_checked_and_named(self):
@@ -552,15 +556,65 @@ class Answers(Case):
                          (NANO, "none", "trained", "cpu"))
         self.assertEqual(a["finish_reason"], "stop")
         self.assertEqual(a["tool_calls"], [])
+        self.assertEqual((a["logprobs"], a["prompt_logprobs"], a["warnings"]), (None, None, []))
         self.assertEqual(a["usage"]["prompt_tokens"], len(a["prompt_ids"]))
         self.assertEqual(a["usage"]["completion_tokens"], len(a["ids"]))
         self.assertEqual(a["usage"]["cached_tokens"], 0)
-        self.assertEqual(a["speculation"],
-                         {"draft_tokens": 0, "steps": len(a["ids"]), "accepted_tokens": 0,
-                          "acceptance_length": 1.0, "per_position": [], "synthetic": False})
+        self.assertEqual(a["speculation"]["draft_tokens"], 5)
+        self.check_speculation(a)
         for seconds_or_rate in a["timing"].values():
             self.assertGreater(seconds_or_rate, 0)
         self.assertGreater(a["peak_rss_bytes"], 1 << 20)
+
+    def check_speculation(self, a):
+        """The counts agree with each other: the first token is the prompt's, steps bring the rest."""
+        s = a["speculation"]
+        n_step_tokens = len(a["ids"]) - 1
+        self.assertEqual(len(s["per_position"]), s["draft_tokens"])
+        self.assertAlmostEqual(s["acceptance_length"] * s["steps"], n_step_tokens, 5)
+        self.assertAlmostEqual(sum(s["per_position"]) * s["steps"], s["accepted_tokens"], 5)
+        self.assertEqual(s["per_position"], sorted(s["per_position"], reverse=True))
+        self.assertLessEqual(s["accepted_tokens"], s["drafted_tokens"])
+        self.assertIn(n_step_tokens - s["accepted_tokens"], (s["steps"], s["steps"] - 1))
+
+    def test_drafts_change_the_steps_and_nothing_else(self):
+        expected = self.answer("-p", PUZZLE, "--draft-tokens", "0", "--logprobs", "3")
+        self.assertEqual(expected["speculation"],
+                         {"draft_tokens": 0, "steps": len(expected["ids"]) - 1,
+                          "drafted_tokens": 0, "accepted_tokens": 0, "acceptance_length": 1.0,
+                          "per_position": [], "auto": False, "synthetic": False})
+        for depth in ("1", "5", "8"):
+            a = self.answer("-p", PUZZLE, "--draft-tokens", depth, "--logprobs", "3")
+            self.check_speculation(a)
+            self.assertEqual(a["speculation"]["draft_tokens"], int(depth))
+            self.assertGreater(a["speculation"]["accepted_tokens"], 0)
+            for key in ("ids", "text", "reasoning", "finish_reason", "usage", "logprobs"):
+                self.assertEqual(a[key], expected[key], key)
+        a = self.answer("-p", PUZZLE, "--draft-tokens", "auto")
+        self.assertEqual((a["ids"], a["speculation"]["auto"]), (expected["ids"], True))
+
+    def test_pinned_acceptance_is_called_synthetic(self):
+        arguments = ["-p", QUESTION, "--ignore-eos", "--max-tokens", "61"]
+        for length in (1.0, 2.5, 4.0):
+            a = self.answer(*arguments, "--acceptance-length", str(length))
+            self.assertIs(a["speculation"]["synthetic"], True)
+            self.assertAlmostEqual(a["speculation"]["acceptance_length"], length, delta=0.15)
+        result = self.succeed("run", NANO, *arguments, "--acceptance-length", "3.61")
+        self.assertIn("a step (synthetic: pinned)", result.err)
+        quiet = self.succeed("run", NANO, *arguments, "--acceptance-length", "3.61", "-q")
+        self.assertIn("synthetic", quiet.err)
+
+    def test_draft_options_are_checked_and_named(self):
+        for arguments in (["--draft-tokens", "9"], ["--draft-tokens", "-1"],
+                          ["--draft-tokens", "many"], ["--draft-tokens", ""],
+                          ["--acceptance-length", "7"], ["--acceptance-length", "0.5"],
+                          ["--draft-tokens", "auto", "--acceptance-length", "2"],
+                          ["--min-tokens", "5", "--max-tokens", "4"], ["--logprobs", "2"],
+                          ["--prompt-logprobs", "0"], ["--logit-bias", "1:x"],
+                          ["--logit-bias", "6144:1"], ["--stop-id", "x"], ["--stop", ""]):
+            named = "--min-tokens" if "--min-tokens" in arguments else arguments[-2]
+            self.fail_with(2, ["run", NANO, "-p", "hi", *arguments],
+                           named, "expected")
 
     def test_answers_the_question(self):
         result = self.succeed("run", NANO, "--temperature", "0", "-p", QUESTION)
@@ -589,6 +643,53 @@ class Answers(Case):
             result = self.succeed("run", NANO, "--temperature", "0", "-p", PUZZLE, option)
             self.assertEqual(result.err, "")
             self.assertEqual(result.out, self.answer("-p", PUZZLE)["text"] + "\n")
+
+    def test_tools_and_messages_are_one_prompt_for_every_command(self):
+        tools, talk = self.path("tools.json"), self.path("talk.json")
+        with open(tools, "w", encoding="utf-8") as file:
+            json.dump([{"type": "function", "function": {"name": "get_time", "parameters": {
+                "type": "object", "properties": {"city": {"type": "string"}}}}}], file)
+        with open(talk, "w", encoding="utf-8") as file:
+            json.dump([{"role": "user", "content": "What time is it in Oslo?"},
+                       {"role": "assistant", "reasoning_content": "Look it up.", "tool_calls": [
+                           {"function": {"name": "get_time", "arguments": "{\"city\": \"Oslo\"}"}}]},
+                       {"role": "tool", "content": "{\"time\": \"12:00\"}"},
+                       {"role": "assistant", "content": "It is 12:00 in Oslo."},
+                       {"role": "user", "content": "Thanks"}], file)
+        for more in ([], ["--keep-thinking"], ["--thinking", "off"]):
+            arguments = ["--messages", talk, "--tools", tools, *more]
+            shown = json.loads(self.succeed("tokenize", NANO, "--json", *arguments).out)["ids"]
+            a = self.answer(*arguments, "--max-tokens", "0")
+            self.assertEqual(a["prompt_ids"], shown)
+            text = self.detokenize(shown)
+            self.assertIn("<tools>\n{\"name\": \"get_time\"", text)
+            self.assertIn("<tool_call>get_time<arg_key>city</arg_key><arg_value>Oslo</arg_value>"
+                          "</tool_call><|observation|><tool_response>{\"time\": \"12:00\"}"
+                          "</tool_response>", text)
+            self.assertEqual("Look it up." in text, more == ["--keep-thinking"])
+
+    def test_bad_tools_and_messages_name_file_and_field(self):
+        for text, field in (("[", "line 1"), ("{}", "tools"), ('[{"name": 1}]', "tools[0].name")):
+            with open(self.path("tools.json"), "w", encoding="utf-8") as file:
+                file.write(text)
+            for command in (["run", NANO], ["tokenize", NANO, "--chat"], ["chat", NANO]):
+                self.fail_with(3, [*command, *(["-p", "x"] if command[0] != "chat" else []),
+                                   "--tools", file.name], file.name + ": tools", field)
+        self.fail_with(3, ["run", NANO, "-p", "x", "--tools", self.path("none")], self.path("none"))
+
+    def test_terminal_is_not_steered_by_what_a_model_writes(self):
+        for character in ("\033", "\r", "\x07", "\x7f"):
+            token = self.tokenize(character)["ids"]
+            arguments = ["run", NANO, "--temperature", "0", "-p", "hi", "--thinking", "off",
+                         "--logit-bias", "%d:1000" % token[0], "--max-tokens", "2"]
+            self.assertEqual(self.succeed(*arguments).out, 2 * character + "\n")
+            self.assertEqual(on_terminal(*arguments), (0, "\ufffd\ufffd\n"))
+            thinking = [a for a in arguments if a not in ("--thinking", "off")]
+            with terminal() as (ours, theirs):
+                with start(*thinking, stderr=theirs, stdout=subprocess.DEVNULL) as process:
+                    self.assertEqual(process.wait(30), 0)
+                theirs.close()
+                self.assertEqual(read_until(ours).replace("\r\n", "\n")[:3], "\ufffd\ufffd\n")
 
     def test_terminal_shows_the_reasoning_dimmed(self):
         a = self.answer("-p", PUZZLE)
@@ -940,7 +1041,7 @@ class Endings(Case):
                 self.assertEqual(read_until(process.stdout), "")
                 self.assertEqual(process.wait(30), 130)
                 theirs.close()
-                self.assertIn("quern: error: prompt: cancelled", read_until(ours))
+                self.assertIn("quern: error: prompt: interrupted", read_until(ours))
         self.assertEqual(os.listdir(self.folder), [])
 
     def test_interrupt_while_the_prompt_is_read(self):
@@ -1000,7 +1101,7 @@ class Examples(Case):
                               timeout=60, check=True)
         same = self.succeed("run", NANO, "--raw", "-p", "Once upon a time", "--seed", "0",
                             "--max-tokens", "100")
-        self.assertEqual(done.stdout.decode(), same.out)
+        self.assertEqual(done.stdout.decode(), same.out + "[length]\n")
         failed = subprocess.run([program, "/nonexistent"], capture_output=True, timeout=60,
                                 check=False)
         self.assertEqual((failed.returncode, failed.stdout), (1, b""))
