@@ -7,6 +7,7 @@
  * each decision our own choice, made from the same input, may differ only where the gap between the
  * last chosen and the first refused score is below 1e-5.
  */
+#include "engine/sequence.h"
 #include "golden.h"
 #include "model/internal.h"
 
@@ -456,6 +457,33 @@ static void run_chain(run *r, float *logits, float *g_row, const qn_index_sets *
     }
 }
 
+/* What the engine drafts by itself, step after step, is the golden chain. */
+static void check_engine(const golden *g, uint32_t n_rows)
+{
+    int32_t drafts[QN_DRAFT_TOKENS_MAX];
+    const int32_t *const expected = golden_i32(g, "drafts");
+    const uint32_t n_drafts = (uint32_t)golden_tensor(g, "drafts")->shape[0];
+    const qn_sequence_options options = {.kernels = &g->kernels,
+                                         .kv_dtype = QN_KV_F32,
+                                         .n_tokens_max = n_rows + 1 + n_drafts,
+                                         .n_rows_max = GOLDEN_CHUNK};
+    const qn_sequence_step_options with_mtp = {.with_mtp = true};
+    qn_sequence *sequence = NULL;
+    qn_error err = {0};
+    golden_must(qn_sequence_open(&sequence, g->glm, &options, &err), &err);
+    for (uint32_t i = 0; i < n_rows; i++) {
+        qn_sequence_append(sequence, golden_i32(g, "ids")[i]);
+    }
+    qn_sequence_begin(sequence, true);
+    while (qn_sequence_next_rows(sequence, false) > 0) {
+        qn_sequence_step(sequence, &with_mtp);
+    }
+    qn_sequence_append(sequence, golden_i32(g, "next_token")[0]);
+    assert_int_equal(qn_sequence_draft(sequence, drafts, n_drafts), n_drafts);
+    assert_memory_equal(drafts, expected, n_drafts * sizeof *drafts);
+    qn_sequence_close(&sequence);
+}
+
 static void check_case(const char *model_dir, bool is_dummy, const char *file)
 {
     run r = {0};
@@ -481,6 +509,10 @@ static void check_case(const char *model_dir, bool is_dummy, const char *file)
                   "rows); %u near ties decided otherwise\n",
                   file, r.n_rows, r.worst_hidden, r.worst_lse, r.worst_logprob, r.worst_all, n_kept,
                   n_kept, r.n_ties);
+    if (r.n_ties == 0 ||
+        !is_dummy) { /* nobody injects golden choices there; random weights need them */
+        check_engine(g, r.n_rows);
+    }
     free(r.hidden);
     free(logits);
     free(last_g);
