@@ -20,6 +20,7 @@ typedef struct turn {
     cli_answer answer;
 } turn;
 
+QN_PRINTF(2, 0)
 static void say(const chat *c, const char *format, va_list args)
 {
     (void)fflush(stdout);

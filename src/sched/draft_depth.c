@@ -234,7 +234,7 @@ static double loss_tokens(const qn_draft_depth *d, uint32_t depth, uint32_t n_ex
    the least that might pay if all were right; after a success it goes on at once. */
 static uint32_t probe_depth(const qn_draft_depth *d, uint32_t limit)
 {
-    const uint32_t wait = PROBE_WAIT << d->n_missed;
+    const uint32_t wait = (uint32_t)PROBE_WAIT << d->n_missed;
     if (!d->was_accepted && d->n_idle < (wait < IDLE_MAX ? wait : IDLE_MAX)) {
         return 0;
     }

@@ -359,7 +359,7 @@ void check_sample(kc *run)
 
 static double logsumexp_oracle(const float *x, size_t n)
 {
-    long double max = -INFINITY;
+    long double max = -(long double)INFINITY;
     long double sum = 0.0L;
     for (size_t i = 0; i < n; i++) {
         max = isnan(x[i]) ? max : fmaxl(max, (long double)x[i]);
@@ -417,7 +417,7 @@ void check_logsumexp(kc *run)
         logsumexp_case(run, sizes[i], KC_UNIFORM, 12.0F);
         logsumexp_case(run, sizes[i], KC_UNIFORM, 200.0F);
     }
-    logsumexp_special_case(run, "NaN and -Inf", nothing, 3, -INFINITY);
+    logsumexp_special_case(run, "NaN and -Inf", nothing, 3, -(double)INFINITY);
     logsumexp_special_case(run, "one number between NaN and -Inf", one, 4, 3.5);
-    logsumexp_special_case(run, "two Inf beside NaN", above, 5, INFINITY);
+    logsumexp_special_case(run, "two Inf beside NaN", above, 5, (double)INFINITY);
 }

@@ -196,7 +196,7 @@ static sim_ratio compare(sim_run *run)
     double policy = 0;
     sim_ratio r = {0};
     for (run->seed = 0; run->seed < N_SEEDS; run->seed++) {
-        double best = INFINITY;
+        double best = (double)INFINITY;
         for (uint32_t n = 0; n < N_DEPTHS; n++) {
             const double time = generate(run, NULL, n);
             fixed[n] += time;
@@ -438,7 +438,8 @@ static void test_depth_0_has_given_up_for_ever(void **state)
 /* Steps that no machine takes: any depth below any limit, any acceptance, any time. */
 static qn_draft_outcome random_outcome(const qn_draft_depth *d, uint64_t seed, uint64_t i)
 {
-    static const double times[] = {NAN, INFINITY, -INFINITY, 0, -1, 1e-300, 1e300, 1e-9, 1e6};
+    static const double times[] = {
+        (double)NAN, (double)INFINITY, -(double)INFINITY, 0, -1, 1e-300, 1e300, 1e-9, 1e6};
     const uint32_t n_times = sizeof times / sizeof times[0];
     const uint32_t limit = (uint32_t)(qn_rng_u64(seed, 0, i) % (QN_DRAFT_TOKENS_MAX + 3));
     const uint32_t depth = qn_draft_depth_choose(d, limit);
@@ -498,7 +499,8 @@ static void test_the_end_of_an_answer_does_not_count_against_a_draft(void **stat
 static void test_impossible_times_teach_nothing(void **state)
 {
     (void)state;
-    static const double times[] = {NAN, INFINITY, -INFINITY, 0, -0.0, -1, 1e-300, 1e300};
+    static const double times[] = {
+        (double)NAN, (double)INFINITY, -(double)INFINITY, 0, -0.0, -1, 1e-300, 1e300};
     qn_draft_depth d;
     qn_draft_depth_init(&d, QN_DRAFT_TOKENS_MAX);
     sim_run run = begin_run(&machines[2], text_named("reported"), &weathers[1]);
