@@ -183,7 +183,7 @@ static double doubt(const qn_draft_depth *d, uint32_t depth)
 }
 
 /* Depth of the highest rate, each taken for better by so many standard deviations.
-   @param[out] gain  by which its rate is above that of depth 0, as a logarithm; NULL: not wanted */
+   @param[out] gain  by which its rate is above that of depth 0, as a logarithm */
 static uint32_t best_depth(const qn_draft_depth *d, uint32_t limit, double n_deviations,
                            double *gain)
 {
@@ -204,23 +204,8 @@ static uint32_t best_depth(const qn_draft_depth *d, uint32_t limit, double n_dev
             best = n;
         }
     }
-    if (gain != NULL) {
-        *gain = best_rate - plain_rate;
-    }
+    *gain = best_rate - plain_rate;
     return best;
-}
-
-static uint32_t fastest_depth(const qn_draft_depth *d, uint32_t limit, double n_deviations)
-{
-    return best_depth(d, limit, n_deviations, NULL);
-}
-
-/* Is it time to see whether depth 0 still costs what is believed? */
-static bool needs_check(const qn_draft_depth *d, uint32_t limit)
-{
-    double gain = 0;
-    (void)best_depth(d, limit, 0, &gain);
-    return d->n_drafting >= d->n_check_wait && gain < log_gain_unchecked;
 }
 
 /* Tokens that a step loses against depth 0 when all its drafts are wrong. */
@@ -257,10 +242,15 @@ uint32_t qn_draft_depth_choose(const qn_draft_depth *d, uint32_t depth_limit)
         const uint32_t depth = d->n_steps % 2 == 0 ? OPENING_DEPTH : 0;
         return depth < limit ? depth : limit;
     }
-    if (fastest_depth(d, limit, 0) == 0) {
+    double gain = 0;
+    if (best_depth(d, limit, 0, &gain) == 0) {
         return probe_depth(d, limit);
     }
-    return needs_check(d, limit) ? 0 : fastest_depth(d, limit, optimism);
+    /* Is it time to see whether depth 0 still costs what is believed? */
+    if (d->n_drafting >= d->n_check_wait && gain < log_gain_unchecked) {
+        return 0;
+    }
+    return best_depth(d, limit, optimism, &gain);
 }
 
 bool qn_draft_depth_is_given_up(const qn_draft_depth *d)
@@ -360,9 +350,10 @@ static void learn_acceptance(qn_draft_depth *d, const qn_draft_outcome *outcome)
 
 static void settle_credit(qn_draft_depth *d, const qn_draft_outcome *outcome)
 {
+    double gain = 0;
     if (outcome->depth == 0) {
         d->credit += probe_share;
-    } else if (fastest_depth(d, d->depth_max, 0) == 0) {
+    } else if (best_depth(d, d->depth_max, 0, &gain) == 0) {
         d->credit -= loss_tokens(d, outcome->depth, outcome->n_extend_rows) - outcome->n_accepted;
     }
     d->credit = fmax(-credit_max, fmin(d->credit, credit_max));
