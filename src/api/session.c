@@ -29,7 +29,7 @@ struct qn_session {
     bool wants_logprobs;
     bool wants_prompt_logprobs;
     uint64_t submitted_ns;
-    qn_session_stats stats; /* the times; counts are the generator's */
+    double prefill_s, ttft_s, decode_s; /* as in qn_session_stats */
     qn_answer answer;
 };
 
@@ -167,7 +167,7 @@ qn_status qn_session_submit(qn_session *session, const qn_request *request, qn_e
     s->min_tokens = request->min_tokens;
     s->wants_logprobs = request->wants_logprobs;
     s->wants_prompt_logprobs = request->wants_prompt_logprobs;
-    s->stats = (qn_session_stats){0};
+    s->prefill_s = s->ttft_s = s->decode_s = 0.0;
     s->n_prompt = (uint32_t)request->n_ids;
     s->submitted_ns = qn_clock_ns();
     atomic_store(&s->is_cancelled, false);
@@ -219,7 +219,7 @@ static bool see_token(void *context, int32_t token, uint32_t position, const flo
     qn_session *const s = context;
     const uint64_t n_tokens = position + 1 - s->n_prompt; /* of the answer, this one included */
     if (n_tokens == 1) {
-        s->stats.ttft_s = qn_clock_seconds(s->submitted_ns, qn_clock_ns());
+        s->ttft_s = qn_clock_seconds(s->submitted_ns, qn_clock_ns());
     }
     add_token(s, QN_EVENT_TOKEN, token, position, logits, s->wants_logprobs);
     return is_stop || qn_answer_feed(&s->answer, token, n_tokens >= s->min_tokens);
@@ -279,8 +279,7 @@ static qn_status run_step(qn_session *s, qn_error *err)
     const qn_generator_sink sink = make_sink(s);
     const bool is_prompt = qn_generator_state_of(s->generator) == QN_GENERATOR_PROMPT;
     const qn_status status = qn_generator_step(s->generator, &sink, err);
-    *(is_prompt ? &s->stats.prefill_s : &s->stats.decode_s) +=
-        qn_clock_seconds(start_ns, qn_clock_ns());
+    *(is_prompt ? &s->prefill_s : &s->decode_s) += qn_clock_seconds(start_ns, qn_clock_ns());
     return status;
 }
 
@@ -334,8 +333,10 @@ const float *qn_session_logits(const qn_session *session)
 
 qn_session_stats qn_session_get_stats(const qn_session *session)
 {
-    qn_session_stats stats = session->stats;
-    qn_generator_count(session->generator, &stats);
+    qn_session_stats stats = qn_generator_count(session->generator);
+    stats.prefill_s = session->prefill_s;
+    stats.ttft_s = session->ttft_s;
+    stats.decode_s = session->decode_s;
     stats.n_reasoning_tokens =
         session->answer.parser != NULL ? qn_parser_reasoning_tokens(session->answer.parser) : 0;
     stats.kv_bytes = qn_sequence_cache_bytes(qn_generator_sequence(session->generator));

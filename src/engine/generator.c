@@ -12,13 +12,6 @@
 _Static_assert((int)QN_STOP_IDS_MAX + (int)QN_STOPS_MAX <= (int)QN_SAMPLER_STOPS_MAX,
                "a model's own stop ids and a request's");
 
-/* Counts of one request: the fields of qn_session_stats of the same names. */
-typedef struct counts {
-    uint64_t n_cached, n_generated, n_steps, n_step_tokens, n_drafted, n_accepted;
-    uint64_t n_accepted_at[QN_DRAFT_TOKENS_MAX];
-    uint32_t depth; /* of the last step */
-} counts;
-
 struct qn_generator {
     qn_sequence *sequence; /* owned */
     qn_sampler *sampler;   /* owned */
@@ -26,16 +19,15 @@ struct qn_generator {
     uint32_t n_vocab;
     qn_generator_state state;
     qn_generator_end end;
-    uint32_t n_prompt; /* of the request, as the following */
-    uint32_t max_tokens;
+    uint32_t max_tokens; /* of the request, as the following */
     int32_t stop_ids[QN_SAMPLER_STOPS_MAX];
     uint32_t n_stop_ids;
     bool is_auto;
     bool with_mtp; /* the MTP layer follows */
     bool wants_prompt_logits;
-    uint32_t depth;           /* unless is_auto */
-    double acceptance_length; /* 0: not pinned */
-    counts n;
+    uint32_t depth;                /* unless is_auto */
+    double acceptance_length;      /* 0: not pinned */
+    qn_session_stats n;            /* its counts; n_computed_tokens is the sequence's to know */
     const qn_generator_sink *sink; /* borrowed during a step */
 };
 
@@ -79,8 +71,6 @@ void qn_generator_begin(qn_generator *generator, const qn_generator_request *req
     QN_ASSERT(g->state == QN_GENERATOR_IDLE);
     QN_ASSERT(request->n_ids > 0);
     QN_ASSERT(request->n_stop_ids <= QN_SAMPLER_STOPS_MAX);
-    g->n = (counts){0};
-    g->n_prompt = request->n_ids;
     g->max_tokens = request->max_tokens;
     g->n_stop_ids = request->n_stop_ids;
     for (uint32_t i = 0; i < g->n_stop_ids; i++) {
@@ -89,6 +79,9 @@ void qn_generator_begin(qn_generator *generator, const qn_generator_request *req
     g->is_auto = request->draft_tokens == QN_DRAFT_AUTO;
     g->depth = g->is_auto ? 0 : (uint32_t)request->draft_tokens;
     g->acceptance_length = (double)request->acceptance_length;
+    g->n = (qn_session_stats){.n_prompt_tokens = request->n_ids,
+                              .n_draft_tokens = g->depth,
+                              .is_synthetic = g->acceptance_length > 0.0};
     g->wants_prompt_logits = request->wants_prompt_logits;
     if (g->is_auto) {
         qn_draft_depth_begin(&g->policy);
@@ -102,7 +95,7 @@ void qn_generator_begin(qn_generator *generator, const qn_generator_request *req
         qn_sequence_append(g->sequence, request->ids[i]);
     }
     qn_sequence_begin(g->sequence, g->with_mtp);
-    g->n.n_cached = qn_sequence_computed(g->sequence);
+    g->n.n_cached_tokens = qn_sequence_computed(g->sequence);
     const qn_sampler_request sampling = {.sampling = request->sampling,
                                          .prompt = request->ids,
                                          .n_prompt = request->n_ids,
@@ -139,7 +132,7 @@ void qn_generator_clear(qn_generator *generator)
 static uint32_t tokens_left(const qn_generator *g)
 {
     const uint32_t n_room = qn_sequence_room(g->sequence);
-    const uint64_t n_left = g->max_tokens - g->n.n_generated;
+    const uint64_t n_left = g->max_tokens - g->n.n_generated_tokens;
     return n_left < n_room ? (uint32_t)n_left : n_room;
 }
 
@@ -159,7 +152,7 @@ static bool emit(void *context, int32_t token, const float *logits)
     qn_generator *const g = context;
     const uint32_t position = qn_sequence_count(g->sequence);
     qn_sequence_append(g->sequence, token);
-    g->n.n_generated++;
+    g->n.n_generated_tokens++;
     const bool stops = is_stop(g, token);
     const bool goes_on = g->sink->token(g->sink->context, token, position, logits, stops);
     if (stops) {
@@ -252,7 +245,7 @@ static void count_step(qn_generator *g, uint32_t n_drafts, uint32_t n_emitted, u
     g->n.n_step_tokens += n_emitted;
     g->n.n_drafted += n_drafts;
     g->n.n_accepted += n_accepted;
-    g->n.depth = n_drafts;
+    g->n.n_draft_tokens = g->is_auto ? n_drafts : g->depth;
     for (uint32_t i = 0; i < n_accepted; i++) {
         g->n.n_accepted_at[i]++;
     }
@@ -360,19 +353,11 @@ qn_sampler *qn_generator_sampler(qn_generator *generator)
     return generator->sampler;
 }
 
-void qn_generator_count(const qn_generator *generator, qn_session_stats *stats)
+qn_session_stats qn_generator_count(const qn_generator *generator)
 {
-    const qn_generator *const g = generator;
-    const uint32_t n_computed = qn_sequence_computed(g->sequence);
-    stats->n_prompt_tokens = g->n_prompt;
-    stats->n_cached_tokens = g->n.n_cached;
-    stats->n_computed_tokens = n_computed < g->n_prompt ? n_computed : g->n_prompt;
-    stats->n_generated_tokens = g->n.n_generated;
-    stats->n_steps = g->n.n_steps;
-    stats->n_step_tokens = g->n.n_step_tokens;
-    stats->n_drafted = g->n.n_drafted;
-    stats->n_accepted = g->n.n_accepted;
-    memcpy(stats->n_accepted_at, g->n.n_accepted_at, sizeof stats->n_accepted_at);
-    stats->n_draft_tokens = g->is_auto ? g->n.depth : g->depth;
-    stats->is_synthetic = g->acceptance_length > 0.0;
+    qn_session_stats stats = generator->n;
+    const uint32_t n_computed = qn_sequence_computed(generator->sequence);
+    stats.n_computed_tokens =
+        n_computed < stats.n_prompt_tokens ? n_computed : stats.n_prompt_tokens;
+    return stats;
 }
