@@ -71,7 +71,12 @@ static line_result heed(line_reader *r, int signal_number)
     case SIGTSTP: suspend(r); return LINE_TEXT;
     case SIGWINCH:
         if (r->editor != NULL) {
+            /* The editor keeps its idea of the cursor's column, which may lie beyond the new width,
+             * and writes there: the line is drawn anew, which sets it back. */
             el_resize(r->editor);
+            (void)fputs("\r\033[J", r->screen);
+            (void)fflush(r->screen);
+            (void)el_set(r->editor, EL_REFRESH);
         }
         return LINE_TEXT;
     default: return LINE_TERMINATE;

@@ -527,8 +527,11 @@ class Terminals(Talk):
         screen.type(letters)
         screen.wait(letters)
         screen.resize(20)
+        drawn = screen.wait("uvwxyz")
+        self.assertIn("\r\033[J> " + letters[:18], drawn)  # anew, the rest on the next row
+        self.assertNotIn(letters, drawn)
         screen.type(letters.upper())
-        self.assertNotIn(letters.upper(), screen.wait("Z"))  # some lie on the next row
+        self.assertNotIn(letters.upper(), screen.wait("Z"))
         screen.ask("")
         self.assertEqual(screen.messages()[0]["content"], letters + letters.upper())
         screen.leave()
