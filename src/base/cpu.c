@@ -45,6 +45,9 @@ static const struct {
            .features = {{7, 0, 3, 1U << 22 | 1U << 24 | 1U << 25}}}, /* BF16 TILE INT8 */
 };
 
+/* QN_CPU_AVXVNNI */
+static const feature avxvnni = {7, 1, 0, 1U << 4};
+
 static bool has_feature(const feature *need)
 {
     uint32_t r[4] = {0};
@@ -68,7 +71,7 @@ static bool may_use_tiles(void)
     return syscall(SYS_arch_prctl, arch_req_xcomp_perm, xfeature_xtile_data) == 0;
 }
 
-uint32_t qn_cpu_flags(void)
+static uint32_t find_levels(void)
 {
     uint32_t flags = 0;
     for (uint32_t i_level = 1; i_level < N_LEVELS; i_level++) {
@@ -87,6 +90,12 @@ uint32_t qn_cpu_flags(void)
         flags |= 1U << (i_level - 1);
     }
     return flags;
+}
+
+uint32_t qn_cpu_flags(void)
+{
+    const uint32_t levels = find_levels();
+    return levels | (levels != 0 && has_feature(&avxvnni) ? QN_CPU_AVXVNNI : 0);
 }
 
 void qn_cpu_model_name(char *out, size_t out_bytes)
@@ -120,7 +129,7 @@ qn_status qn_cpu_mask_parse(uint32_t *mask, const char *level, qn_error *err)
 {
     for (uint32_t i_level = 0; i_level < N_LEVELS; i_level++) {
         if (strcmp(level, level_names[i_level]) == 0) {
-            *mask = (1U << i_level) - 1;
+            *mask = ((1U << i_level) - 1) | (i_level > 0 ? QN_CPU_AVXVNNI : 0);
             return QN_OK;
         }
     }
@@ -228,7 +237,7 @@ static uint64_t own_limit(const group_limit *limit)
     return n;
 }
 
-static uint32_t count_granted(void)
+uint32_t qn_cpu_affinity_count(void)
 {
     cpu_set_t set;
     CPU_ZERO(&set);
@@ -241,7 +250,7 @@ static uint32_t count_granted(void)
 
 uint32_t qn_cpu_count(void)
 {
-    const uint32_t n_granted = count_granted();
+    const uint32_t n_granted = qn_cpu_affinity_count();
     const uint64_t n_quota = own_limit(&cpu_limit);
     return n_quota < n_granted ? (uint32_t)n_quota : n_granted;
 }

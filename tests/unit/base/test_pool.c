@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -138,6 +139,53 @@ static void test_random_bits_are_fixed(void **state)
     }
 }
 
+/* Counts the loops that thread 0 ran on CPU @p context[0]. */
+static void note_cpu(void *context, size_t first, size_t end, uint32_t i_thread)
+{
+    (void)first;
+    (void)end;
+    int *const cpu_and_count = context;
+    if (i_thread == 0 && sched_getcpu() == cpu_and_count[0]) {
+        cpu_and_count[1]++;
+    }
+}
+
+/* A caller that the scheduler left on a worker's CPU took 100 us a loop: each spun while the other
+ * had work. */
+static void test_caller_leaves_the_cpu_of_a_worker(void **state)
+{
+    (void)state;
+    qn_pool *pool = NULL;
+    qn_error err = {0};
+    cpu_set_t granted;
+    int cpus[2];
+    size_t n_cpus = 0;
+    assert_int_equal(sched_getaffinity(0, sizeof granted, &granted), 0);
+    for (size_t i = 0; i < CPU_SETSIZE && n_cpus < 2; i++) {
+        if (CPU_ISSET(i, &granted)) {
+            cpus[n_cpus++] = (int)i;
+        }
+    }
+    if (n_cpus < 2 || qn_cpu_count() != qn_cpu_affinity_count()) {
+        skip(); /* workers are not pinned */
+    }
+    assert_int_equal(qn_pool_open(&pool, 0, &err), QN_OK);
+    int on_first[2] = {cpus[0], 0};
+    for (int i = 0; i < 20; i++) {
+        cpu_set_t of_worker;
+        CPU_ZERO(&of_worker);
+        CPU_SET((size_t)cpus[1], &of_worker);
+        assert_int_equal(sched_setaffinity(0, sizeof of_worker, &of_worker), 0);
+        assert_int_equal(sched_setaffinity(0, sizeof granted, &granted), 0);
+        qn_pool_run(pool, ITEMS_MAX, note_cpu, on_first);
+    }
+    assert_in_range(on_first[1], 10, 20); /* another program may push it back now and then */
+    cpu_set_t after;
+    assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
+    assert_true(CPU_EQUAL(&after, &granted));
+    qn_pool_close(&pool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -146,6 +194,7 @@ int main(void)
         cmocka_unit_test(test_one_thread_starts_no_other),
         cmocka_unit_test(test_failed_thread_leaves_nothing_behind),
         cmocka_unit_test(test_absurd_thread_count_is_refused),
+        cmocka_unit_test(test_caller_leaves_the_cpu_of_a_worker),
         cmocka_unit_test(test_random_bits_are_fixed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
