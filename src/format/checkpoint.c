@@ -14,8 +14,7 @@
 enum {
     INDEX_BYTES_MAX = 256 << 20,
     SHARDS_MAX = 100000,
-    POPULATE_ROUND_BYTES = 256 << 20, /* between two calls of the progress function */
-    POPULATE_PIECE_BYTES = 1 << 20,   /* what the threads divide a round by */
+    FETCH_PIECE_BYTES = 1 << 20, /* what the threads divide a tensor by */
 };
 
 static const char index_name[] = "model.safetensors.index.json";
@@ -330,62 +329,61 @@ void qn_checkpoint_close(qn_checkpoint **checkpoint)
     *checkpoint = NULL;
 }
 
-/* A part of one shard that the threads read together. */
-typedef struct populate_round {
-    const shard *from;
-    uint64_t first;
-    uint64_t n_bytes;
+/* Bytes of a shard to be read, and the first failure. */
+typedef struct fetch {
+    const shard *shard;
+    const uint8_t *data;
+    size_t n_bytes;
     atomic_flag has_failed; /* whoever sets it writes the next two; the loop's end publishes them */
     qn_error *err;
     qn_status status;
-} populate_round;
+} fetch;
 
-static void populate_range(void *context, size_t first, size_t end, uint32_t i_thread)
+static void fetch_range(void *context, size_t first, size_t end, uint32_t i_thread)
 {
     (void)i_thread;
-    populate_round *const round = context;
+    fetch *const f = context;
     qn_error err = {0};
-    const uint64_t from = (uint64_t)first * POPULATE_PIECE_BYTES;
-    const uint64_t to = (uint64_t)end * POPULATE_PIECE_BYTES;
-    const uint64_t n_bytes = (to < round->n_bytes ? to : round->n_bytes) - from;
-    const qn_status status = qn_safetensors_populate(round->from->file, round->first + from,
-                                                     n_bytes, round->from->path, &err);
-    if (status < 0 && !atomic_flag_test_and_set(&round->has_failed)) {
-        if (round->err != NULL) {
-            *round->err = err;
+    const size_t from = first * FETCH_PIECE_BYTES;
+    const size_t to = end * FETCH_PIECE_BYTES;
+    const size_t n_bytes = (to < f->n_bytes ? to : f->n_bytes) - from;
+    const qn_status status =
+        qn_safetensors_populate(f->shard->file, f->data + from, n_bytes, f->shard->path, &err);
+    if (status < 0 && !atomic_flag_test_and_set(&f->has_failed)) {
+        if (f->err != NULL) {
+            *f->err = err;
         }
-        round->status = status;
+        f->status = status;
     }
 }
 
-qn_status qn_checkpoint_populate(const qn_checkpoint *checkpoint, qn_pool *pool,
-                                 qn_progress_fn *progress, void *context, qn_error *err)
+static const shard *shard_of(const qn_checkpoint *checkpoint, const qn_tensor *tensor)
 {
-    uint64_t done = 0;
-    for (size_t i = 0; i < checkpoint->n_shards; i++) {
-        const uint64_t shard_bytes = qn_safetensors_bytes(checkpoint->shards[i].file);
-        for (uint64_t first = 0; first < shard_bytes; first += POPULATE_ROUND_BYTES) {
-            const uint64_t left_bytes = shard_bytes - first;
-            populate_round round = {
-                .from = &checkpoint->shards[i],
-                .first = first,
-                .n_bytes = left_bytes < POPULATE_ROUND_BYTES ? left_bytes : POPULATE_ROUND_BYTES,
-                .err = err,
-                .has_failed = ATOMIC_FLAG_INIT,
-            };
-            qn_pool_run(pool, (round.n_bytes - 1) / POPULATE_PIECE_BYTES + 1, populate_range,
-                        &round);
-            if (round.status < 0) {
-                return round.status;
-            }
-            done += round.n_bytes;
-            if (progress != NULL && !progress(context, done, checkpoint->size_bytes)) {
-                return qn_fail(err, QN_E_CANCELLED, 0, __func__,
-                               "%s: cancelled, expected to be read", checkpoint->shards[i].path);
-            }
-        }
+    const entry *const found = find_entry(checkpoint, tensor->name);
+    QN_ASSERT(found != NULL);
+    return &checkpoint->shards[found->i_shard];
+}
+
+qn_status qn_checkpoint_fetch(const qn_checkpoint *checkpoint, const qn_tensor *tensor,
+                              qn_pool *pool, qn_error *err)
+{
+    if (tensor->size_bytes == 0) {
+        return QN_OK;
     }
-    return QN_OK;
+    fetch f = {
+        .shard = shard_of(checkpoint, tensor),
+        .data = tensor->data,
+        .n_bytes = tensor->size_bytes,
+        .err = err,
+        .has_failed = ATOMIC_FLAG_INIT,
+    };
+    qn_pool_run(pool, (f.n_bytes - 1) / FETCH_PIECE_BYTES + 1, fetch_range, &f);
+    return f.status;
+}
+
+void qn_checkpoint_release(const qn_checkpoint *checkpoint, const qn_tensor *tensor)
+{
+    qn_safetensors_release(shard_of(checkpoint, tensor)->file, tensor->data, tensor->size_bytes);
 }
 
 size_t qn_checkpoint_count(const qn_checkpoint *checkpoint)

@@ -22,16 +22,15 @@ QN_MUST_CHECK qn_status qn_checkpoint_open(qn_checkpoint **out, const char *dir,
 void qn_checkpoint_close(qn_checkpoint **checkpoint);
 
 /**
- * Read every shard into memory, on the threads of @p pool, so that the first forward pass does not
- * wait for the disk.
+ * Read one tensor's bytes into memory, on the threads of @p pool, so that nobody who touches them
+ * waits for the disk or dies of what it has lost.
  *
- * @param progress  told how many bytes are read; false cancels; NULL: nobody
- * Returns  QN_OK; QN_E_IO naming the file where the disk fails or a shard has become shorter;
- *          QN_E_CANCELLED; QN_E_NOMEM
+ * Returns  QN_OK; QN_E_IO naming the file where the disk fails or it has become shorter; QN_E_NOMEM
  */
-QN_MUST_CHECK qn_status qn_checkpoint_populate(const qn_checkpoint *checkpoint, qn_pool *pool,
-                                               qn_progress_fn *progress, void *context,
-                                               qn_error *err);
+QN_MUST_CHECK qn_status qn_checkpoint_fetch(const qn_checkpoint *checkpoint,
+                                            const qn_tensor *tensor, qn_pool *pool, qn_error *err);
+/** The tensor's bytes are not needed for now: their memory may serve others. */
+void qn_checkpoint_release(const qn_checkpoint *checkpoint, const qn_tensor *tensor);
 
 /** Number of tensors. */
 size_t qn_checkpoint_count(const qn_checkpoint *checkpoint);

@@ -87,6 +87,16 @@ qn_status qn_mapped_file_populate(const qn_mapped_file *file, size_t first, size
                    first + n_bytes, errno == EFAULT ? "missing" : strerror(errno));
 }
 
+void qn_mapped_file_release(const qn_mapped_file *file, size_t first, size_t n_bytes)
+{
+    const size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t first_page = (first + page_bytes - 1) / page_bytes * page_bytes;
+    const size_t end_page = (first + n_bytes) / page_bytes * page_bytes;
+    if (first_page < end_page) {
+        (void)madvise((uint8_t *)file->bytes + first_page, end_page - first_page, MADV_DONTNEED);
+    }
+}
+
 const uint8_t *qn_mapped_file_bytes(const qn_mapped_file *file, size_t *size_bytes)
 {
     *size_bytes = file->size_bytes;

@@ -35,6 +35,9 @@ void qn_mapped_file_close(qn_mapped_file **file);
 QN_MUST_CHECK qn_status qn_mapped_file_populate(const qn_mapped_file *file, size_t first,
                                                 size_t n_bytes, const char *path, qn_error *err);
 
+/** Bytes that are not needed for now: pages that hold nothing else are given up. */
+void qn_mapped_file_release(const qn_mapped_file *file, size_t first, size_t n_bytes);
+
 /** The file's bytes, at least one, borrowed until close. */
 const uint8_t *qn_mapped_file_bytes(const qn_mapped_file *file, size_t *size_bytes);
 #endif

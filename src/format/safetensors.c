@@ -333,11 +333,26 @@ void qn_safetensors_close(qn_safetensors **file)
     *file = NULL;
 }
 
-qn_status qn_safetensors_populate(const qn_safetensors *file, size_t first, size_t n_bytes,
+/* Place of bytes of the mapping in their file. */
+static size_t offset_of(const qn_safetensors *file, const uint8_t *from)
+{
+    size_t size_bytes = 0;
+    return (size_t)(from - qn_mapped_file_bytes(file->map, &size_bytes));
+}
+
+qn_status qn_safetensors_populate(const qn_safetensors *file, const uint8_t *from, size_t n_bytes,
                                   const char *path, qn_error *err)
 {
-    return file->map == NULL ? QN_OK
-                             : qn_mapped_file_populate(file->map, first, n_bytes, path, err);
+    return file->map == NULL
+               ? QN_OK
+               : qn_mapped_file_populate(file->map, offset_of(file, from), n_bytes, path, err);
+}
+
+void qn_safetensors_release(const qn_safetensors *file, const uint8_t *from, size_t n_bytes)
+{
+    if (file->map != NULL) {
+        qn_mapped_file_release(file->map, offset_of(file, from), n_bytes);
+    }
 }
 
 size_t qn_safetensors_count(const qn_safetensors *file)

@@ -65,11 +65,13 @@ QN_MUST_CHECK qn_status qn_safetensors_open_bytes(qn_safetensors **out, const ui
 void qn_safetensors_close(qn_safetensors **file);
 
 /**
- * Read bytes first .. first + n_bytes - 1 of the file into memory: see qn_mapped_file_populate().
- * Does nothing for bytes that are the caller's.
+ * Read bytes of the file, from a place in a tensor's data on, into memory: see
+ * qn_mapped_file_populate().  Does nothing for bytes that are the caller's.
  */
-QN_MUST_CHECK qn_status qn_safetensors_populate(const qn_safetensors *file, size_t first,
+QN_MUST_CHECK qn_status qn_safetensors_populate(const qn_safetensors *file, const uint8_t *from,
                                                 size_t n_bytes, const char *path, qn_error *err);
+/** The same bytes are not needed for now: see qn_mapped_file_release(). */
+void qn_safetensors_release(const qn_safetensors *file, const uint8_t *from, size_t n_bytes);
 
 /** Number of tensors. */
 size_t qn_safetensors_count(const qn_safetensors *file);

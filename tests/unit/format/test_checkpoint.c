@@ -46,22 +46,7 @@ static void test_the_model_in_the_tree_opens_whole(void **state)
     qn_checkpoint_close(&checkpoint);
 }
 
-typedef struct reading {
-    uint64_t done;
-    uint64_t total;
-    uint32_t n_calls_max;
-} reading;
-
-static bool note_reading(void *context, uint64_t done, uint64_t total)
-{
-    reading *const r = context;
-    assert_true(done > r->done);
-    r->done = done;
-    r->total = total;
-    return r->n_calls_max-- > 1;
-}
-
-static void test_populate_reads_every_byte_or_stops_when_told(void **state)
+static void test_tensors_are_fetched_and_released(void **state)
 {
     (void)state;
     qn_checkpoint *checkpoint = NULL;
@@ -70,21 +55,21 @@ static void test_populate_reads_every_byte_or_stops_when_told(void **state)
     assert_int_equal(qn_checkpoint_open(&checkpoint, QN_SOURCE_DIR "/models/glm-nano", &err),
                      QN_OK);
     assert_int_equal(qn_pool_open(&pool, 3, &err), QN_OK);
-    reading r = {.n_calls_max = UINT32_MAX};
-    assert_int_equal(qn_checkpoint_populate(checkpoint, pool, note_reading, &r, &err), QN_OK);
-    assert_int_equal(r.done, qn_checkpoint_bytes(checkpoint));
-    assert_int_equal(r.total, r.done);
-    assert_int_equal(qn_checkpoint_populate(checkpoint, pool, NULL, NULL, &err), QN_OK);
-    r = (reading){.n_calls_max = 2};
-    assert_int_equal(qn_checkpoint_populate(checkpoint, pool, note_reading, &r, &err),
-                     QN_E_CANCELLED);
-    assert_true(r.done < r.total);
+    const qn_str name = qn_str_of("lm_head.weight");
+    const qn_tensor *const tensor = qn_checkpoint_find(checkpoint, name, NULL);
+    assert_non_null(tensor);
+    const uint8_t last = tensor->data[tensor->size_bytes - 1];
+    for (int i = 0; i < 2; i++) { /* what was released is there again */
+        assert_int_equal(qn_checkpoint_fetch(checkpoint, tensor, pool, &err), QN_OK);
+        qn_checkpoint_release(checkpoint, tensor);
+        assert_int_equal(tensor->data[tensor->size_bytes - 1], last);
+    }
     qn_pool_close(&pool);
     qn_checkpoint_close(&checkpoint);
 }
 
 /* A file that was whole when it was opened must not end the process with SIGBUS here. */
-static void test_populate_of_a_file_cut_short_is_an_error(void **state)
+static void test_fetch_from_a_file_cut_short_is_an_error(void **state)
 {
     (void)state;
     char dir[] = "/tmp/quern-test-XXXXXX";
@@ -107,7 +92,8 @@ static void test_populate_of_a_file_cut_short_is_an_error(void **state)
         skip(); /* before Linux 5.14 nothing is read, and nothing noticed */
     }
     assert_int_equal(munmap(page, 1), 0);
-    assert_int_equal(qn_checkpoint_populate(checkpoint, pool, NULL, NULL, &err), QN_E_IO);
+    assert_int_equal(qn_checkpoint_fetch(checkpoint, qn_checkpoint_get(checkpoint, 0), pool, &err),
+                     QN_E_IO);
     assert_non_null(strstr(err.text, "model.safetensors: bytes "));
     assert_non_null(strstr(err.text, "missing, a whole file expected"));
     qn_pool_close(&pool);
@@ -309,8 +295,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_model_in_the_tree_opens_whole),
-        cmocka_unit_test(test_populate_reads_every_byte_or_stops_when_told),
-        cmocka_unit_test(test_populate_of_a_file_cut_short_is_an_error),
+        cmocka_unit_test(test_tensors_are_fetched_and_released),
+        cmocka_unit_test(test_fetch_from_a_file_cut_short_is_an_error),
         cmocka_unit_test(test_index_and_shards_must_agree),
         cmocka_unit_test(test_tensor_of_a_shard_that_the_index_lacks_is_named),
         cmocka_unit_test(test_tensor_in_two_shards_is_refused),
