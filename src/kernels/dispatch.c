@@ -1,13 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/cpu.h"
 #include "kernels/kernels.h"
+#include "kernels/x86/x86.h"
+
+#ifdef __x86_64__
+enum { LEVELS = QN_CPU_AVX2 | QN_CPU_AVX512 | QN_CPU_AVX512BF16 | QN_CPU_AMX };
+const char qn_kernels_levels[] = "ref avx2 avx512 avx512bf16 amx";
+#else
+enum { LEVELS = 0 };
+const char qn_kernels_levels[] = "ref";
+#endif
+
+const char *qn_kernels_level(uint32_t cpu_flags)
+{
+    return qn_cpu_level_name(cpu_flags & LEVELS);
+}
 
 void qn_kernels_init(qn_kernels *table, uint32_t cpu_flags)
 {
-    (void)cpu_flags; /* the reference is the only set so far */
     *table = (qn_kernels){
         .dequant_row = qn_dequant_row_ref,
+        .pack_strip = qn_pack_strip_ref,
+        .prepare = qn_prepare_ref,
         .matmul = qn_matmul_ref,
-        .matmul_t = qn_matmul_t_ref,
         .rmsnorm = qn_rmsnorm_ref,
         .layernorm = qn_layernorm_ref,
         .rope = qn_rope_ref,
@@ -22,4 +37,23 @@ void qn_kernels_init(qn_kernels *table, uint32_t cpu_flags)
         .sample = qn_sample_ref,
         .logsumexp = qn_logsumexp_ref,
     };
+#ifdef __x86_64__
+    if ((cpu_flags & QN_CPU_AVX2) != 0) {
+        qn_kernels_use_avx2(table);
+    }
+    if ((cpu_flags & QN_CPU_AVXVNNI) != 0) {
+        qn_kernels_use_avxvnni(table);
+    }
+    if ((cpu_flags & QN_CPU_AVX512) != 0) {
+        qn_kernels_use_avx512(table);
+    }
+    if ((cpu_flags & QN_CPU_AVX512BF16) != 0) {
+        qn_kernels_use_avx512bf16(table);
+    }
+    if ((cpu_flags & QN_CPU_AMX) != 0) {
+        qn_kernels_use_amx(table);
+    }
+#else
+    (void)cpu_flags;
+#endif
 }

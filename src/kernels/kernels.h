@@ -10,9 +10,8 @@
 
 /*
  * Rules for every kernel here: it neither allocates nor logs nor decides policy; a row's result
- * depends on that row alone, never on how many rows the call has; sums run in one fixed order.
- * References sum f32 in 16 interleaved partial sums (element i goes to sum i % 16) that are added
- * pairwise at the end (8 + 8, 4 + 4, ...): plain C that a compiler can keep in vectors.
+ * depends on that row alone, never on how many rows the call has; sums run in one fixed order. Sets
+ * for different CPUs may differ in that order, and so in the last bits.
  */
 
 /**
@@ -25,18 +24,40 @@
  */
 typedef void qn_dequant_row_fn(float *y, const qn_weight *w, uint32_t i_out);
 
+/**
+ * One strip of a packed matrix from the stored one (weight.h defines both).
+ *
+ * Shapes   strip qn_strip_bytes() bytes on a multiple of 64; w at any address
+ * Error    none
+ * Accuracy exact: bytes are moved
+ * Source   weight.h, qn_packed
+ */
+typedef void qn_pack_strip_fn(uint8_t *strip, const qn_weight *w, uint32_t i_strip);
+
+/**
+ * Columns first .. end - 1 of one row of activations as products take them (weight.h, qn_act).
+ *
+ * Shapes   to qn_act_row_bytes() bytes, x [n_in] f32; first a multiple of 32, end one too or n_in;
+ *          with end = n_in the zeros behind it are written as well
+ * Error    none
+ * Accuracy exact on what weight.h says; a zero has either sign
+ * Source   weight.h, qn_act
+ */
+typedef void qn_prepare_fn(uint8_t *to, qn_act act, const float *x, uint32_t n_in, uint32_t first,
+                           uint32_t end);
+
 /** Arguments of qn_matmul_fn. */
 typedef struct qn_matmul_args {
-    float *y;           /**< [n_rows] rows y_stride apart; column o - out_first holds output o. */
-    size_t y_stride;    /**< Elements. */
-    const float *x;     /**< [n_rows] rows of n_in, x_stride apart. */
-    size_t x_stride;    /**< Elements. */
-    const qn_weight *w; /**< Borrowed. */
-    uint32_t n_rows;    /**< May be 0. */
-    uint32_t out_first; /**< First output of this call ... */
-    uint32_t out_end;   /**< ... and one past the last. */
-    qn_compute compute;
-    float *scratch; /**< n_in floats of this thread. */
+    float *y;             /**< [n_rows] rows y_stride apart; column o - out_first holds output o. */
+    size_t y_stride;      /**< Elements. */
+    const uint8_t *x;     /**< Prepared rows, at least on a multiple of 8. */
+    size_t x_stride;      /**< Bytes. */
+    const uint32_t *rows; /**< [n_rows] which rows of x; NULL: the first n_rows. */
+    const qn_packed *w;   /**< Borrowed. */
+    qn_act act;           /**< How x is prepared: qn_act_of() some compute mode. */
+    uint32_t n_rows;      /**< May be 0. */
+    uint32_t out_first;   /**< First output of this call, a multiple of 16 ... */
+    uint32_t out_end;     /**< ... and one past the last: a multiple of 16, or n_out. */
 } qn_matmul_args;
 
 /**
@@ -45,24 +66,12 @@ typedef struct qn_matmul_args {
  * Shapes   see qn_matmul_args
  * Aliasing none
  * Error    none; NaN and Inf propagate
- * Accuracy |err| <= (n_in/16 + 8) * 2^-24 * sum |x w| + n_in * 2^-149 with the activations as the
- *          compute mode rounds them; int8: exact integer sums in a block, f32 sums over blocks
- * Source   docs/formats.md; activations of int8 mode: scale = amax/127, round half to even
+ * Accuracy |err| <= (n_in + 8) * 2^-24 * sum |x w| + 2^-126 * (sum |x| + n_in) with x as prepared:
+ *          one chain of f32 additions, bf16 weights below the least normal number may count as
+ *          zero; so may the sum of a block before its scale, which then multiplies the 2^-126
+ * Source   docs/formats.md
  */
 typedef void qn_matmul_fn(const qn_matmul_args *args);
-
-/**
- * Product with the transpose of a block of rows: y[k] = sum_i x[i] * W[row_first + i][k].
- * Absorbs the key half of kv_b into a query (ql_h = Wk_h^T qn_h).
- *
- * Shapes   y [n_in] f32, x [n_x] f32, rows row_first .. row_first + n_x - 1 of w;
- *          scratch n_in floats.  Rows are added in ascending order.
- * Error    none; NaN and Inf propagate
- * Accuracy |err| <= (n_x + 2) * 2^-24 * sum |x w|; compute bf16 and int8 round x to bf16 first
- * Source   docs/model.md, Attention; DeepSeek-V2 (2405.04434) section 2.1.2
- */
-typedef void qn_matmul_t_fn(float *y, const float *x, uint32_t n_x, const qn_weight *w,
-                            uint32_t row_first, qn_compute compute, float *scratch);
 
 /**
  * Root-mean-square normalisation, row by row: y = x / sqrt(mean(x^2) + eps) * weight.
@@ -150,19 +159,36 @@ typedef struct qn_router_args {
  */
 typedef void qn_router_fn(const qn_router_args *args);
 
+/** Arguments of qn_index_scores_fn. */
+typedef struct qn_index_scores_args {
+    float *scores;   /**< [end - first] out. */
+    const float *q;  /**< [n_heads][dim] */
+    const float *w;  /**< [n_heads], 1/sqrt(heads) and 1/sqrt(dim) in them. */
+    qn_kv_view keys; /**< Rows whose latent part, dim long, is a key. */
+    uint32_t n_heads;
+    uint32_t first;     /**< Position of the first score. */
+    uint32_t end;       /**< Behind the last one. */
+    qn_compute compute; /**< Unless f32, queries are rounded to bf16 where the keys are bf16. */
+    float *scratch;     /**< qn_index_scratch_floats() floats on a multiple of 64 bytes. */
+} qn_index_scores_args;
+
+/** Room for the queries in groups of at most four, two registers a group, and four keys. */
+static inline size_t qn_index_scratch_floats(uint32_t n_heads, uint32_t dim)
+{
+    const size_t n_row = qn_round_up(dim, 32);
+    return qn_round_up(n_heads, 4) * (n_row + 8) + 4 * n_row;
+}
+
 /**
  * Indexer scores I(t) = sum_h w[h] * relu(q_h . k_t) for positions first .. end - 1.
- * The constants 1/sqrt(heads) and 1/sqrt(dim) are in w.
  *
- * Shapes   scores [end - first] f32, q [n_heads][dim] f32, w [n_heads] f32, keys: latent part
- *          (dim) of the view's rows; scratch dim floats
- * Error    none
- * Accuracy |err| <= (dim/16 + heads + 8) * 2^-24 * sum |w q k|; heads in ascending order
+ * Shapes   see qn_index_scores_args
+ * Error    none; NaN propagates
+ * Accuracy |err| <= (dim + heads + 8) * 2^-24 * sum |w q k| + 2^-126 * sum |w| (1 + sum |q|):
+ *          keys below the least normal number may count as zero
  * Source   docs/model.md, Indexer; DeepSeek-V3.2 report, eq. 1
  */
-typedef void qn_index_scores_fn(float *scores, const float *q, const float *w, uint32_t n_heads,
-                                const qn_kv_view *keys, uint32_t first, uint32_t end,
-                                float *scratch);
+typedef void qn_index_scores_fn(const qn_index_scores_args *args);
 
 /**
  * Indices of the k largest of n scores, ascending by index.  Exact and deterministic: ties go to
@@ -187,8 +213,22 @@ typedef struct qn_attend_args {
     uint32_t n_set;        /**< At least 1. */
     uint32_t n_heads;      /**< Heads of this call; a head's result does not depend on others. */
     float scale;           /**< (nope_dim + rope_dim)^-0.5 */
-    float *scratch;        /**< n_heads * n_set + latent_dim + rope_dim floats. */
+    qn_compute compute; /**< Unless f32, queries and weights exp(s - m), m the largest score so far,
+                           are rounded to bf16 where the rows are bf16. */
+    float *scratch;     /**< qn_attend_scratch_floats() floats on a multiple of 64 bytes. */
 } qn_attend_args;
+
+/** Positions that kernels take at a time. */
+enum { QN_ATTEND_BLOCK = 64 };
+
+/** Room for two rows a head, scores of the set or of a block, and a block of rows. */
+static inline size_t qn_attend_scratch_floats(uint32_t n_heads, uint32_t n_set, uint32_t latent_dim,
+                                              uint32_t rope_dim)
+{
+    const size_t n_row = qn_round_up(latent_dim + rope_dim, 32);
+    const size_t n_scores = n_set < 2 * QN_ATTEND_BLOCK ? 2 * QN_ATTEND_BLOCK : n_set;
+    return n_heads * (2 * n_row + qn_round_up((uint32_t)n_scores, 32)) + QN_ATTEND_BLOCK * n_row;
+}
 
 /**
  * Absorbed MLA attention over a set of cache rows:
@@ -196,7 +236,9 @@ typedef struct qn_attend_args {
  *
  * Shapes   see qn_attend_args
  * Error    none; NaN propagates
- * Accuracy |err| <= (1e-5 + n_set * 2^-24) * max(1, max |s| / 16) * max |c|
+ * Accuracy |err| <= (1e-5 + n_set * 2^-24) * max(1, max |s| / 16) * max |c|, with queries as the
+ *          compute mode rounds them; 4e-3 for 1e-5 where it rounds the weights: 2^-9 each for
+ *          the sum of rows and for that of the weights
  * Source   docs/model.md, Attention; DeepSeek-V2 (2405.04434) section 2.1.2
  */
 typedef void qn_attend_fn(const qn_attend_args *args);
@@ -265,8 +307,9 @@ typedef double qn_logsumexp_fn(const float *x, size_t n);
 /** The operations chosen for this machine.  Filled once; read by any thread. */
 typedef struct qn_kernels {
     qn_dequant_row_fn *dequant_row;
+    qn_pack_strip_fn *pack_strip;
+    qn_prepare_fn *prepare;
     qn_matmul_fn *matmul;
-    qn_matmul_t_fn *matmul_t;
     qn_rmsnorm_fn *rmsnorm;
     qn_layernorm_fn *layernorm;
     qn_rope_fn *rope;
@@ -284,10 +327,15 @@ typedef struct qn_kernels {
 
 /** Fill @p table with the best kernels for the CPU bundles in @p cpu_flags (base/cpu.h). */
 void qn_kernels_init(qn_kernels *table, uint32_t cpu_flags);
+/** Name of the highest level that is taken from with these flags: "ref" .. */
+const char *qn_kernels_level(uint32_t cpu_flags);
+/** Every level that this build has, separated by spaces. */
+extern const char qn_kernels_levels[];
 
 qn_dequant_row_fn qn_dequant_row_ref;
+qn_pack_strip_fn qn_pack_strip_ref;
+qn_prepare_fn qn_prepare_ref;
 qn_matmul_fn qn_matmul_ref;
-qn_matmul_t_fn qn_matmul_t_ref;
 qn_rmsnorm_fn qn_rmsnorm_ref;
 qn_layernorm_fn qn_layernorm_ref;
 qn_rope_fn qn_rope_ref;

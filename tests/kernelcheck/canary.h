@@ -24,7 +24,8 @@ typedef struct kc_canary {
     }
 
 /** Tables, each ending in a NULL name. */
-extern const kc_canary kc_canaries_linear[];
+extern const kc_canary kc_canaries_weights[];
+extern const kc_canary kc_canaries_matmul[];
 extern const kc_canary kc_canaries_rows[];
 extern const kc_canary kc_canaries_choice[];
 extern const kc_canary kc_canaries_attention[];

@@ -148,22 +148,20 @@ CANARY(kv_read, kv_read_swallows_nan)
 /* --------------------------------------------------------------------------- index_scores -- */
 
 /* The definition with a hole for each mistake. */
-static void scores_by(float *scores, const float *q, const float *w, uint32_t n_heads,
-                      const qn_kv_view *keys, const uint32_t range[2], float *scratch,
-                      float (*relu)(float))
+static void scores_by(const qn_index_scores_args *args, float (*relu)(float))
 {
-    const size_t dim = keys->latent_dim;
-    for (uint32_t t = range[0]; t < range[1]; t++) {
-        qn_kv_read_ref(scratch, keys, t);
+    const size_t dim = args->keys.latent_dim;
+    for (uint32_t t = args->first; t < args->end; t++) {
+        qn_kv_read_ref(args->scratch, &args->keys, t);
         float sum = 0.0F;
-        for (uint32_t h = 0; h < n_heads; h++) {
+        for (uint32_t h = 0; h < args->n_heads; h++) {
             float dot = 0.0F;
             for (size_t k = 0; k < dim; k++) {
-                dot += q[h * dim + k] * scratch[k];
+                dot += args->q[h * dim + k] * args->scratch[k];
             }
-            sum += w[h] * relu(dot);
+            sum += args->w[h] * relu(dot);
         }
-        scores[t - range[0]] = sum;
+        args->scores[t - args->first] = sum;
     }
 }
 
@@ -177,63 +175,83 @@ static float relu_without_nan(float x)
     return x > 0.0F ? x : 0.0F;
 }
 
-static void index_scores_no_relu(float *scores, const float *q, const float *w, uint32_t n_heads,
-                                 const qn_kv_view *keys, uint32_t first, uint32_t end,
-                                 float *scratch)
+static void index_scores_no_relu(const qn_index_scores_args *args)
 {
-    const uint32_t range[2] = {first, end};
-    scores_by(scores, q, w, n_heads, keys, range, scratch, no_relu);
+    scores_by(args, no_relu);
 }
 CANARY(index_scores, index_scores_no_relu)
 
 /* x > 0 ? x : 0 makes a broken key look like an unimportant one. */
-static void index_scores_swallows_nan(float *scores, const float *q, const float *w,
-                                      uint32_t n_heads, const qn_kv_view *keys, uint32_t first,
-                                      uint32_t end, float *scratch)
+static void index_scores_swallows_nan(const qn_index_scores_args *args)
 {
-    const uint32_t range[2] = {first, end};
-    scores_by(scores, q, w, n_heads, keys, range, scratch, relu_without_nan);
+    scores_by(args, relu_without_nan);
 }
 CANARY(index_scores, index_scores_swallows_nan)
 
-static void index_scores_from_0(float *scores, const float *q, const float *w, uint32_t n_heads,
-                                const qn_kv_view *keys, uint32_t first, uint32_t end,
-                                float *scratch)
+static void index_scores_from_0(const qn_index_scores_args *args)
 {
-    qn_index_scores_ref(scores, q, w, n_heads, keys, 0, end - first, scratch);
+    qn_index_scores_args wrong = *args;
+    wrong.first = 0;
+    wrong.end = args->end - args->first;
+    qn_index_scores_ref(&wrong);
 }
 CANARY(index_scores, index_scores_from_0)
 
-static void index_scores_ignores_pages(float *scores, const float *q, const float *w,
-                                       uint32_t n_heads, const qn_kv_view *keys, uint32_t first,
-                                       uint32_t end, float *scratch)
+static void index_scores_ignores_pages(const qn_index_scores_args *args)
 {
-    qn_kv_view wrong = *keys;
-    wrong.pages = first_pages;
-    qn_index_scores_ref(scores, q, w, n_heads, &wrong, first, end, scratch);
+    qn_index_scores_args wrong = *args;
+    wrong.keys.pages = first_pages;
+    qn_index_scores_ref(&wrong);
 }
 CANARY(index_scores, index_scores_ignores_pages)
 
 /* Not every head counts alike. */
-static void index_scores_weight_of_head_0(float *scores, const float *q, const float *w,
-                                          uint32_t n_heads, const qn_kv_view *keys, uint32_t first,
-                                          uint32_t end, float *scratch)
+static void index_scores_weight_of_head_0(const qn_index_scores_args *args)
 {
     float same[64];
-    for (uint32_t h = 0; h < n_heads; h++) {
-        same[h] = w[0];
+    for (uint32_t h = 0; h < args->n_heads; h++) {
+        same[h] = args->w[0];
     }
-    qn_index_scores_ref(scores, q, same, n_heads, keys, first, end, scratch);
+    qn_index_scores_args wrong = *args;
+    wrong.w = same;
+    qn_index_scores_ref(&wrong);
 }
 CANARY(index_scores, index_scores_weight_of_head_0)
 
-static void index_scores_drops_last_position(float *scores, const float *q, const float *w,
-                                             uint32_t n_heads, const qn_kv_view *keys,
-                                             uint32_t first, uint32_t end, float *scratch)
+static void index_scores_drops_last_position(const qn_index_scores_args *args)
 {
-    qn_index_scores_ref(scores, q, w, n_heads, keys, first, end - 1, scratch);
+    qn_index_scores_args wrong = *args;
+    wrong.end--;
+    qn_index_scores_ref(&wrong);
 }
 CANARY(index_scores, index_scores_drops_last_position)
+
+static void index_scores_never_rounds(const qn_index_scores_args *args)
+{
+    qn_index_scores_args wrong = *args;
+    wrong.compute = QN_COMPUTE_F32;
+    qn_index_scores_ref(&wrong);
+}
+CANARY(index_scores, index_scores_never_rounds)
+
+static void index_scores_rounds_in_f32(const qn_index_scores_args *args)
+{
+    qn_index_scores_args wrong = *args;
+    wrong.compute = QN_COMPUTE_BF16;
+    qn_index_scores_ref(&wrong);
+}
+CANARY(index_scores, index_scores_rounds_in_f32)
+
+/* Positions behind whole tiles of 16 are added in another order. */
+static void index_scores_tail_order(const qn_index_scores_args *args)
+{
+    qn_index_scores_ref(args);
+    const uint32_t n = args->end - args->first;
+    for (uint32_t t = n / 16 * 16; t < n; t++) {
+        args->scores[t] = nextafterf(args->scores[t], INFINITY);
+    }
+}
+CANARY(index_scores, index_scores_tail_order)
 
 /* --------------------------------------------------------------------------------- attend -- */
 
@@ -322,6 +340,69 @@ static void attend_batch_order(const qn_attend_args *args)
 }
 CANARY(attend, attend_batch_order)
 
+/* Some queries rounded to bf16, and then everything in the compute mode f32. */
+static void attend_f32_with(const qn_attend_args *args, bool rounds_latent, bool rounds_rope)
+{
+    static float latents[64 * 512];
+    static float ropes[64 * 64];
+    const size_t n_rope = args->kv.rope_dim;
+    for (size_t i = 0; i < (size_t)args->n_heads * args->kv.latent_dim; i++) {
+        latents[i] = rounds_latent ? (float)kc_round_bf16(args->q_latent[i]) : args->q_latent[i];
+    }
+    for (size_t i = 0; i < args->n_heads * n_rope; i++) {
+        const float q = args->q_rope[i / n_rope * args->q_rope_stride + i % n_rope];
+        ropes[i] = rounds_rope ? (float)kc_round_bf16(q) : q;
+    }
+    qn_attend_args wrong = *args;
+    wrong.q_latent = latents;
+    wrong.q_rope = ropes;
+    wrong.q_rope_stride = n_rope;
+    wrong.compute = QN_COMPUTE_F32;
+    qn_attend_ref(&wrong);
+}
+
+static void attend_never_rounds_latents(const qn_attend_args *args)
+{
+    attend_f32_with(args, false, args->compute != QN_COMPUTE_F32 && args->kv.dtype == QN_KV_BF16);
+}
+CANARY(attend, attend_never_rounds_latents)
+
+static void attend_never_rounds_rope(const qn_attend_args *args)
+{
+    attend_f32_with(args, args->compute != QN_COMPUTE_F32 && args->kv.dtype == QN_KV_BF16, false);
+}
+CANARY(attend, attend_never_rounds_rope)
+
+/* The compute mode alone decides, whatever the rows are. */
+static void attend_rounds_beside_f32_rows(const qn_attend_args *args)
+{
+    if (args->compute == QN_COMPUTE_F32 || args->kv.dtype == QN_KV_BF16) {
+        qn_attend_ref(args);
+    } else {
+        attend_f32_with(args, true, true);
+    }
+}
+CANARY(attend, attend_rounds_beside_f32_rows)
+
+static void attend_rounds_in_f32(const qn_attend_args *args)
+{
+    qn_attend_args wrong = *args;
+    wrong.compute = QN_COMPUTE_BF16;
+    qn_attend_ref(&wrong);
+}
+CANARY(attend, attend_rounds_in_f32)
+
+/* Heads behind whole tiles of four are added in another order. */
+static void attend_tail_head_order(const qn_attend_args *args)
+{
+    qn_attend_ref(args);
+    for (size_t h = args->n_heads / 4 * 4; h < args->n_heads && args->n_heads > 4; h++) {
+        float *u = args->u + h * args->kv.latent_dim;
+        u[0] = nextafterf(u[0], INFINITY);
+    }
+}
+CANARY(attend, attend_tail_head_order)
+
 const kc_canary kc_canaries_attention[] = {
     CANARY_OF(kv_write, kv_write_ignores_pages),
     CANARY_OF(kv_write, kv_write_next_row),
@@ -340,6 +421,9 @@ const kc_canary kc_canaries_attention[] = {
     CANARY_OF(index_scores, index_scores_ignores_pages),
     CANARY_OF(index_scores, index_scores_weight_of_head_0),
     CANARY_OF(index_scores, index_scores_drops_last_position),
+    CANARY_OF(index_scores, index_scores_never_rounds),
+    CANARY_OF(index_scores, index_scores_rounds_in_f32),
+    CANARY_OF(index_scores, index_scores_tail_order),
     CANARY_OF(attend, attend_wrong_scale),
     CANARY_OF(attend, attend_packs_rope_queries),
     CANARY_OF(attend, attend_query_of_head_0),
@@ -349,5 +433,10 @@ const kc_canary kc_canaries_attention[] = {
     CANARY_OF(attend, attend_without_rope),
     CANARY_OF(attend, attend_swallows_nan),
     CANARY_OF(attend, attend_batch_order),
+    CANARY_OF(attend, attend_never_rounds_latents),
+    CANARY_OF(attend, attend_never_rounds_rope),
+    CANARY_OF(attend, attend_rounds_beside_f32_rows),
+    CANARY_OF(attend, attend_rounds_in_f32),
+    CANARY_OF(attend, attend_tail_head_order),
     {NULL, NULL, NULL, false},
 };

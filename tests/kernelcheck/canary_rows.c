@@ -192,6 +192,35 @@ static void silu_not_in_place(float *y, const float *gate, const float *up, size
 }
 CANARY(silu_mul, silu_not_in_place)
 
+/* Elements behind whole vectors by another formula: bits depend on where threads cut. */
+static void silu_tail_order(float *y, const float *gate, const float *up, size_t n)
+{
+    qn_silu_mul_ref(y, gate, up, n);
+    for (size_t i = n / 16 * 16; i < n; i++) {
+        y[i] = nextafterf(y[i], INFINITY);
+    }
+}
+CANARY(silu_mul, silu_tail_order)
+
+static void axpy_tail_order(float *y, const float *x, float scale, size_t n)
+{
+    qn_axpy_ref(y, x, scale, n / 16 * 16);
+    for (size_t i = n / 16 * 16; i < n; i++) {
+        y[i] = fmaf(scale, x[i], y[i]);
+    }
+}
+CANARY(axpy, axpy_tail_order)
+
+static void rope_batch_order(float *x, size_t n_vectors, size_t stride, uint32_t rope_dim,
+                             uint32_t position, const float *inv_freq)
+{
+    qn_rope_ref(x, n_vectors, stride, rope_dim, position, inv_freq);
+    for (size_t v = 0; v < n_vectors && n_vectors > 1; v++) {
+        x[v * stride] = nextafterf(x[v * stride], INFINITY);
+    }
+}
+CANARY(rope, rope_batch_order)
+
 /* Reads a whole vector of 16 where fewer elements are left. */
 static void axpy_overreads(float *y, const float *x, float scale, size_t n)
 {
@@ -249,12 +278,15 @@ const kc_canary kc_canaries_rows[] = {
     CANARY_OF(rope, rope_at_the_end),
     CANARY_OF(rope, rope_first_vector_only),
     CANARY_OF(rope, rope_rounds_position),
+    CANARY_OF(rope, rope_batch_order),
+    CANARY_OF(silu_mul, silu_tail_order),
     CANARY_OF(silu_mul, silu_skips_last),
     CANARY_OF(silu_mul, silu_swallows_nan),
     CANARY_OF(silu_mul, silu_swaps_gate_and_up),
     CANARY_OF(silu_mul, silu_of_minus_inf_is_nan),
     CANARY_OF(silu_mul, silu_not_in_place),
     {"axpy_overreads", "axpy", put_axpy_overreads, true},
+    CANARY_OF(axpy, axpy_tail_order),
     CANARY_OF(axpy, axpy_writes_before),
     CANARY_OF(axpy, axpy_changes_input),
     CANARY_OF(axpy, axpy_overwrites),

@@ -185,14 +185,18 @@ void check_router(kc *run)
 static void topk_case(kc *run, uint32_t n, uint32_t k, int variant)
 {
     kc_begin(run, "%u of %u, variant %d", k, n, variant);
-    static const kc_fill_kind fills[] = {KC_UNIFORM, KC_EQUAL, KC_ZERO,
-                                         KC_UNIFORM, KC_TINY,  KC_HUGE};
+    static const kc_fill_kind fills[] = {KC_UNIFORM, KC_EQUAL, KC_ZERO,    KC_UNIFORM,
+                                         KC_TINY,    KC_HUGE,  KC_UNIFORM, KC_UNIFORM};
     float *scores = kc_in(run, n, fills[variant]);
     const uint32_t n_want = k < n ? k : n;
     int32_t *set = (int32_t *)(void *)kc_out(run, n_want);
     for (uint32_t i = 0; i < n && variant == 3; i++) {
         const float special[] = {NAN, -NAN, INFINITY, -INFINITY, 0.25F};
         scores[i] = kc_below(run, 3) == 0 ? special[kc_below(run, 5)] : scores[i];
+    }
+    for (uint32_t i = 0; i < n && variant >= 6; i++) {
+        /* The upper half of the bits decides nothing, or the lower one. */
+        scores[i] = variant == 6 ? 1.0F + 0x1p-9F * scores[i] : truncf(8.0F * scores[i]);
     }
     kc_seal(run);
     const uint32_t n_got = run->k->topk(set, scores, n, k);
@@ -209,11 +213,11 @@ static void topk_case(kc *run, uint32_t n, uint32_t k, int variant)
 
 void check_topk(kc *run)
 {
-    static const uint32_t shapes[][2] = {{0, 4},      {1, 1},       {1, 0},   {15, 16},
-                                         {16, 16},    {17, 16},     {33, 31}, {257, 256},
-                                         {4096, 256}, {20000, 2048}};
+    static const uint32_t shapes[][2] = {{0, 4},      {1, 1},        {1, 0},       {15, 16},
+                                         {16, 16},    {17, 16},      {33, 31},     {257, 256},
+                                         {4096, 256}, {20000, 2048}, {65541, 2048}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        for (int variant = 0; variant < 6; variant++) {
+        for (int variant = 0; variant < 8; variant++) {
             topk_case(run, shapes[i][0], shapes[i][1], variant);
         }
     }
@@ -350,6 +354,10 @@ void check_sample(kc *run)
             sample_case(run, n, 2.0F, 0.5F, 7, 0.0F);
             sample_case(run, n, 1.0F, 1.0F, 0, 0.1F);
             sample_case(run, n, 1.0F, 0.9F, 100, 0.02F);
+            /* Weights that differ by less than a float can tell, and by more than it can hold. */
+            sample_case(run, n, 1e30F, 0.9F, 0, 0.0F);
+            sample_case(run, n, 0.1F, 1.0F, 10, 0.0F);
+            sample_case(run, n, 0.1F, 1.0F, 0, 1e-9F);
         }
     }
     sample_ties_case(run);

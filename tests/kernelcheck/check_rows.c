@@ -6,6 +6,12 @@
 static const size_t widths[] = {1, 15, 16, 17, 31, 33, 128, 512, 2048, 6144};
 enum { N_WIDTHS = sizeof widths / sizeof *widths, ROWS = 3, WIDTH_MAX = 6144 };
 
+/* Where a vector of n elements is cut in two that no kernel would cut it in. */
+static size_t cut_of(size_t n)
+{
+    return n / 2 + (n > 2 ? 1 : 0);
+}
+
 static void rmsnorm_oracle(double *want, double *ulp, const float *x, const float *w, size_t n)
 {
     double sum = 0.0;
@@ -98,6 +104,7 @@ static void rope_case(kc *run, uint32_t dim, size_t stride, size_t n, uint32_t p
     /* The last vector ends where its rope part does. */
     const size_t n_all = (n - 1) * stride + dim;
     float *x = kc_out(run, n_all);
+    float *alone = kc_out(run, dim);
     float *before = kc_in(run, n_all, KC_UNIFORM);
     float *inv = kc_in(run, dim / 2, KC_UNIFORM);
     for (uint32_t j = 0; j < dim / 2; j++) {
@@ -125,6 +132,9 @@ static void rope_case(kc *run, uint32_t dim, size_t stride, size_t n, uint32_t p
             kc_close(run, "x", x + at, &want, &size, 1, kc_bound("rope"));
         }
     }
+    memcpy(alone, before + (n - 1) * stride, dim * sizeof *alone);
+    run->k->rope(alone, 1, dim, dim, position, inv);
+    kc_same(run, "a vector alone", alone, x + (n - 1) * stride, dim * sizeof *alone);
     kc_end(run);
 }
 
@@ -151,11 +161,40 @@ static void rope_nan_case(kc *run)
 void check_rope(kc *run)
 {
     static const uint32_t positions[] = {0, 1, 63, 4096, 1048575};
-    static const uint32_t dims[][3] = {{64, 64, 1}, {64, 256, 4}, {8, 20, 3}, {2, 2, 5}};
-    for (size_t i = 0; i < 20; i++) {
+    static const uint32_t dims[][3] = {{64, 64, 1}, {64, 256, 4}, {8, 20, 3},
+                                       {2, 2, 5},   {10, 11, 9},  {36, 40, 17}};
+    for (size_t i = 0; i < 30; i++) {
         rope_case(run, dims[i / 5][0], dims[i / 5][1], dims[i / 5][2], positions[i % 5]);
     }
     rope_nan_case(run);
+}
+
+static void expect_silu(double *want, double *size, const float *gate, const float *up, size_t n)
+{
+    for (size_t k = 0; k < n; k++) {
+        const double z = (double)gate[k];
+        want[k] = isinf(z) && z < 0.0 ? 0.0 : z / (1.0 + exp(-z)) * (double)up[k];
+        size[k] = fmax(kc_ulp(want[k]), 1e-36 * fabs((double)up[k]) / kc_bound("silu_mul"));
+    }
+}
+
+/* Every part of the range in which exp(-gate) is neither 0 nor Inf. */
+static void silu_sweep_case(kc *run)
+{
+    static double want[WIDTH_MAX];
+    static double size[WIDTH_MAX];
+    kc_begin(run, "gates from -110 to 110");
+    float *gate = kc_in(run, WIDTH_MAX, KC_UNIFORM);
+    float *up = kc_in(run, WIDTH_MAX, KC_EQUAL);
+    float *y = kc_out(run, WIDTH_MAX);
+    for (int k = 0; k < WIDTH_MAX; k++) {
+        gate[k] += 220.0F * (float)k / WIDTH_MAX - 110.0F;
+    }
+    kc_seal(run);
+    run->k->silu_mul(y, gate, up, WIDTH_MAX);
+    expect_silu(want, size, gate, up, WIDTH_MAX);
+    kc_close(run, "y", y, want, size, WIDTH_MAX, kc_bound("silu_mul"));
+    kc_end(run);
 }
 
 void check_silu_mul(kc *run)
@@ -185,11 +224,7 @@ void check_silu_mul(kc *run)
         }
         kc_seal(run);
         run->k->silu_mul(y, gate, up, n);
-        for (size_t k = 0; k < n; k++) {
-            const double z = (double)gate[k];
-            want[k] = isinf(z) && z < 0.0 ? 0.0 : z / (1.0 + exp(-z)) * (double)up[k];
-            size[k] = fmax(kc_ulp(want[k]), 1e-36 * fabs((double)up[k]) / kc_bound("silu_mul"));
-        }
+        expect_silu(want, size, gate, up, n);
         kc_close(run, "y", y, want, size, n, kc_bound("silu_mul"));
         memcpy(on_gate, gate, n * sizeof *gate);
         run->k->silu_mul(on_gate, on_gate, up, n);
@@ -197,8 +232,13 @@ void check_silu_mul(kc *run)
         memcpy(on_up, up, n * sizeof *up);
         run->k->silu_mul(on_up, gate, on_up, n);
         kc_same(run, "y is up", on_up, y, n * sizeof *y);
+        const size_t cut = cut_of(n);
+        run->k->silu_mul(on_up, gate, up, cut);
+        run->k->silu_mul(on_up + cut, gate + cut, up + cut, n - cut);
+        kc_same(run, "in two parts", on_up, y, n * sizeof *y);
         kc_end(run);
     }
+    silu_sweep_case(run);
 }
 
 void check_axpy(kc *run)
@@ -212,15 +252,21 @@ void check_axpy(kc *run)
         float *x = kc_in(run, n, fill);
         float *before = kc_in(run, n, KC_UNIFORM);
         float *y = kc_out(run, n);
+        float *parts = kc_out(run, n);
         const float scale = kc_uniform(run);
         for (size_t k = 0; k < n; k++) {
             y[k] = before[k];
+            parts[k] = before[k];
             want[k] = (double)before[k] + (double)scale * (double)x[k];
             size[k] = 0x1p-24 * (fabs((double)before[k]) + fabs((double)scale * (double)x[k]));
         }
         kc_seal(run);
         run->k->axpy(y, x, scale, n);
         kc_close(run, "y", y, want, size, n, kc_bound("axpy"));
+        const size_t cut = cut_of(n);
+        run->k->axpy(parts, x, scale, cut);
+        run->k->axpy(parts + cut, x + cut, scale, n - cut);
+        kc_same(run, "in two parts", parts, y, n * sizeof *y);
         kc_end(run);
     }
 }

@@ -102,8 +102,16 @@ void kc_same(kc *run, const char *what, const void *got, const void *want, size_
 
 /** Random weight of a kind; its bytes lie at an odd address. */
 qn_weight kc_weight(kc *run, qn_weight_kind kind, uint32_t n_out, uint32_t n_in);
-/** Element of a weight by the format's definition, in f64. */
+extern const char *const kc_kind_names[];
+extern const char *const kc_act_names[];
+/** Element of a weight by the format's definition, in f64: exact. */
 double kc_weight_value(const qn_weight *w, uint32_t o, uint32_t k);
+/** A strip, byte by byte from its definition in weight.h. */
+void kc_pack_strip(uint8_t *to, const qn_weight *w, uint32_t i_strip);
+/** Guarded input with all strips of a weight. */
+qn_packed kc_packed(kc *run, const qn_weight *w);
+/** A prepared row from its definition in weight.h, and the values [n_in] that it stands for. */
+void kc_prepare(double *value, uint8_t *to, qn_act act, const float *x, uint32_t n_in);
 /** f64 decode of one e4m3 code. */
 double kc_e4m3(uint8_t code);
 /** f64 decode of a bf16 that may lie at any address. */
@@ -112,8 +120,9 @@ double kc_bf16(const uint8_t *at);
 double kc_round_bf16(float x);
 
 void check_dequant_row(kc *run);
+void check_pack_strip(kc *run);
+void check_prepare(kc *run);
 void check_matmul(kc *run);
-void check_matmul_t(kc *run);
 void check_rmsnorm(kc *run);
 void check_layernorm(kc *run);
 void check_rope(kc *run);
@@ -138,8 +147,10 @@ typedef struct kc_check {
 } kc_check;
 extern const kc_check kc_checks[];
 
+/** The products of level amx, on tile registers in plain C (emulated_amx.c); x86-64 alone. */
+qn_matmul_fn kc_matmul_amx_emulated;
 /** Wrong kernels: returns the number that were not caught. */
 unsigned kc_canaries(uint64_t seed);
-/** Timings of one kernel set. */
-void kc_bench(const qn_kernels *k, const char *set);
+/** Time the operation run->op of the set at hand, whose CPU bundles are given. */
+void kc_bench(const kc *run, uint32_t cpu_flags);
 #endif

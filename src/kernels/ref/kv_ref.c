@@ -5,8 +5,6 @@
 
 #include <math.h>
 
-enum { FP8_GROUP = 128 }; /* latents that share a scale */
-
 static void write_bf16(uint8_t *to, const float *from, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -15,17 +13,11 @@ static void write_bf16(uint8_t *to, const float *from, uint32_t n)
     }
 }
 
-/* Where the scales of an FP8 row begin: after its codes, on a multiple of 4. */
-static uint32_t scales_at(uint32_t latent_dim)
-{
-    return (latent_dim + 3) / 4 * 4;
-}
-
 static void write_fp8(uint8_t *row, const float *latent, uint32_t n)
 {
-    uint8_t *scales = row + scales_at(n);
-    for (uint32_t first = 0; first < n; first += FP8_GROUP) {
-        const uint32_t end = first + FP8_GROUP < n ? first + FP8_GROUP : n;
+    uint8_t *scales = row + qn_kv_fp8_scales_at(n);
+    for (uint32_t first = 0; first < n; first += QN_FP8_BLOCK) {
+        const uint32_t end = first + QN_FP8_BLOCK < n ? first + QN_FP8_BLOCK : n;
         float amax = 0.0F;
         for (uint32_t i = first; i < end; i++) {
             amax = fabsf(latent[i]) > amax ? fabsf(latent[i]) : amax;
@@ -35,13 +27,8 @@ static void write_fp8(uint8_t *row, const float *latent, uint32_t n)
         for (uint32_t i = first; i < end; i++) {
             row[i] = qn_f32_to_e4m3(latent[i] / scale);
         }
-        memcpy(scales + 4 * (size_t)(first / FP8_GROUP), &scale, sizeof scale);
+        memcpy(scales + 4 * (size_t)(first / QN_FP8_BLOCK), &scale, sizeof scale);
     }
-}
-
-static uint32_t fp8_rope_at(uint32_t latent_dim)
-{
-    return scales_at(latent_dim) + (latent_dim + FP8_GROUP - 1) / FP8_GROUP * 4;
 }
 
 void qn_kv_write_ref(const qn_kv_view *view, uint32_t position, const float *latent,
@@ -63,7 +50,7 @@ void qn_kv_write_ref(const qn_kv_view *view, uint32_t position, const float *lat
         break;
     case QN_KV_FP8:
         write_fp8(row, latent, n);
-        write_bf16(row + fp8_rope_at(n), rope, view->rope_dim);
+        write_bf16(row + qn_kv_fp8_rope_at(n), rope, view->rope_dim);
         break;
     }
 }
@@ -77,8 +64,8 @@ void qn_kv_read_ref(float *y, const qn_kv_view *view, uint32_t position)
     case QN_KV_F32: memcpy(y, row, (n + view->rope_dim) * sizeof *y); break;
     case QN_KV_BF16: qn_bf16_decode(y, row, n + view->rope_dim); break;
     case QN_KV_FP8:
-        qn_fp8_decode(y, row, row + scales_at(n), n, FP8_GROUP);
-        qn_bf16_decode(y + n, row + fp8_rope_at(n), view->rope_dim);
+        qn_fp8_decode(y, row, row + qn_kv_fp8_scales_at(n), n, QN_FP8_BLOCK);
+        qn_bf16_decode(y + n, row + qn_kv_fp8_rope_at(n), view->rope_dim);
         break;
     }
 }

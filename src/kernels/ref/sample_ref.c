@@ -15,21 +15,22 @@ static int32_t greedy(const float *logits, uint32_t n)
     return best;
 }
 
-/* Does token a come before b: more likely, then lower id? */
-static bool comes_before(const float *p, int32_t a, int32_t b)
+/* Does token a come before b: more likely, then lower id?  Logits differ where f32 weights may not.
+ */
+static bool comes_before(const float *logits, int32_t a, int32_t b)
 {
-    return p[a] > p[b] || (p[a] == p[b] && a < b);
+    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
 }
 
 /* A heap of token ids with the first in order at the top: only what is drawn from gets sorted. */
-static void sift_down(int32_t *heap, uint32_t n, uint32_t at, const float *p)
+static void sift_down(int32_t *heap, uint32_t n, uint32_t at, const float *logits)
 {
     const int32_t moving = heap[at];
     for (uint32_t child = 2 * at + 1; child < n; child = 2 * at + 1) {
-        if (child + 1 < n && comes_before(p, heap[child + 1], heap[child])) {
+        if (child + 1 < n && comes_before(logits, heap[child + 1], heap[child])) {
             child++;
         }
-        if (!comes_before(p, heap[child], moving)) {
+        if (!comes_before(logits, heap[child], moving)) {
             break;
         }
         heap[at] = heap[child];
@@ -58,17 +59,17 @@ static uint32_t soften(const qn_sample_args *args, int32_t i_max)
         *p = (float)((double)*p / sum);
     }
     for (uint32_t at = n / 2; at-- > 0;) {
-        sift_down(args->scratch_i, n, at, args->scratch_p);
+        sift_down(args->scratch_i, n, at, args->logits);
     }
     return n;
 }
 
 /* Move the next token in order from the heap to the end of the array; returns it. */
-static int32_t pop(int32_t *heap, uint32_t n, const float *p)
+static int32_t pop(int32_t *heap, uint32_t n, const float *logits)
 {
     const int32_t top = heap[0];
     heap[0] = heap[n - 1];
-    sift_down(heap, n - 1, 0, p);
+    sift_down(heap, n - 1, 0, logits);
     heap[n - 1] = top;
     return top;
 }
@@ -89,7 +90,7 @@ int32_t qn_sample_ref(const qn_sample_args *args)
     if (n_top_k < n) {
         mass = 0.0;
         for (; n_popped < n_top_k; n_popped++) {
-            mass += (double)p[pop(heap, n - n_popped, p)];
+            mass += (double)p[pop(heap, n - n_popped, args->logits)];
         }
     }
     /* Walk in order; popped tokens stand from the end of the array backwards. */
@@ -98,7 +99,7 @@ int32_t qn_sample_ref(const qn_sample_args *args)
     uint32_t n_kept = 0;
     while (n_kept < n_top_k) {
         if (n_kept == n_popped) {
-            (void)pop(heap, n - n_popped, p);
+            (void)pop(heap, n - n_popped, args->logits);
             n_popped++;
         }
         const double next = (double)p[heap[n - 1 - n_kept]];
