@@ -66,7 +66,7 @@ typedef struct qn_build {
     const char *version;  /**< "0.1.0" */
     const char *commit;   /**< Short git commit, or "unknown". */
     const char *compiler; /**< "gcc 12.2.0" */
-    const char *kernels;  /**< Kernel sets built in, separated by spaces: "ref". */
+    const char *kernels;  /**< Kernel sets built in, separated by spaces: "ref avx2 ...". */
 } qn_build;
 
 /** Never NULL.  Any thread. */
@@ -87,7 +87,7 @@ QN_API void qn_free(void *memory);
 typedef struct qn_device {
     char name[32];         /**< "cpu": what --device takes. */
     char description[128]; /**< "AMD EPYC 9B14, 2 threads" */
-    char kernels[64];      /**< Kernel set that would serve it: "ref". */
+    char kernels[64];      /**< Kernel set that would serve it: "avx512". */
     char features[128];    /**< CPU bundles present: "avx2 avx512 avx512bf16". */
     char reason[192];      /**< Why it cannot be used; empty when it can. */
     uint64_t memory_bytes; /**< Total memory. */
@@ -116,7 +116,8 @@ typedef struct qn_model_options {
     qn_progress_fn *progress;  /**< Bytes of weights read or made; NULL: nobody wants to know. */
     void *progress_context;    /**< Given to progress. */
     uint64_t dummy_seed;       /**< Seed of dummy weights. */
-    uint32_t n_threads;        /**< 0: one for each CPU granted. */
+    uint32_t n_threads;        /**< 0: one for each CPU granted.  With just as many, all but the
+                                  caller are pinned. */
     qn_compute compute;        /**< Arithmetic. */
     qn_kv_dtype kv_dtype;      /**< Cache rows. */
     bool use_dummy_weights;    /**< Seeded random weights of config.json's shapes. */
@@ -176,7 +177,7 @@ typedef struct qn_model_info {
     const char *quantization; /**< "none", "fp8", "mxfp4": the smallest format of any expert. */
     const char *weights;      /**< "trained", "dummy"; "none" with tokenizer_only. */
     const char *device;       /**< "cpu" */
-    const char *kernels;      /**< "ref" */
+    const char *kernels;      /**< Kernel set in use: "ref", "avx2", "avx512" ... */
     const char *compute;      /**< "f32", "bf16", "int8": what is used. */
     const char *kv_dtype;     /**< "f32", "bf16", "fp8": what is used. */
     const char *chat_format;  /**< "glm5.2": what is used. */
@@ -359,7 +360,7 @@ typedef struct qn_session_options {
     void *context;           /**< Given to fn. */
     uint32_t context_tokens; /**< Positions the cache has room for; 0: the model's maximum,
                                   allocated as it is used. */
-    uint32_t chunk_tokens;   /**< Rows of one forward pass, at most 256, which is the default (0).
+    uint32_t chunk_tokens;   /**< Rows of one forward pass, at most 512, which is the default (0).
                                   Changes no result. */
 } qn_session_options;
 
@@ -458,7 +459,9 @@ typedef struct qn_session_stats {
     uint64_t kv_bytes;       /**< Cache memory now. */
     double prefill_s;        /**< Time computing the prompt. */
     double ttft_s;           /**< From submit to the first token; 0: none yet. */
-    double decode_s;         /**< Time of all steps after the first token. */
+    double decode_s;         /**< Time of all steps after the first token ... */
+    double draft_s;          /**< ... and of their MTP passes alone, */
+    double verify_s;         /**< and of their verification passes. */
     uint32_t n_draft_tokens; /**< Depth in force; QN_DRAFT_AUTO: of the last step. */
     bool is_synthetic;       /**< acceptance_length was pinned. */
 } qn_session_stats;

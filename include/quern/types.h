@@ -16,7 +16,7 @@ typedef enum qn_log_level {
 
 /** Arithmetic of matrix products on a CPU; results depend on nothing else. */
 typedef enum qn_compute {
-    QN_COMPUTE_AUTO, /**< By the weights and the machine; now f32. */
+    QN_COMPUTE_AUTO, /**< By the dtype of each weight: INT8, where there is MXFP4, else BF16. */
     QN_COMPUTE_F32,  /**< f32 activations, f32 sums: the definition of right. */
     QN_COMPUTE_BF16, /**< Activations rounded to bf16, f32 sums. */
     QN_COMPUTE_INT8, /**< MXFP4 weights: activations int8 per block of 32; others as bf16. */

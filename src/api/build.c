@@ -2,14 +2,14 @@
 #include "quern/quern.h"
 
 #include "api/internal.h"
+#include "base/cpu.h"
 #include "base/log.h"
 #include "device/device.h"
+#include "kernels/kernels.h"
 #include "quern_build.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-const char qn_kernel_set[] = "ref";
 
 const qn_build *qn_build_get(void)
 {
@@ -17,7 +17,7 @@ const qn_build *qn_build_get(void)
         .version = QN_BUILD_VERSION,
         .commit = QN_BUILD_COMMIT,
         .compiler = QN_BUILD_COMPILER,
-        .kernels = qn_kernel_set,
+        .kernels = qn_kernels_levels,
     };
     return &build;
 }
@@ -42,7 +42,8 @@ size_t qn_devices(qn_device *out, size_t n_max)
     const size_t n = out == NULL ? 0 : qn_device_list(out, n_max, "/dev");
     for (size_t i = 0; i < n; i++) {
         if (out[i].is_usable) {
-            (void)snprintf(out[i].kernels, sizeof out[i].kernels, "%s", qn_kernel_set);
+            (void)snprintf(out[i].kernels, sizeof out[i].kernels, "%s",
+                           qn_kernels_level(qn_cpu_flags()));
         }
     }
     return n;

@@ -5,7 +5,6 @@
 #include "quern/quern.h"
 
 #include "chat/chat.h"
-#include "format/checkpoint.h"
 #include "format/config.h"
 #include "kernels/kernels.h"
 #include "model/glm.h"
@@ -13,11 +12,8 @@
 
 enum {
     /** Rows of one forward pass: the weights are read once for so many. */
-    QN_CHUNK_TOKENS_MAX = 256,
+    QN_CHUNK_TOKENS_MAX = 512,
 };
-
-/** The kernels that are built in, by name. */
-extern const char qn_kernel_set[];
 
 struct qn_model {
     qn_model_info info; /* its strings are static or owned below */
@@ -25,10 +21,9 @@ struct qn_model {
     char *path;         /* owned */
     qn_config config;   /* stop_ids: those in force */
     qn_kernels kernels;
-    qn_pool *pool;             /* owned; NULL with tokenizer_only, as the next two */
-    qn_checkpoint *checkpoint; /* owned; NULL for dummy weights */
-    qn_glm *glm;               /* owned */
-    qn_tokenizer *tokenizer;   /* owned; NULL for dummy weights without one */
+    qn_pool *pool;           /* owned; NULL with tokenizer_only, as the next two */
+    qn_glm *glm;             /* owned */
+    qn_tokenizer *tokenizer; /* owned; NULL for dummy weights without one */
     qn_chat_format chat_format;
     qn_compute compute;   /* not AUTO */
     qn_kv_dtype kv_dtype; /* not AUTO */

@@ -62,8 +62,8 @@ static qn_status choose_machine(qn_model *m, const qn_model_options *o, qn_error
                          (int)o->compute, (int)o->kv_dtype);
         goto fail;
     }
-    /* f32 until there are kernels that are faster in another arithmetic. */
-    m->compute = o->compute != QN_COMPUTE_AUTO ? o->compute : QN_COMPUTE_F32;
+    /* int8 is for MXFP4 alone, so it is what each weight's own dtype asks for. */
+    m->compute = o->compute != QN_COMPUTE_AUTO ? o->compute : QN_COMPUTE_INT8;
     m->kv_dtype = o->kv_dtype;
     if (m->kv_dtype == QN_KV_AUTO) {
         m->kv_dtype = m->compute == QN_COMPUTE_F32 ? QN_KV_F32 : QN_KV_BF16;
@@ -74,6 +74,7 @@ static qn_status choose_machine(qn_model *m, const qn_model_options *o, qn_error
         QN_TRY(status, qn_cpu_mask_parse(&cpu_mask, level, err), fail);
     }
     qn_kernels_init(&m->kernels, qn_cpu_flags() & cpu_mask);
+    m->info.kernels = qn_kernels_level(qn_cpu_flags() & cpu_mask);
 fail:
     return status;
 }
@@ -209,23 +210,10 @@ static qn_status check_declared(const qn_model *m, const qn_model_options *o, qn
     return warn(o, text, m->path, err);
 }
 
-/* Weights are used where they are mapped; here they are read, unless that would push out others. */
-static qn_status populate(const qn_model *m, const qn_model_options *o, qn_error *err)
-{
-    const uint64_t n_bytes = qn_checkpoint_bytes(m->checkpoint);
-    const uint64_t memory_bytes = qn_cpu_ram_bytes();
-    if (n_bytes > memory_bytes) {
-        qn_log(QN_LOG_WARN,
-               "%s: %.1f GB of weights in %.1f GB of memory, every step will read from the disk",
-               m->path, (double)n_bytes * 1e-9, (double)memory_bytes * 1e-9);
-        return QN_OK;
-    }
-    return qn_checkpoint_populate(m->checkpoint, m->pool, o->progress, o->progress_context, err);
-}
-
 static qn_status load_weights(qn_model *m, const qn_model_options *o, qn_error *err)
 {
     qn_status status = QN_OK;
+    qn_checkpoint *checkpoint = NULL;
     QN_TRY(status, qn_pool_open(&m->pool, o->n_threads, err), fail);
     const qn_glm_options options = {.kernels = &m->kernels,
                                     .pool = m->pool,
@@ -236,10 +224,9 @@ static qn_status load_weights(qn_model *m, const qn_model_options *o, qn_error *
     if (o->use_dummy_weights) {
         QN_TRY(status, qn_glm_open_dummy(&m->glm, &m->config, o->dummy_seed, &options, err), fail);
     } else {
-        QN_TRY(status, qn_checkpoint_open(&m->checkpoint, m->path, err), fail);
-        QN_TRY(status, qn_glm_open(&m->glm, &m->config, m->checkpoint, &options, err), fail);
+        QN_TRY(status, qn_checkpoint_open(&checkpoint, m->path, err), fail);
+        QN_TRY(status, qn_glm_open(&m->glm, &m->config, checkpoint, &options, err), fail);
         QN_TRY(status, check_declared(m, o, err), fail);
-        QN_TRY(status, populate(m, o, err), fail);
     }
     if (m->config.n_mtp_layers > 0 && !qn_glm_has_mtp(m->glm)) {
         QN_TRY(status,
@@ -249,6 +236,7 @@ static qn_status load_weights(qn_model *m, const qn_model_options *o, qn_error *
                fail);
     }
 fail:
+    qn_checkpoint_close(&checkpoint);
     return status;
 }
 
@@ -261,7 +249,6 @@ static void fill_info(qn_model *m, const qn_model_options *o, uint64_t start_ns)
     info->quantization = "none";
     info->weights = o->tokenizer_only ? "none" : o->use_dummy_weights ? "dummy" : "trained";
     info->device = "cpu";
-    info->kernels = qn_kernel_set;
     info->compute = compute_names[m->compute];
     info->kv_dtype = kv_dtype_names[m->kv_dtype];
     info->chat_format = qn_chat_format_name(m->chat_format);
@@ -276,6 +263,9 @@ static void fill_info(qn_model *m, const qn_model_options *o, uint64_t start_ns)
         info->weight_bytes = qn_glm_weight_bytes(m->glm);
         info->n_threads = qn_pool_threads(m->pool);
         info->has_mtp = qn_glm_has_mtp(m->glm);
+    }
+    if (o->compute == QN_COMPUTE_AUTO && strcmp(info->quantization, "mxfp4") != 0) {
+        info->compute = compute_names[QN_COMPUTE_BF16]; /* no weight is there for int8 */
     }
     info->load_s = (double)(qn_clock_ns() - start_ns) * 1e-9;
     qn_log(QN_LOG_INFO,
@@ -335,7 +325,6 @@ void qn_model_close(qn_model **model)
     }
     qn_model *const m = *model;
     qn_glm_close(&m->glm); /* before what it borrows */
-    qn_checkpoint_close(&m->checkpoint);
     qn_pool_close(&m->pool);
     qn_tokenizer_close(&m->tokenizer);
     free(m->name);

@@ -287,13 +287,17 @@ static qn_status step_answer(qn_generator *g, qn_error *err)
         return status;
     }
     count_step(g, n_drafts, n_emitted, n_accepted);
+    const double draft_s = qn_clock_seconds(start_ns, drafted_ns);
+    const double verify_s = qn_clock_seconds(drafted_ns, verified_ns);
+    g->n.draft_s += draft_s;
+    g->n.verify_s += verify_s;
     if (g->is_auto) {
         const qn_draft_outcome outcome = {
             .depth = n_drafts,
             .n_accepted = n_accepted,
             .n_extend_rows = depth > 0 ? n_backlog : 0,
-            .draft_s = qn_clock_seconds(start_ns, drafted_ns),
-            .verify_s = qn_clock_seconds(drafted_ns, verified_ns),
+            .draft_s = draft_s,
+            .verify_s = verify_s,
             .is_cut = g->state == QN_GENERATOR_IDLE,
         };
         qn_draft_depth_observe(&g->policy, &outcome);

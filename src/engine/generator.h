@@ -101,6 +101,6 @@ const qn_sequence *qn_generator_sequence(const qn_generator *generator);
 /** The sampler, for log-probabilities.  Borrowed until close. */
 qn_sampler *qn_generator_sampler(qn_generator *generator);
 
-/** Counts of the present request, or of the last; its times and what only a session knows are 0. */
+/** Counts of the present request, or of the last; what only a session knows is 0. */
 qn_session_stats qn_generator_count(const qn_generator *generator);
 #endif

@@ -2,88 +2,76 @@
 #include "base/assert.h"
 #include "model/internal.h"
 
-/* Below this many products a second thread costs more than it brings. */
-enum { PARALLEL_MIN = 1 << 15 };
+typedef struct norm_loop {
+    const qn_glm *m;
+    float *y;
+    const float *x;
+    const float *weight;
+    size_t y_stride, x_stride;
+} norm_loop;
 
-static void matmul_range(void *context, size_t first, size_t end, uint32_t i_thread)
+static void norm_range(void *context, size_t first, size_t end, uint32_t i_thread)
 {
-    const qn_glm *m = ((void **)context)[0];
-    qn_matmul_args args = *(const qn_matmul_args *)((void **)context)[1];
-    args.y += first;
-    args.out_first = (uint32_t)first;
-    args.out_end = (uint32_t)end;
-    args.scratch = m->ws.scratch + i_thread * m->ws.scratch_floats;
-    m->k->matmul(&args);
+    (void)i_thread;
+    const norm_loop *loop = context;
+    loop->m->k->rmsnorm(loop->y + first * loop->y_stride, loop->y_stride,
+                        loop->x + first * loop->x_stride, loop->x_stride, loop->weight, end - first,
+                        loop->m->config.n_embd, loop->m->config.rms_eps);
 }
 
-void qn_glm_matmul(const qn_glm *m, float *y, size_t y_stride, const float *x, size_t x_stride,
-                   const qn_weight *w, uint32_t n_rows)
+/* Root-mean-square norm of rows of n_embd. */
+static void norm_rows(const qn_glm *m, norm_loop loop, uint32_t n_rows)
 {
-    qn_matmul_args args = {.y = y,
-                           .y_stride = y_stride,
-                           .x = x,
-                           .x_stride = x_stride,
-                           .w = w,
-                           .n_rows = n_rows,
-                           .compute = m->compute};
-    void *context[2] = {(void *)(uintptr_t)m, &args};
-    if (n_rows == 0) {
-        return;
-    }
-    if ((uint64_t)n_rows * w->n_out * w->n_in < PARALLEL_MIN) {
-        matmul_range(context, 0, w->n_out, 0);
-    } else {
-        qn_pool_run(m->pool, w->n_out, matmul_range, context);
-    }
+    loop.m = m;
+    qn_glm_over_rows(m, n_rows, norm_range, &loop);
 }
 
-void qn_glm_embed(qn_glm *m, const qn_batch *batch, float *out, size_t stride)
+/* Embedding rows of the batch's tokens -> out, rows stride apart. */
+static void embed(const qn_glm *m, const qn_batch *batch, float *out, size_t stride)
 {
     for (uint32_t t = 0; t < batch->n_rows; t++) {
         m->k->dequant_row(out + t * stride, &m->weights.embed, (uint32_t)batch->tokens[t]);
     }
 }
 
-/* Close a block: the residual stream takes its output. */
-static void add_residual(qn_glm *m, uint32_t n_rows)
+/* The normed stream, which both blocks of a layer begin with. */
+static void norm_stream(qn_glm *m, const float *weight, uint32_t n_rows)
 {
-    m->k->axpy(m->ws.x, m->ws.y, 1.0F, (size_t)n_rows * m->config.n_embd);
+    const size_t n_embd = m->config.n_embd;
+    norm_rows(m, (norm_loop){NULL, m->ws.xn, m->ws.x, weight, n_embd, n_embd}, n_rows);
 }
 
 void qn_glm_layer(qn_glm *m, const qn_layer_call *call)
 {
     const uint32_t n_rows = call->batch->n_rows;
-    const size_t n_embd = m->config.n_embd;
-    const float eps = m->config.rms_eps;
-    qn_workspace *ws = &m->ws;
-    m->k->rmsnorm(ws->xn, n_embd, ws->x, n_embd, call->layer->input_norm, n_rows, n_embd, eps);
+    norm_stream(m, call->layer->input_norm, n_rows);
     qn_glm_attention(m, call);
-    add_residual(m, n_rows);
-    m->k->rmsnorm(ws->xn, n_embd, ws->x, n_embd, call->layer->post_norm, n_rows, n_embd, eps);
-    if (m->config.is_dense[call->i_layer]) {
-        qn_glm_mlp(m, &call->layer->mlp, n_rows);
-    } else {
-        qn_glm_moe(m, call);
-    }
-    add_residual(m, n_rows);
+    norm_stream(m, call->layer->post_norm, n_rows);
+    qn_glm_ffn(m, call);
     if (call->probe != NULL && call->probe->hidden != NULL) {
-        call->probe->hidden(call->probe->context, (int32_t)call->i_layer, ws->x);
+        call->probe->hidden(call->probe->context, (int32_t)call->i_layer, m->ws.x);
     }
 }
 
-const float *qn_glm_head(qn_glm *m, const qn_batch *batch, const float *norm, float *hidden,
-                         float *logits)
+/* Final norm of ws.x into @p hidden (or ws.xn), which is returned, and logits of the wanted rows.
+ */
+static const float *compute_head(qn_glm *m, const qn_batch *batch, const float *norm, float *hidden,
+                                 float *logits)
 {
     const size_t n_embd = m->config.n_embd;
-    const size_t n_vocab = m->config.n_vocab;
     float *h = hidden != NULL ? hidden : m->ws.xn;
-    m->k->rmsnorm(h, n_embd, m->ws.x, n_embd, norm, batch->n_rows, n_embd, m->config.rms_eps);
+    norm_rows(m, (norm_loop){NULL, h, m->ws.x, norm, n_embd, n_embd}, batch->n_rows);
     const uint32_t n_logit_rows = logits != NULL ? batch->n_logit_rows : 0;
     for (uint32_t i = 0; i < n_logit_rows; i++) {
         QN_ASSERT(batch->logit_rows[i] < batch->n_rows);
         memcpy(m->ws.y + i * n_embd, h + batch->logit_rows[i] * n_embd, n_embd * sizeof *h);
     }
-    qn_glm_matmul(m, logits, n_vocab, m->ws.y, n_embd, &m->weights.lm_head, n_logit_rows);
+    if (n_logit_rows > 0) {
+        const qn_product product = {
+            .w = &m->weights.lm_head, .y = logits, .y_stride = m->config.n_vocab};
+        qn_input_set(&m->ws.wide, m->ws.y, n_embd, (uint32_t)n_embd, n_logit_rows);
+        qn_glm_products(m, &m->ws.wide, &product, 1);
+    }
     return h;
 }
 
@@ -123,7 +111,7 @@ void qn_glm_forward(qn_glm *model, const qn_kv *kv, const qn_batch *batch, float
 {
     qn_glm *m = model;
     check_batch(m, kv, batch);
-    qn_glm_embed(m, batch, m->ws.x, m->config.n_embd);
+    embed(m, batch, m->ws.x, m->config.n_embd);
     if (probe != NULL && probe->hidden != NULL) {
         probe->hidden(probe->context, -1, m->ws.x);
     }
@@ -132,7 +120,7 @@ void qn_glm_forward(qn_glm *model, const qn_kv *kv, const qn_batch *batch, float
             .layer = &m->weights.layers[i], .i_layer = i, .kv = kv, .batch = batch, .probe = probe};
         qn_glm_layer(m, &call);
     }
-    keep_page_ends(m, kv, batch, qn_glm_head(m, batch, m->weights.norm, hidden, logits));
+    keep_page_ends(m, kv, batch, compute_head(m, batch, m->weights.norm, hidden, logits));
 }
 
 /* ws.x = eh_proj of both norms, the embedding first and the hidden second (docs/model.md). */
@@ -141,13 +129,14 @@ static void join_input(qn_glm *m, const qn_batch *batch, const float *hidden_pre
     const qn_weights *w = &m->weights;
     const size_t n_embd = m->config.n_embd;
     const size_t stride = 2 * n_embd;
-    const float eps = m->config.rms_eps;
     float *concat = m->ws.concat;
-    qn_glm_embed(m, batch, concat, stride);
-    m->k->rmsnorm(concat, stride, concat, stride, w->enorm, batch->n_rows, n_embd, eps);
-    m->k->rmsnorm(concat + n_embd, stride, hidden_prev, n_embd, w->hnorm, batch->n_rows, n_embd,
-                  eps);
-    qn_glm_matmul(m, m->ws.x, n_embd, concat, stride, &w->eh_proj, batch->n_rows);
+    embed(m, batch, concat, stride);
+    norm_rows(m, (norm_loop){NULL, concat, concat, w->enorm, stride, stride}, batch->n_rows);
+    norm_rows(m, (norm_loop){NULL, concat + n_embd, hidden_prev, w->hnorm, stride, n_embd},
+              batch->n_rows);
+    const qn_product product = {.w = &w->eh_proj, .y = m->ws.x, .y_stride = n_embd};
+    qn_input_set(&m->ws.wide, concat, stride, (uint32_t)stride, batch->n_rows);
+    qn_glm_products(m, &m->ws.wide, &product, 1);
 }
 
 void qn_glm_mtp(qn_glm *model, const qn_kv *kv, const qn_batch *batch, const qn_mtp_io *io,
@@ -170,5 +159,5 @@ void qn_glm_mtp(qn_glm *model, const qn_kv *kv, const qn_batch *batch, const qn_
         memcpy(io->keep->sets, m->ws.sets, batch->n_rows * n_topk * sizeof *io->keep->sets);
         memcpy(io->keep->n_sets, m->ws.n_sets, batch->n_rows * sizeof *io->keep->n_sets);
     }
-    (void)qn_glm_head(m, batch, m->weights.mtp_norm, io->hidden, io->logits);
+    (void)compute_head(m, batch, m->weights.mtp_norm, io->hidden, io->logits);
 }

@@ -22,6 +22,14 @@ static void *carve(qn_arena *arena, size_t n)
     return qn_arena_alloc(arena, n * 4, 64);
 }
 
+/* Room for prepared rows of at most n_in columns, of every kind. */
+static void carve_rows(qn_arena *arena, uint8_t **to, size_t n_rows, size_t n_in)
+{
+    for (int act = 0; act < QN_N_ACTS; act++) {
+        to[act] = carve(arena, n_rows * qn_act_row_bytes((qn_act)act, (uint32_t)n_in) / 4);
+    }
+}
+
 /* Lay out the workspace; done first on an arena that measures. */
 static void lay_out(qn_glm *m)
 {
@@ -32,13 +40,7 @@ static void lay_out(qn_glm *m)
     const size_t heads = c->n_heads;
     const size_t used = c->n_experts_used;
     const size_t n_ff = max_size(c->n_ff_dense, (size_t)c->n_experts_shared * c->n_ff_expert);
-    const size_t ff_floats = max_size(rows * n_ff, rows * used * c->n_ff_expert);
-    size_t n_in_max = max_size(max_size(2 * (size_t)c->n_embd, heads * c->v_dim),
-                               max_size(c->q_rank, c->kv_rank));
-    n_in_max = max_size(n_in_max, max_size(n_ff, c->n_ff_expert));
-    ws->scratch_floats =
-        max_size(n_in_max, heads * c->index_topk + c->kv_rank + c->rope_dim + c->index_dim);
-    ws->scratch_floats = (ws->scratch_floats + 15) / 16 * 16;
+    const size_t n_threads = qn_pool_threads(m->pool);
     m->inv_freq = carve(at, c->rope_dim / 2);
     ws->x = carve(at, rows * c->n_embd);
     ws->xn = carve(at, rows * c->n_embd);
@@ -53,21 +55,32 @@ static void lay_out(qn_glm *m)
     ws->qi = carve(at, rows * c->n_index_heads * c->index_dim);
     ws->ki = carve(at, rows * c->index_dim);
     ws->wi = carve(at, rows * c->n_index_heads);
-    ws->index_scores = carve(at, c->n_context_max);
+    ws->index_scores = carve(at, n_threads * c->n_context_max);
     ws->sets = carve(at, rows * c->index_topk);
     ws->n_sets = carve(at, rows);
-    ws->gate = carve(at, ff_floats);
-    ws->up = carve(at, ff_floats);
     ws->router_logits = carve(at, rows * c->n_experts);
-    ws->router_scores = carve(at, c->n_experts);
+    ws->router_scores = carve(at, n_threads * c->n_experts);
     ws->experts = carve(at, rows * used);
     ws->expert_weights = carve(at, rows * used);
     ws->slot_of = carve(at, rows * used);
+    ws->row_of = carve(at, rows * used);
     ws->first_of = carve(at, (size_t)c->n_experts + 1);
-    ws->active = carve(at, c->n_experts);
-    ws->moe_x = carve(at, rows * used * c->n_embd);
+    ws->gate = carve(at, rows * n_ff + rows * used * c->n_ff_expert);
+    ws->up = carve(at, rows * n_ff + rows * used * c->n_ff_expert);
+    ws->down = carve(at, (rows * qn_act_row_bytes(QN_ACT_F32, (uint32_t)n_ff) +
+                          rows * used * qn_act_row_bytes(QN_ACT_F32, c->n_ff_expert)) /
+                             4);
     ws->moe_y = carve(at, rows * used * c->n_embd);
-    ws->scratch = carve(at, qn_pool_threads(m->pool) * ws->scratch_floats);
+    ws->jobs = qn_arena_alloc(at, ((size_t)c->n_experts + 1) * sizeof *ws->jobs, 64);
+    carve_rows(at, ws->wide.rows, rows, (m->weights.has_mtp ? 2 : 1) * (size_t)c->n_embd);
+    carve_rows(at, ws->inner.rows, rows, max_size(c->q_rank, heads * c->v_dim));
+    carve_rows(at, ws->key_rows, rows * heads, c->nope_dim);
+    carve_rows(at, ws->value_rows, rows * heads, c->kv_rank);
+    ws->scratch_floats =
+        max_size(qn_attend_scratch_floats(c->n_heads, c->index_topk, c->kv_rank, c->rope_dim),
+                 qn_index_scratch_floats(c->n_index_heads, c->index_dim));
+    ws->scratch_floats = (ws->scratch_floats + 15) / 16 * 16;
+    ws->scratch = carve(at, n_threads * ws->scratch_floats);
 }
 
 /* Everything but the weights. */
@@ -139,7 +152,7 @@ qn_status qn_glm_open(qn_glm **out, const qn_config *config, const qn_checkpoint
     *out = NULL;
     QN_TRY(status, allocate(&m, config, options, err), fail);
     QN_TRY(status, qn_weights_init(&m->weights, config, finds_mtp(config, checkpoint), err), fail);
-    QN_TRY(status, qn_weights_bind(&m->weights, config, checkpoint, err), fail);
+    QN_TRY(status, qn_weights_load(&m->weights, config, checkpoint, 0, options, err), fail);
     QN_TRY(status, open_workspace(m, err), fail);
     *out = m;
     return QN_OK;
@@ -157,7 +170,7 @@ qn_status qn_glm_open_dummy(qn_glm **out, const qn_config *config, uint64_t seed
     *out = NULL;
     QN_TRY(status, allocate(&m, config, options, err), fail);
     QN_TRY(status, qn_weights_init(&m->weights, config, config->n_mtp_layers > 0, err), fail);
-    QN_TRY(status, qn_weights_fill_dummy(&m->weights, config, seed, options, err), fail);
+    QN_TRY(status, qn_weights_load(&m->weights, config, NULL, seed, options, err), fail);
     QN_TRY(status, open_workspace(m, err), fail);
     *out = m;
     return QN_OK;

@@ -20,7 +20,7 @@ typedef struct qn_glm_options {
     qn_pool *pool;             /**< Borrowed while the model is open. */
     qn_compute compute;        /**< Not AUTO. */
     uint32_t n_rows_max;       /**< Rows of one forward pass; sizes the workspace. */
-    qn_progress_fn *progress;  /**< Bytes of dummy weights made; NULL: not wanted. */
+    qn_progress_fn *progress;  /**< Bytes of weights loaded, as stored; NULL: not wanted. */
     void *progress_context;
 } qn_glm_options;
 
@@ -29,8 +29,9 @@ typedef struct qn_glm_options {
  * unknown, missing, misshapen or of a dtype that its role does not permit stops the load.  A
  * checkpoint without any tensor of the MTP layer loads without it; half of one is an error.
  *
- * @param checkpoint  borrowed while the model is open: weights stay where they are mapped
- * Returns  QN_OK; QN_E_FORMAT naming the tensor, what was seen and expected; QN_E_NOMEM
+ * @param checkpoint  borrowed during the call: weights are packed for the kernels and kept
+ * Returns  QN_OK; QN_E_FORMAT naming the tensor, what was seen and expected; QN_E_IO; QN_E_NOMEM;
+ *          QN_E_CANCELLED by options->progress
  */
 QN_MUST_CHECK qn_status qn_glm_open(qn_glm **out, const qn_config *config,
                                     const qn_checkpoint *checkpoint, const qn_glm_options *options,

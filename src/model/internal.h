@@ -6,6 +6,28 @@
 #include "model/glm.h"
 #include "model/weights.h"
 
+enum { QN_N_ACTS = QN_ACT_INT8 + 1 };
+
+/** Rows of activations, and what products have made of them so far (kernels/weight.h, qn_act). */
+typedef struct qn_input {
+    const float *x;  /**< [n_rows] rows of n_in. */
+    size_t x_stride; /**< Elements. */
+    uint32_t n_rows, n_in;
+    uint8_t *rows[QN_N_ACTS]; /**< Room for prepared rows, by kind. */
+    bool is_made[QN_N_ACTS];
+} qn_input;
+
+/** One SwiGLU block over some rows: the dense one, the shared expert or a routed one. */
+typedef struct qn_ffn_job {
+    const qn_mlp_weights *w;
+    const uint32_t *rows; /**< [n_rows] rows of the normed stream; NULL: the first n_rows. */
+    uint32_t n_rows;
+    uint32_t first_block; /**< Of its blocks of 32 columns among those of all jobs. */
+    float *gate, *up;     /**< [n_rows][n_ff] */
+    uint8_t *down;        /**< [n_rows] prepared rows of n_ff */
+    float *y;             /**< [n_rows][n_embd] */
+} qn_ffn_job;
+
 /**
  * Buffers of one forward pass, R = n_rows_max rows.  All f32 unless said; carved from one block.
  * Names follow docs/model.md.
@@ -13,7 +35,7 @@
 typedef struct qn_workspace {
     float *x;              /**< [R][n_embd] residual stream */
     float *xn;             /**< [R][n_embd] its norm, input of a block */
-    float *y;              /**< [R][n_embd] output of a block */
+    float *y;              /**< [R][n_embd] output of a block, inputs of the head */
     float *concat;         /**< [R][2 n_embd] MTP: embedding and hidden */
     float *qr;             /**< [R][q_rank] */
     float *q;              /**< [R][n_heads][nope + rope] */
@@ -24,23 +46,28 @@ typedef struct qn_workspace {
     float *qi;             /**< [R][n_index_heads][index_dim] */
     float *ki;             /**< [R][index_dim] */
     float *wi;             /**< [R][n_index_heads] */
-    float *index_scores;   /**< [n_context_max] scores of one row */
+    float *index_scores;   /**< [n_threads][n_context_max] scores of one row */
     int32_t *sets;         /**< [R][index_topk] current index sets */
     uint32_t *n_sets;      /**< [R] */
-    float *gate;           /**< [max(R * n_used, R * n_ff...)] SwiGLU gate, then its product */
-    float *up;             /**< like gate */
     float *router_logits;  /**< [R][n_experts] */
-    float *router_scores;  /**< [n_experts] of one row */
+    float *router_scores;  /**< [n_threads][n_experts] of one row */
     int32_t *experts;      /**< [R][n_used] */
     float *expert_weights; /**< [R][n_used] */
     uint32_t *slot_of;     /**< [R][n_used] place of a (row, choice) in the order by expert */
+    uint32_t *row_of;      /**< [R * n_used] row in each place */
     uint32_t *first_of;    /**< [n_experts + 1] first place of each expert */
-    uint32_t *active;      /**< [n_experts] experts that any row chose, ascending */
-    uint32_t n_active;
-    float *moe_x;          /**< [R * n_used][n_embd] inputs in the order by expert */
-    float *moe_y;          /**< [R * n_used][n_embd] outputs in that order */
-    float *scratch;        /**< [n_threads][scratch_floats] */
-    size_t scratch_floats; /**< A weight row, or attention scores of all heads and one cache row. */
+    float *gate, *up;      /**< [max(R * n_used, R * n_ff...)] of the routed and the other block */
+    uint8_t *down;         /**< prepared rows of those */
+    float *moe_y;          /**< [R * n_used][n_embd] outputs in the order by expert */
+    qn_ffn_job *jobs;      /**< [n_experts + 1] of one layer */
+    uint32_t n_jobs;
+    qn_input wide;  /**< Room for R rows of n_embd, or 2 n_embd with the MTP layer. */
+    qn_input inner; /**< Room for R rows of q_rank or n_heads * v_dim. */
+    /** Rows of what kv_b's halves multiply, apart since threads are at different ones. */
+    uint8_t *key_rows[QN_N_ACTS];   /**< [R * n_heads] of nope_dim */
+    uint8_t *value_rows[QN_N_ACTS]; /**< [R * n_heads] of kv_rank */
+    float *scratch;                 /**< [n_threads][scratch_floats] */
+    size_t scratch_floats;
 } qn_workspace;
 
 struct qn_glm {
@@ -55,9 +82,34 @@ struct qn_glm {
     qn_arena arena; /* of the workspace; its base is an owned mapping */
 };
 
-/** y[t][o] = W x for all outputs, split over the threads by output. */
-void qn_glm_matmul(const qn_glm *m, float *y, size_t y_stride, const float *x, size_t x_stride,
-                   const qn_weight *w, uint32_t n_rows);
+/** The rows that products are made of next: nothing is prepared yet. */
+void qn_input_set(qn_input *input, const float *x, size_t x_stride, uint32_t n_in, uint32_t n_rows);
+/** Every row as products with a kind of weight take it, made on the pool unless it is there. */
+const uint8_t *qn_input_get(const qn_glm *m, qn_input *input, qn_act act);
+
+/** One product of a step: y[t][o] = sum_k x[t][k] W[o][k]. */
+typedef struct qn_product {
+    const qn_packed *w;
+    float *y; /**< [n_rows][y_stride] */
+    size_t y_stride;
+    float *add_to; /**< [n_rows][y_stride] += y; NULL: nothing. */
+} qn_product;
+
+/**
+ * Products of the same rows, as one loop over all outputs: threads meet once for all of them.
+ * n_products is at most QN_PRODUCTS_MAX.
+ */
+enum { QN_PRODUCTS_MAX = 4 };
+void qn_glm_products(const qn_glm *m, qn_input *input, const qn_product *products,
+                     uint32_t n_products);
+
+/** Run over the rows of a pass: on the pool where there are enough of them. */
+void qn_glm_over_rows(const qn_glm *m, uint32_t n_rows, qn_pool_fn *fn, void *context);
+
+static inline float *qn_glm_scratch(const qn_glm *m, uint32_t i_thread)
+{
+    return m->ws.scratch + i_thread * m->ws.scratch_floats;
+}
 
 /** What one layer of a pass works on. */
 typedef struct qn_layer_call {
@@ -70,26 +122,32 @@ typedef struct qn_layer_call {
     const qn_probe *probe;      /**< NULL: none. */
 } qn_layer_call;
 
+/** A loop of a layer, with what its body needs. */
+typedef struct qn_layer_loop {
+    qn_glm *m;
+    const qn_layer_call *call;
+} qn_layer_loop;
+
 /** The cache rows of row i's sequence in one component of kv->layout. */
 static inline qn_kv_view qn_layer_rows(const qn_layer_call *call, int16_t i_component, size_t i_row)
 {
     return qn_kv_get_view(call->kv, i_component, qn_batch_pages(call->batch, i_row));
 }
 
+/** Does this call run the indexer? */
+static inline bool qn_layer_has_indexer(const qn_glm *m, const qn_layer_call *call)
+{
+    return call->reuse == NULL && m->config.is_index_full[call->i_layer];
+}
+
 /** One decoder layer in place on ws.x. */
 void qn_glm_layer(qn_glm *m, const qn_layer_call *call);
-/** Attention block: ws.xn -> ws.y; writes the cache rows, and for full layers ws.sets. */
+/** Attention block: ws.x += its output, from ws.xn; writes cache rows, in full layers ws.sets. */
 void qn_glm_attention(qn_glm *m, const qn_layer_call *call);
-/** The indexer of a full layer: writes index keys and ws.sets from ws.xn and ws.qr. */
-void qn_glm_indexer(qn_glm *m, const qn_layer_call *call);
-/** Dense SwiGLU: ws.xn -> ws.y. */
-void qn_glm_mlp(qn_glm *m, const qn_mlp_weights *mlp, uint32_t n_rows);
-/** Routed experts plus shared expert: ws.xn -> ws.y. */
-void qn_glm_moe(qn_glm *m, const qn_layer_call *call);
-/** Embedding rows of the batch's tokens -> out, rows stride apart. */
-void qn_glm_embed(qn_glm *m, const qn_batch *batch, float *out, size_t stride);
-/** Final norm of ws.x into @p hidden (or ws.xn), which is returned, and logits of the wanted rows.
- */
-const float *qn_glm_head(qn_glm *m, const qn_batch *batch, const float *norm, float *hidden,
-                         float *logits);
+/** Rows first .. end - 1 of ws.ki, ws.wi: norm, rotation, scale, cache. */
+void qn_glm_index_keys(qn_glm *m, const qn_layer_call *call, size_t first, size_t end);
+/** ws.sets of every row from ws.qi, ws.wi and the cached index keys. */
+void qn_glm_select(qn_glm *m, const qn_layer_call *call);
+/** Feed-forward block: ws.x += its output, from ws.xn. */
+void qn_glm_ffn(qn_glm *m, const qn_layer_call *call);
 #endif

@@ -1,46 +1,57 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Feed-forward blocks: the dense one, or the experts that rows have chosen and the shared expert,
+ * as one list of jobs.  Threads meet once between the two halves of a block: a thread takes blocks
+ * of 32 columns of any job in the first half and the same outputs of every job in the second.
+ */
 #include "base/assert.h"
 #include "model/internal.h"
 
-void qn_glm_mlp(qn_glm *m, const qn_mlp_weights *mlp, uint32_t n_rows)
-{
-    const size_t n_ff = mlp->gate.n_out;
-    const size_t n_embd = m->config.n_embd;
-    qn_workspace *ws = &m->ws;
-    qn_glm_matmul(m, ws->gate, n_ff, ws->xn, n_embd, &mlp->gate, n_rows);
-    qn_glm_matmul(m, ws->up, n_ff, ws->xn, n_embd, &mlp->up, n_rows);
-    m->k->silu_mul(ws->gate, ws->gate, ws->up, n_rows * n_ff);
-    qn_glm_matmul(m, ws->y, n_embd, ws->gate, n_ff, &mlp->down, n_rows);
-}
+enum { BLOCK = QN_PACK_K }; /* what one scale of int8 spans */
 
-/* Experts and weights of every row. */
-static void route(qn_glm *m, const qn_layer_call *call)
+/* ------------------------------------------------------------------------------------- routing
+ */
+
+static void route_range(void *context, size_t first, size_t end, uint32_t i_thread)
 {
+    const qn_layer_loop *loop = context;
+    const qn_glm *m = loop->m;
     const qn_config *c = &m->config;
-    const uint32_t n_rows = call->batch->n_rows;
-    const size_t n_used = c->n_experts_used;
-    qn_workspace *ws = &m->ws;
-    qn_glm_matmul(m, ws->router_logits, c->n_experts, ws->xn, c->n_embd, &call->layer->router,
-                  n_rows);
-    for (uint32_t t = 0; t < n_rows; t++) {
+    const qn_probe *probe = loop->call->probe;
+    for (size_t t = first; t < end; t++) {
         qn_router_args args = {
-            .experts = ws->experts + t * n_used,
-            .weights = ws->expert_weights + t * n_used,
-            .logits = ws->router_logits + (size_t)t * c->n_experts,
-            .bias = call->layer->router_bias,
-            .scratch = ws->router_scores,
+            .experts = m->ws.experts + t * c->n_experts_used,
+            .weights = m->ws.expert_weights + t * c->n_experts_used,
+            .logits = m->ws.router_logits + t * c->n_experts,
+            .bias = loop->call->layer->router_bias,
+            .scratch = m->ws.router_scores + (size_t)i_thread * c->n_experts,
             .n_experts = c->n_experts,
             .n_used = c->n_experts_used,
             .norm_topk = c->norm_topk,
             .routed_scale = c->routed_scale,
         };
         m->k->router(&args);
-        if (call->probe != NULL && call->probe->router != NULL) {
-            call->probe->router(call->probe->context, (int32_t)call->i_layer, t, args.experts,
-                                ws->router_scores);
+        if (probe != NULL && probe->router != NULL) {
+            probe->router(probe->context, (int32_t)loop->call->i_layer, (uint32_t)t, args.experts,
+                          args.scratch);
             args.keep_experts = true;
             m->k->router(&args);
         }
+    }
+}
+
+/* Experts and weights of every row. */
+static void route(qn_glm *m, const qn_layer_call *call)
+{
+    const uint32_t n_rows = call->batch->n_rows;
+    const qn_product logits = {
+        .w = &call->layer->router, .y = m->ws.router_logits, .y_stride = m->config.n_experts};
+    qn_layer_loop loop = {m, call};
+    qn_glm_products(m, &m->ws.wide, &logits, 1);
+    if (call->probe != NULL && call->probe->router != NULL) {
+        route_range(&loop, 0, n_rows, 0); /* a probe sees rows in order, from one thread */
+    } else {
+        qn_glm_over_rows(m, n_rows, route_range, &loop);
     }
 }
 
@@ -61,105 +72,177 @@ static void group_by_expert(qn_glm *m, uint32_t n_rows)
     for (size_t i = 0; i < n_pairs; i++) {
         const uint32_t slot = ws->first_of[ws->experts[i]]++;
         ws->slot_of[i] = slot;
-        memcpy(ws->moe_x + (size_t)slot * c->n_embd, ws->xn + i / c->n_experts_used * c->n_embd,
-               c->n_embd * sizeof *ws->xn);
+        ws->row_of[slot] = (uint32_t)(i / c->n_experts_used);
     }
     /* Each entry has moved to the end of its expert, which is the start of the next. */
     memmove(ws->first_of + 1, ws->first_of, c->n_experts * sizeof *ws->first_of);
     ws->first_of[0] = 0;
-    ws->n_active = 0;
-    for (uint32_t e = 0; e < c->n_experts; e++) {
-        if (ws->first_of[e + 1] > ws->first_of[e]) {
-            ws->active[ws->n_active++] = e;
+}
+
+/* ------------------------------------------------------------------------------------- products
+ */
+
+static uint32_t count_blocks(const qn_ffn_job *job)
+{
+    return (job->w->gate.n_out + BLOCK - 1) / BLOCK;
+}
+
+static void add_job(qn_glm *m, qn_ffn_job job)
+{
+    qn_workspace *ws = &m->ws;
+    const qn_ffn_job *last = ws->n_jobs > 0 ? &ws->jobs[ws->n_jobs - 1] : NULL;
+    job.first_block = last != NULL ? last->first_block + count_blocks(last) : 0;
+    ws->jobs[ws->n_jobs++] = job;
+}
+
+/* The jobs of a layer.  Buffers of the routed ones lie behind those of the block that all take. */
+static void list_jobs(qn_glm *m, const qn_layer_call *call)
+{
+    const qn_config *c = &m->config;
+    const uint32_t n_rows = call->batch->n_rows;
+    const bool is_dense = c->is_dense[call->i_layer];
+    const qn_mlp_weights *all = &call->layer->mlp;
+    qn_workspace *ws = &m->ws;
+    ws->n_jobs = 0;
+    add_job(m, (qn_ffn_job){.w = all,
+                            .n_rows = n_rows,
+                            .gate = ws->gate,
+                            .up = ws->up,
+                            .down = ws->down,
+                            .y = ws->y});
+    float *const gate = ws->gate + (size_t)n_rows * all->gate.n_out;
+    float *const up = ws->up + (size_t)n_rows * all->gate.n_out;
+    uint8_t *const down = ws->down + n_rows * qn_act_row_bytes(QN_ACT_F32, all->down.n_in);
+    for (uint32_t e = 0; !is_dense && e < c->n_experts; e++) {
+        const size_t first = ws->first_of[e];
+        const uint32_t n = ws->first_of[e + 1] - ws->first_of[e];
+        if (n > 0) {
+            add_job(
+                m, (qn_ffn_job){.w = &call->layer->experts[e],
+                                .rows = ws->row_of + first,
+                                .n_rows = n,
+                                .gate = gate + first * c->n_ff_expert,
+                                .up = up + first * c->n_ff_expert,
+                                .down = down + first * qn_act_row_bytes(QN_ACT_F32, c->n_ff_expert),
+                                .y = ws->moe_y + first * c->n_embd});
         }
     }
 }
 
-/* Work of the expert loops: outputs [active expert][n_out] as one flat range, cut anywhere. */
-typedef struct expert_loop {
-    qn_glm *m;
-    const qn_layer_call *call;
-    uint32_t n_out;
-    void (*body)(const struct expert_loop *loop, uint32_t e, uint32_t out_first, uint32_t out_end,
-                 float *scratch);
-} expert_loop;
-
-static void expert_matmul(const expert_loop *loop, const qn_weight *w, float *y, const float *x,
-                          uint32_t e, const uint32_t range[2], float *scratch)
+/* Columns first .. end - 1 of gate or up of a job. */
+static void multiply_wide(const qn_glm *m, const qn_ffn_job *job, const qn_packed *w, float *y,
+                          uint32_t first, uint32_t end)
 {
-    const qn_glm *m = loop->m;
-    const size_t first = m->ws.first_of[e];
+    const qn_act act = qn_act_of(w->kind, m->compute);
     const qn_matmul_args args = {
-        .y = y + first * w->n_out + range[0],
+        .y = y + first,
         .y_stride = w->n_out,
-        .x = x + first * w->n_in,
-        .x_stride = w->n_in,
+        .x = m->ws.wide.rows[act],
+        .x_stride = qn_act_row_bytes(act, w->n_in),
+        .rows = job->rows,
         .w = w,
-        .n_rows = m->ws.first_of[e + 1] - m->ws.first_of[e],
-        .out_first = range[0],
-        .out_end = range[1],
-        .compute = m->compute,
-        .scratch = scratch,
+        .act = act,
+        .n_rows = job->n_rows,
+        .out_first = first,
+        .out_end = end,
     };
     m->k->matmul(&args);
 }
 
-static void expert_up(const expert_loop *loop, uint32_t e, uint32_t out_first, uint32_t out_end,
-                      float *scratch)
+static void up_blocks(const qn_glm *m, const qn_ffn_job *job, uint32_t first_block,
+                      uint32_t end_block)
 {
+    const uint32_t n_ff = job->w->gate.n_out;
+    const uint32_t first = first_block * BLOCK;
+    const uint32_t end = end_block * BLOCK < n_ff ? end_block * BLOCK : n_ff;
+    const qn_act act = qn_act_of(job->w->down.kind, m->compute);
+    const size_t row_bytes = qn_act_row_bytes(act, n_ff);
+    multiply_wide(m, job, &job->w->gate, job->gate, first, end);
+    multiply_wide(m, job, &job->w->up, job->up, first, end);
+    for (size_t t = 0; t < job->n_rows; t++) {
+        float *const gate = job->gate + t * n_ff;
+        m->k->silu_mul(gate + first, gate + first, job->up + t * n_ff + first, end - first);
+        m->k->prepare(job->down + t * row_bytes, act, gate, n_ff, first, end);
+    }
+}
+
+static void up_range(void *context, size_t first, size_t end, uint32_t i_thread)
+{
+    (void)i_thread;
+    const qn_layer_loop *loop = context;
+    const qn_workspace *ws = &loop->m->ws;
+    for (uint32_t i = 0; i < ws->n_jobs; i++) {
+        const size_t begin = ws->jobs[i].first_block;
+        const size_t behind = begin + count_blocks(&ws->jobs[i]);
+        const size_t from = first > begin ? first : begin;
+        const size_t to = end < behind ? end : behind;
+        if (from < to) {
+            up_blocks(loop->m, &ws->jobs[i], (uint32_t)(from - begin), (uint32_t)(to - begin));
+        }
+    }
+}
+
+static void multiply_down(const qn_glm *m, const qn_ffn_job *job, uint32_t first, uint32_t end)
+{
+    const qn_packed *w = &job->w->down;
+    const qn_act act = qn_act_of(w->kind, m->compute);
+    const qn_matmul_args args = {
+        .y = job->y + first,
+        .y_stride = w->n_out,
+        .x = job->down,
+        .x_stride = qn_act_row_bytes(act, w->n_in),
+        .w = w,
+        .act = act,
+        .n_rows = job->n_rows,
+        .out_first = first,
+        .out_end = end,
+    };
+    m->k->matmul(&args);
+}
+
+/* Outputs of every job, then of every row their sum: into the residual stream. */
+static void down_range(void *context, size_t first_strip, size_t end_strip, uint32_t i_thread)
+{
+    (void)i_thread;
+    const qn_layer_loop *loop = context;
     const qn_glm *m = loop->m;
+    const qn_config *c = &m->config;
     const qn_workspace *ws = &m->ws;
-    const qn_mlp_weights *w = &loop->call->layer->experts[e];
-    const uint32_t range[2] = {out_first, out_end};
-    expert_matmul(loop, &w->gate, ws->gate, ws->moe_x, e, range, scratch);
-    expert_matmul(loop, &w->up, ws->up, ws->moe_x, e, range, scratch);
-    for (uint32_t i = ws->first_of[e]; i < ws->first_of[e + 1]; i++) {
-        const size_t at = (size_t)i * loop->n_out + out_first;
-        m->k->silu_mul(ws->gate + at, ws->gate + at, ws->up + at, out_end - out_first);
+    const uint32_t first = (uint32_t)first_strip * QN_STRIP;
+    const uint32_t end =
+        (uint32_t)end_strip * QN_STRIP < c->n_embd ? (uint32_t)end_strip * QN_STRIP : c->n_embd;
+    for (uint32_t i = 0; i < ws->n_jobs; i++) {
+        multiply_down(m, &ws->jobs[i], first, end);
+    }
+    const size_t n_used = c->is_dense[loop->call->i_layer] ? 0 : c->n_experts_used;
+    for (size_t t = 0; t < loop->call->batch->n_rows; t++) {
+        float *const y = ws->y + t * c->n_embd + first;
+        /* A row's sum runs in the order of its own choices, whatever its neighbours chose. */
+        for (size_t i = t * n_used; i < (t + 1) * n_used; i++) {
+            m->k->axpy(y, ws->moe_y + (size_t)ws->slot_of[i] * c->n_embd + first,
+                       ws->expert_weights[i], end - first);
+        }
+        m->k->axpy(ws->x + t * c->n_embd + first, y, 1.0F, end - first);
     }
 }
 
-static void expert_down(const expert_loop *loop, uint32_t e, uint32_t out_first, uint32_t out_end,
-                        float *scratch)
-{
-    const qn_workspace *ws = &loop->m->ws;
-    const uint32_t range[2] = {out_first, out_end};
-    expert_matmul(loop, &loop->call->layer->experts[e].down, ws->moe_y, ws->gate, e, range,
-                  scratch);
-}
-
-static void expert_range(void *context, size_t first, size_t end, uint32_t i_thread)
-{
-    const expert_loop *loop = context;
-    const qn_workspace *ws = &loop->m->ws;
-    while (first < end) {
-        const uint32_t e = ws->active[first / loop->n_out];
-        const uint32_t out_first = (uint32_t)(first % loop->n_out);
-        const size_t left = end - first;
-        const uint32_t n =
-            left < loop->n_out - out_first ? (uint32_t)left : loop->n_out - out_first;
-        loop->body(loop, e, out_first, out_first + n, ws->scratch + i_thread * ws->scratch_floats);
-        first += n;
-    }
-}
-
-void qn_glm_moe(qn_glm *m, const qn_layer_call *call)
+void qn_glm_ffn(qn_glm *m, const qn_layer_call *call)
 {
     const qn_config *c = &m->config;
     const uint32_t n_rows = call->batch->n_rows;
     qn_workspace *ws = &m->ws;
-    route(m, call);
-    group_by_expert(m, n_rows);
-    expert_loop loop = {.m = m, .call = call, .n_out = c->n_ff_expert, .body = expert_up};
-    qn_pool_run(m->pool, (size_t)ws->n_active * loop.n_out, expert_range, &loop);
-    loop.n_out = c->n_embd;
-    loop.body = expert_down;
-    qn_pool_run(m->pool, (size_t)ws->n_active * loop.n_out, expert_range, &loop);
-    qn_glm_mlp(m, &call->layer->mlp, n_rows); /* the shared expert: not scaled, not gated */
-    /* A row's sum runs in the order of its own choices, whatever its neighbours chose. */
-    for (size_t i = 0; i < (size_t)n_rows * c->n_experts_used; i++) {
-        m->k->axpy(ws->y + i / c->n_experts_used * c->n_embd,
-                   ws->moe_y + (size_t)ws->slot_of[i] * c->n_embd, ws->expert_weights[i],
-                   c->n_embd);
+    qn_layer_loop loop = {m, call};
+    qn_input_set(&ws->wide, ws->xn, c->n_embd, c->n_embd, n_rows);
+    if (!c->is_dense[call->i_layer]) {
+        route(m, call);
+        group_by_expert(m, n_rows);
     }
+    list_jobs(m, call);
+    for (uint32_t i = 0; i < ws->n_jobs; i++) {
+        (void)qn_input_get(m, &ws->wide, qn_act_of(ws->jobs[i].w->gate.kind, m->compute));
+        (void)qn_input_get(m, &ws->wide, qn_act_of(ws->jobs[i].w->up.kind, m->compute));
+    }
+    const qn_ffn_job *last = &ws->jobs[ws->n_jobs - 1];
+    qn_pool_run(m->pool, last->first_block + count_blocks(last), up_range, &loop);
+    qn_pool_run(m->pool, qn_strips(c->n_embd), down_range, &loop);
 }

@@ -21,7 +21,7 @@ static qn_status visit(const walk *w, const char *name, qn_tensor_spec spec)
     return w->fn(w->context, &spec, w->err);
 }
 
-static qn_status matrix(const walk *w, const char *name, qn_weight *to, uint32_t n_out,
+static qn_status matrix(const walk *w, const char *name, qn_packed *to, uint32_t n_out,
                         uint32_t n_in)
 {
     return visit(
@@ -42,7 +42,7 @@ static qn_status walk_mlp(const walk *w, const char *name, qn_mlp_weights *to, u
     qn_status status = QN_OK;
     for (int i = 0; i < 3; i++) {
         (void)snprintf(full, sizeof full, "mlp.%s%s", name, parts[i]);
-        qn_weight *matrix_to = i == 0 ? &to->gate : i == 1 ? &to->up : &to->down;
+        qn_packed *matrix_to = i == 0 ? &to->gate : i == 1 ? &to->up : &to->down;
         QN_TRY(status, matrix(w, full, matrix_to, i == 2 ? n_embd : n_ff, i == 2 ? n_ff : n_embd),
                fail);
     }
@@ -67,8 +67,11 @@ static qn_status walk_attention(const walk *w, qn_layer_weights *l)
            fail);
     QN_TRY(status, norm(w, "self_attn.kv_a_layernorm.weight", &l->kv_a_norm, c->kv_rank), fail);
     QN_TRY(status,
-           matrix(w, "self_attn.kv_b_proj.weight", &l->kv_b, c->n_heads * (c->nope_dim + c->v_dim),
-                  c->kv_rank),
+           visit(w, "self_attn.kv_b_proj.weight",
+                 (qn_tensor_spec){.role = QN_ROLE_KV_B,
+                                  .n_out = c->n_heads * (c->nope_dim + c->v_dim),
+                                  .n_in = c->kv_rank,
+                                  .heads = l->heads}),
            fail);
     QN_TRY(status, matrix(w, "self_attn.o_proj.weight", &l->o, c->n_embd, c->n_heads * c->v_dim),
            fail);
@@ -167,7 +170,7 @@ qn_status qn_tensor_list_walk(const qn_config *config, qn_weights *weights, qn_t
                  (qn_tensor_spec){.role = QN_ROLE_EMBEDDING,
                                   .n_out = config->n_vocab,
                                   .n_in = config->n_embd,
-                                  .matrix = &weights->embed}),
+                                  .table = &weights->embed}),
            fail);
     for (uint32_t i = 0; i < n_layers; i++) {
         QN_TRY(status, walk_layer(&w, weights, i), fail);

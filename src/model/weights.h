@@ -9,40 +9,50 @@
 
 /** A SwiGLU block: gate and up [n_ff][n_embd], down [n_embd][n_ff]. */
 typedef struct qn_mlp_weights {
-    qn_weight gate, up, down;
+    qn_packed gate, up, down;
 } qn_mlp_weights;
+
+/**
+ * One head's share of kv_b, as absorbed attention multiplies it: the key half transposed
+ * [kv_rank][nope], so that ql = key qn, and the value half [v_dim][kv_rank].
+ */
+typedef struct qn_head_weights {
+    qn_packed key, value;
+} qn_head_weights;
 
 /** One decoder layer; the MTP layer is one of these too. */
 typedef struct qn_layer_weights {
-    const float *input_norm;        /**< [n_embd] */
-    const float *post_norm;         /**< [n_embd], before the FFN. */
-    const float *q_a_norm;          /**< [q_rank] */
-    const float *kv_a_norm;         /**< [kv_rank] */
-    qn_weight q_a, q_b, kv_a, kv_b; /**< docs/model.md, Attention. */
-    qn_weight o;
-    qn_weight index_q;            /**< wq_b; this and the next four: full layers only. */
-    qn_weight index_k;            /**< wk */
-    qn_weight index_w;            /**< weights_proj */
+    const float *input_norm;      /**< [n_embd] */
+    const float *post_norm;       /**< [n_embd], before the FFN. */
+    const float *q_a_norm;        /**< [q_rank] */
+    const float *kv_a_norm;       /**< [kv_rank] */
+    qn_packed q_a, q_b, kv_a, o;  /**< docs/model.md, Attention. */
+    qn_head_weights *heads;       /**< [n_heads] of kv_b, in qn_weights.heads. */
+    qn_packed index_q;            /**< wq_b; this and the next four: full layers only. */
+    qn_packed index_k;            /**< wk */
+    qn_packed index_w;            /**< weights_proj */
     const float *index_norm;      /**< [index_dim] k_norm.weight */
     const float *index_norm_bias; /**< [index_dim] k_norm.bias */
     qn_mlp_weights mlp;           /**< The dense FFN, or the shared expert of a sparse layer. */
-    qn_weight router;             /**< mlp.gate; this and the next two: sparse layers only. */
+    qn_packed router;             /**< mlp.gate; this and the next two: sparse layers only. */
     const float *router_bias;     /**< [n_experts] e_score_correction_bias */
     qn_mlp_weights *experts;      /**< [n_experts], in qn_weights.experts. */
 } qn_layer_weights;
 
-/** All weights.  Matrices are borrowed from the checkpoint or the dummy block. */
+/** All weights, packed for the kernels.  Nothing is borrowed: a checkpoint may be closed after. */
 typedef struct qn_weights {
-    qn_weight embed, lm_head;
+    qn_weight embed; /**< A table, as stored. */
+    qn_packed lm_head;
     const float *norm;          /**< [n_embd] model.norm */
     qn_layer_weights *layers;   /**< [n_layers + has_mtp], owned. */
     qn_mlp_weights *experts;    /**< All sparse layers' experts, owned. */
+    qn_head_weights *heads;     /**< [n_layers + has_mtp][n_heads], owned. */
     const float *enorm, *hnorm; /**< [n_embd], MTP. */
     const float *mtp_norm;      /**< [n_embd] shared_head.norm */
-    qn_weight eh_proj;          /**< [n_embd][2 n_embd] */
+    qn_packed eh_proj;          /**< [n_embd][2 n_embd] */
     float *vectors;             /**< Norms and biases in f32, owned. */
-    uint8_t *dummy;             /**< Bytes of dummy matrices, owned mapping; NULL otherwise. */
-    size_t dummy_bytes;
+    uint8_t *block;             /**< Bytes of all matrices, owned mapping. */
+    size_t block_bytes;
     bool has_mtp;
     uint64_t n_parameters;                   /**< Elements of matrices and vectors. */
     uint64_t weight_bytes;                   /**< As stored, scales included. */
@@ -53,6 +63,7 @@ typedef struct qn_weights {
 typedef enum qn_role {
     QN_ROLE_MATRIX,      /**< Any storage. */
     QN_ROLE_ROUTER,      /**< A matrix too; named apart for the dummy weights' gain. */
+    QN_ROLE_KV_B,        /**< A matrix that is taken apart by head. */
     QN_ROLE_EMBEDDING,   /**< bf16 or f32. */
     QN_ROLE_NORM,        /**< bf16 or f32 vector. */
     QN_ROLE_NORM_BIAS,   /**< bf16 or f32 vector. */
@@ -63,10 +74,12 @@ typedef enum qn_role {
 typedef struct qn_tensor_spec {
     char name[112];
     qn_role role;
-    uint32_t n_out;       /**< Rows of a matrix, length of a vector. */
-    uint32_t n_in;        /**< 0 for vectors. */
-    qn_weight *matrix;    /**< Where it goes; NULL for vectors. */
-    const float **vector; /**< Where it goes; NULL for matrices. */
+    uint32_t n_out;         /**< Rows of a matrix, length of a vector. */
+    uint32_t n_in;          /**< 0 for vectors. */
+    qn_packed *matrix;      /**< Where it goes; NULL for the next three. */
+    qn_weight *table;       /**< The embedding. */
+    qn_head_weights *heads; /**< [n_heads] kv_b. */
+    const float **vector;   /**< A norm or bias. */
 } qn_tensor_spec;
 
 typedef qn_status qn_tensor_visit_fn(void *context, const qn_tensor_spec *spec, qn_error *err);
@@ -86,16 +99,40 @@ QN_MUST_CHECK qn_status qn_weights_init(qn_weights *weights, const qn_config *co
  * layer? Of any storage, scales included: it is not used.
  */
 bool qn_is_trunk_copy(const qn_config *config, qn_str name);
-/** Bind every tensor of the list to the checkpoint; refuse what is left over. */
-QN_MUST_CHECK qn_status qn_weights_bind(qn_weights *weights, const qn_config *config,
-                                        const qn_checkpoint *checkpoint, qn_error *err);
 /**
- * Fill with seeded random values (docs/formats.md, "Dummy weights"), on the threads of
- * options->pool and with its progress.  Returns  QN_OK; QN_E_NOMEM; QN_E_CANCELLED
+ * Check every tensor of the list against the checkpoint and refuse what is left over, then read,
+ * pack and keep one after the other, on the threads of options->pool and with its progress (bytes
+ * as stored).
+ *
+ * @param checkpoint  NULL: seeded random values instead (docs/formats.md, "Dummy weights")
+ * Returns  QN_OK; QN_E_FORMAT naming the tensor; QN_E_IO; QN_E_NOMEM; QN_E_CANCELLED
  */
-QN_MUST_CHECK qn_status qn_weights_fill_dummy(qn_weights *weights, const qn_config *config,
-                                              uint64_t seed, const qn_glm_options *options,
-                                              qn_error *err);
+QN_MUST_CHECK qn_status qn_weights_load(qn_weights *weights, const qn_config *config,
+                                        const qn_checkpoint *checkpoint, uint64_t seed,
+                                        const qn_glm_options *options, qn_error *err);
+
+/** One matrix or vector of a checkpoint, as stored. */
+typedef struct qn_stored {
+    qn_weight weight;        /**< Of a matrix. */
+    const qn_tensor *tensor; /**< Its elements. */
+    const qn_tensor *scale;  /**< Its scales; NULL: none. */
+} qn_stored;
+
+/** Which tensors of a checkpoint have been asked for. */
+typedef struct qn_binder {
+    const qn_checkpoint *checkpoint;
+    bool *is_used; /**< [tensors of the checkpoint], owned. */
+} qn_binder;
+
+QN_MUST_CHECK qn_status qn_binder_init(qn_binder *binder, const qn_checkpoint *checkpoint,
+                                       qn_error *err);
+void qn_binder_deinit(qn_binder *binder);
+/** Find a tensor of the list; refuse one that is missing, misshapen or of a wrong dtype. */
+QN_MUST_CHECK qn_status qn_binder_find(qn_binder *binder, const qn_tensor_spec *spec,
+                                       qn_stored *out, qn_error *err);
+/** Refuse the first tensor that nobody has asked for. */
+QN_MUST_CHECK qn_status qn_binder_refuse_unknown(const qn_binder *binder, const qn_config *config,
+                                                 qn_error *err);
 /** Free what is owned; all zero afterwards. */
 void qn_weights_deinit(qn_weights *weights);
 #endif

@@ -847,7 +847,7 @@ class Answers(Case):
     def test_info_tells_what_was_chosen(self):
         err = self.succeed("run", NANO, "--ids", "1", "--max-tokens", "0", "--log-level", "info",
                            "--threads", "2").err
-        for word in ("kernels=", "compute=f32", "threads=2"):
+        for word in ("kernels=", "compute=bf16", "threads=2"):
             self.assertIn(word, err)
 
     def test_dummy_weights_need_only_a_config(self):

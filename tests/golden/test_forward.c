@@ -10,6 +10,7 @@
 #include "engine/sequence.h"
 #include "golden.h"
 #include "model/internal.h"
+#include "support/packed.h"
 
 #include <math.h>
 
@@ -253,7 +254,7 @@ static double golden_logits(const run *r, const float *state, const float *norm,
     const double scale = 1.0 / sqrt(squares / n_embd + (double)m->config.rms_eps);
     double max = (double)-INFINITY;
     for (uint32_t i = 0; i < n_vocab; i++) {
-        m->k->dequant_row(weights, &m->weights.lm_head, i);
+        unpack_row(weights, &m->weights.lm_head, i);
         logits[i] = 0.0;
         for (uint32_t k = 0; k < n_embd; k++) {
             const double normed = norm == NULL ? 1.0 : scale * (double)norm[k];

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/cpu.h"
+#include "kernels/kernels.h"
 #include "transcript.h"
 
 static void test_model_nano_tells_its_facts(void **state)
@@ -14,9 +16,9 @@ static void test_model_nano_tells_its_facts(void **state)
     assert_string_equal(info->quantization, "none");
     assert_string_equal(info->weights, "trained");
     assert_string_equal(info->device, "cpu");
-    assert_string_equal(info->kernels, "ref");
-    assert_string_equal(info->compute, "f32");
-    assert_string_equal(info->kv_dtype, "f32");
+    assert_string_equal(info->kernels, qn_kernels_level(qn_cpu_flags()));
+    assert_string_equal(info->compute, "bf16");
+    assert_string_equal(info->kv_dtype, "bf16");
     assert_string_equal(info->chat_format, "glm5.2");
     assert_true(info->sampling.temperature == 1.0F);
     assert_true(info->sampling.top_p == 0.95F);
@@ -115,12 +117,12 @@ static void test_model_cache_rows_follow_the_arithmetic(void **state)
         const char *compute_name;
         const char *kv_name;
     } cases[] = {
-        {QN_COMPUTE_AUTO, QN_KV_AUTO, "f32", "f32"},
+        {QN_COMPUTE_AUTO, QN_KV_AUTO, "bf16", "bf16"},
         {QN_COMPUTE_F32, QN_KV_FP8, "f32", "fp8"},
         {QN_COMPUTE_BF16, QN_KV_AUTO, "bf16", "bf16"},
         {QN_COMPUTE_INT8, QN_KV_AUTO, "int8", "bf16"},
         {QN_COMPUTE_BF16, QN_KV_F32, "bf16", "f32"},
-        {QN_COMPUTE_AUTO, QN_KV_BF16, "f32", "bf16"},
+        {QN_COMPUTE_AUTO, QN_KV_BF16, "bf16", "bf16"},
     };
     char dir[PATH_BYTES];
     folder_tiny(dir);

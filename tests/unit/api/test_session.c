@@ -253,7 +253,7 @@ static void test_session_options_out_of_range_are_named(void **state)
         const char *word;
     } cases[] = {
         {{.context_tokens = CONTEXT + 1}, QN_E_INVAL, "context_tokens (--context)"},
-        {{.chunk_tokens = 257}, QN_E_INVAL, "chunk_tokens"},
+        {{.chunk_tokens = 513}, QN_E_INVAL, "chunk_tokens"},
         {{.logits_path = "/tmp/a", .trace_path = "/tmp/a"}, QN_E_INVAL, "trace_path"},
         {{.trace_path = "/nonexistent/trace"}, QN_E_IO, "/nonexistent/trace"},
     };

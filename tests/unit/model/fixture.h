@@ -2,6 +2,8 @@
 /** @file fixture.h  A tiny model with seeded weights, its cache, and runs over chosen batches. */
 #ifndef QN_TEST_MODEL_FIXTURE_H
 #define QN_TEST_MODEL_FIXTURE_H
+#include "base/cpu.h"
+#include "base/env.h"
 #include "model/glm.h"
 #include "support/unit.h"
 
@@ -59,7 +61,12 @@ static inline qn_glm_options tiny_prepare(tiny *t, const qn_config *config, uint
 {
     qn_error err = {0};
     *t = (tiny){.config = *config};
-    qn_kernels_init(&t->kernels, 0);
+    /* The machine's own, or fewer: the same tests run with QN_CPU_MASK too. */
+    uint32_t mask = UINT32_MAX;
+    if (qn_env_get(QN_ENV_CPU_MASK) != NULL) {
+        assert_int_equal(qn_cpu_mask_parse(&mask, qn_env_get(QN_ENV_CPU_MASK), &err), QN_OK);
+    }
+    qn_kernels_init(&t->kernels, qn_cpu_flags() & mask);
     assert_int_equal(qn_pool_open(&t->pool, n_threads, &err), QN_OK);
     qn_kv_layout_init(&t->layout, &t->config, dtype, config->n_mtp_layers > 0);
     /* Stale bytes (NaN patterns) show every row that is read before it is written. */

@@ -3,6 +3,7 @@
  * neighbours, on where its pages lie, on threads. */
 #include "fixture.h"
 #include "model/internal.h"
+#include "support/packed.h"
 
 #include <math.h>
 
@@ -185,7 +186,7 @@ static void test_index_keys_are_layer_normed_with_an_eps_of_1e_6(void **state)
         x[k] = (double)row[k] / sqrt(squares + (double)c->rms_eps) * (double)l->input_norm[k];
     }
     for (uint32_t i = 0; i < c->index_dim; i++) {
-        t.kernels.dequant_row(row, &l->index_k, i);
+        unpack_row(row, &l->index_k, i);
         key[i] = 0.0;
         for (uint32_t k = 0; k < 64; k++) {
             key[i] += x[k] * (double)row[k];
