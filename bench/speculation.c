@@ -7,7 +7,9 @@
  *
  * Options: --limit N problems of a task, --seed N, --threads N, --depths 0,3,5,auto.
  *
- * "Speed" is by tokens per second of decoding, the first depth listed being 1.
+ * "Speed" is by tokens per second of decoding, the first depth listed being 1; "allowed" is the
+ * same by the time of the passes alone, that is by acceptance and the cost of rows, and "share"
+ * what of it was reached.
  *
  * A line of a task is {"messages": [...], "tools"?: [...]} (docs/performance.md).  Answers are
  * greedy, or drawn by the seed.  Prints a table in Markdown; status 1 when an answer differs.
@@ -26,7 +28,7 @@ typedef struct row {
     int depth; /* a qn_draft or a number */
     uint64_t n_tokens, n_steps, n_step_tokens;
     uint64_t n_accepted_at[QN_DRAFT_TOKENS_MAX];
-    double decode_s, prefill_s;
+    double decode_s, draft_s, verify_s;
 } row;
 
 typedef struct bench {
@@ -75,7 +77,8 @@ static size_t answer(bench *b, row *r, int32_t *ids)
     r->n_steps += s.n_steps;
     r->n_step_tokens += s.n_step_tokens;
     r->decode_s += s.decode_s;
-    r->prefill_s += s.prefill_s;
+    r->draft_s += s.draft_s;
+    r->verify_s += s.verify_s;
     for (size_t i = 0; i < QN_DRAFT_TOKENS_MAX; i++) {
         r->n_accepted_at[i] += s.n_accepted_at[i];
     }
@@ -126,6 +129,12 @@ static void solve(bench *b, const json_t *problem)
     b->n_problems++;
 }
 
+/* What a token costs when nothing but passes takes time. */
+static double pass_seconds_a_token(const row *r)
+{
+    return (r->draft_s + r->verify_s) / (double)(r->n_step_tokens > 0 ? r->n_step_tokens : 1);
+}
+
 static void print_rows(const bench *b, const char *task)
 {
     for (size_t i = 0; i < b->n_rows; i++) {
@@ -140,8 +149,10 @@ static void print_rows(const bench *b, const char *task)
             (void)printf(" %.2f",
                          (double)r->n_accepted_at[k] / (double)(r->n_steps > 0 ? r->n_steps : 1));
         }
-        (void)printf(" | %.1f | %.3f |\n", (double)r->n_step_tokens / r->decode_s,
-                     b->rows[0].decode_s / r->decode_s);
+        const double speed = b->rows[0].decode_s / r->decode_s;
+        const double allowed = pass_seconds_a_token(&b->rows[0]) / pass_seconds_a_token(r);
+        (void)printf(" | %.1f | %.3f | %.3f | %.3f |\n", (double)r->n_step_tokens / r->decode_s,
+                     speed, allowed, speed / allowed);
     }
     (void)fflush(stdout);
 }
@@ -223,7 +234,8 @@ int main(int argc, char **argv)
         b.sampling.seed = strtoull(seed, NULL, 10);
     }
     (void)printf("| task | draft tokens | problems | tokens | acceptance length | by position | "
-                 "tokens/s | speed |\n|---|---|---|---|---|---|---|---|\n");
+                 "tokens/s | speed | allowed | share |\n"
+                 "|---|---|---|---|---|---|---|---|---|---|\n");
     for (at++; at < argc; at++) {
         run_task(&b, argv[at]);
     }

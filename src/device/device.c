@@ -29,7 +29,7 @@ static void describe_cpu(qn_device *out)
     (void)snprintf(out->description, sizeof out->description, "%s, %u thread%s", model_name,
                    out->n_threads, out->n_threads == 1 ? "" : "s");
     /* A level needs all those below it, so cutting the highest off one by one lists them. */
-    const uint32_t flags = qn_cpu_flags();
+    const uint32_t flags = qn_cpu_flags() & ~(uint32_t)QN_CPU_AVXVNNI;
     size_t len = 0;
     for (uint32_t mask = 1; (flags & mask) == mask && mask != 0; mask = mask << 1 | 1) {
         len += (size_t)snprintf(out->features + len, sizeof out->features - len, "%s%s",

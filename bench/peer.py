@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""llama.cpp's speed and logits, by the interface of PyPI's llama-cpp-python.
+
+    bench/peer.py [--depth N] [--prefill N] [--decode N] [--repeats N] [--threads N] MODEL.gguf
+    bench/peer.py --logits FILE.npy --ids LIST MODEL.gguf
+
+Options, ids and output are those of bench_cpu_speed (bench/cpu_speed.c); a token that is decoded is
+the next of the ids, nothing is drawn.  Everything that llama.cpp has a default for is the default:
+batches of 512, cache in f16, flash attention where it chooses to.
+--logits writes f32 [n + 1, n_vocab]: what follows each id, fed one by one, and at last what follows
+all of them fed at once.
+"""
+import argparse
+import ctypes
+import json
+import resource
+import statistics
+import sys
+import time
+
+import llama_cpp
+import numpy as np
+
+N_BATCH = 2048  # tokens of one call, llama.cpp's default
+LEVEL_ERROR = 4  # GGML_LOG_LEVEL_ERROR of ggml.h
+
+
+@llama_cpp.llama_log_callback
+def silent(level, text, _):
+    """Errors alone are worth a line."""
+    if level == LEVEL_ERROR:
+        sys.stderr.write(text.decode())
+
+
+class Peer:
+    """A model with one sequence."""
+
+    def __init__(self, path, n_context, n_threads):
+        llama_cpp.llama_log_set(silent, None)
+        llama_cpp.llama_backend_init()
+        self.model = llama_cpp.llama_model_load_from_file(
+            path.encode(), llama_cpp.llama_model_default_params())
+        options = llama_cpp.llama_context_default_params()
+        options.n_ctx = n_context
+        options.n_threads = options.n_threads_batch = n_threads
+        self.context = self.model and llama_cpp.llama_init_from_model(self.model, options)
+        if not self.context:
+            sys.exit(f"peer: error: {path}: llama.cpp does not load it")
+        self.memory = llama_cpp.llama_get_memory(self.context)
+        self.n_vocab = llama_cpp.llama_vocab_n_tokens(
+            llama_cpp.llama_model_get_vocab(self.model))
+
+    def feed(self, ids):
+        """Compute ids after those of the sequence; returns seconds."""
+        start = time.perf_counter()
+        for at in range(0, len(ids), N_BATCH):
+            part = ids[at:at + N_BATCH]
+            array = (llama_cpp.llama_token * len(part))(*part)
+            if llama_cpp.llama_decode(self.context, llama_cpp.llama_batch_get_one(array, len(part))):
+                sys.exit("peer: error: llama_decode failed")
+        llama_cpp.llama_synchronize(self.context)
+        return time.perf_counter() - start
+
+    def rewind(self, n_tokens):
+        """Forget what follows the first n_tokens."""
+        if not llama_cpp.llama_memory_seq_rm(self.memory, 0, n_tokens, -1):
+            sys.exit("peer: error: llama.cpp cannot forget a part of its cache")
+
+    def logits(self):
+        """What follows the last id."""
+        at = llama_cpp.llama_get_logits_ith(self.context, -1)
+        return np.ctypeslib.as_array(ctypes.cast(at, ctypes.POINTER(ctypes.c_float)),
+                                     (self.n_vocab,)).copy()
+
+    def ids(self, first, n_ids, i_repeat=0):
+        """The sequence of bench/cpu_speed.c."""
+        return [(i * 7919 + i_repeat * 104729 + 1) % self.n_vocab for i in range(first, first + n_ids)]
+
+
+def report(what, arguments, n_tokens, seconds):
+    """One JSON object; the first repeat is not counted."""
+    rates = [n_tokens / s for s in seconds[1:]]
+    print(json.dumps({
+        "what": what, "depth": arguments.depth, "tokens": n_tokens,
+        "tokens_per_s": round(statistics.median(rates), 2),
+        "min_tokens_per_s": round(min(rates), 2), "max_tokens_per_s": round(max(rates), 2),
+        "threads": arguments.threads,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}), flush=True)
+
+
+def measure(arguments):
+    """Decoding first, as bench_cpu_speed does."""
+    depth, n_decode, n_prefill = arguments.depth, arguments.decode, arguments.prefill
+    peer = Peer(arguments.model, depth + max(n_decode, n_prefill) + 1, arguments.threads)
+    if depth:
+        peer.feed(peer.ids(0, depth))
+    times = []
+    for _ in range(arguments.repeats + 1 if n_decode else 0):
+        peer.rewind(depth)
+        times.append(sum(peer.feed([i]) for i in peer.ids(depth, n_decode)))
+    if times:
+        report("decode", arguments, n_decode, times)
+    times = []
+    for i_repeat in range(arguments.repeats + 1 if n_prefill else 0):
+        peer.rewind(depth)
+        times.append(peer.feed(peer.ids(depth, n_prefill, i_repeat + 1)))
+    if times:
+        report("prefill", arguments, n_prefill, times)
+
+
+def write_logits(arguments):
+    """See the head of this file."""
+    ids = [int(i) for i in arguments.ids.split(",")]
+    peer = Peer(arguments.model, len(ids) + 1, arguments.threads)
+    rows = []
+    for i in ids:
+        peer.feed([i])
+        rows.append(peer.logits())
+    peer.rewind(0)
+    peer.feed(ids)
+    rows.append(peer.logits())
+    np.save(arguments.logits, np.stack(rows))
+
+
+def main():
+    """Parse, then one of the two."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("depth", 0), ("prefill", 0), ("decode", 0), ("repeats", 5),
+                          ("threads", 2)):
+        parser.add_argument("--" + name, type=int, default=default, metavar="N")
+    parser.add_argument("--logits", metavar="FILE.npy")
+    parser.add_argument("--ids", metavar="LIST")
+    parser.add_argument("model")
+    arguments = parser.parse_args()
+    (write_logits if arguments.logits else measure)(arguments)
+
+
+if __name__ == "__main__":
+    main()
