@@ -689,7 +689,8 @@ class Answers(Case):
                 with start(*thinking, stderr=theirs, stdout=subprocess.DEVNULL) as process:
                     self.assertEqual(process.wait(30), 0)
                 theirs.close()
-                self.assertEqual(read_until(ours).replace("\r\n", "\n")[:3], "\ufffd\ufffd\n")
+                # On a busy machine a bar of what is loaded comes first.
+                self.assertIn("\ufffd\ufffd\n", read_until(ours).replace("\r\n", "\n"))
 
     def test_terminal_shows_the_reasoning_dimmed(self):
         a = self.answer("-p", PUZZLE)

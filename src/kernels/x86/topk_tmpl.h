@@ -88,18 +88,6 @@ QN_INLINE uint32_t lanes_in(qn_vi keys, range in)
     return ~(qn_vi_above(V(set1_epi32)(in.low), keys) | qn_vi_above(keys, V(set1_epi32)(in.high)));
 }
 
-/* An increment for each lane. */
-QN_INLINE void count_all(uint32_t parts[N_TABLES][N_BINS], const uint8_t bins[QN_LANES])
-{
-    for (uint32_t first = 0; first < QN_LANES; first += 8) {
-        uint64_t eight; /* shifted, since compilers take single bytes out of registers */
-        memcpy(&eight, bins + first, sizeof eight);
-        for (uint32_t lane = 0; lane < 8; lane++, eight >>= 8) {
-            parts[lane % N_TABLES][eight & 255]++;
-        }
-    }
-}
-
 /* How many scores of the range fall into each 2^shift keys from low on. */
 static void count(uint32_t counts[N_BINS], const float *scores, uint32_t n, range in,
                   uint32_t shift)
@@ -115,12 +103,18 @@ static void count(uint32_t counts[N_BINS], const float *scores, uint32_t n, rang
         const qn_vi offsets = V(sub_epi32)(keys, V(set1_epi32)(in.low));
         uint8_t bins[QN_LANES];
         qn_vi_store_u8(bins, V(srl_epi32)(offsets, _mm_cvtsi32_si128((int)shift)));
-        if (lanes == ALL_LANES) {
-            count_all(parts, bins);
-        } else {
+        if (lanes != ALL_LANES) {
             for (; lanes != 0; lanes &= lanes - 1) {
                 const uint32_t lane = (uint32_t)__builtin_ctz(lanes);
                 parts[lane % N_TABLES][bins[lane]]++;
+            }
+            continue;
+        }
+        for (uint32_t first = 0; first < QN_LANES; first += 8) {
+            uint64_t eight; /* shifted, since compilers take single bytes out of registers */
+            memcpy(&eight, bins + first, sizeof eight);
+            for (uint32_t lane = 0; lane < 8; lane++, eight >>= 8) {
+                parts[lane % N_TABLES][eight & 255]++;
             }
         }
     }
