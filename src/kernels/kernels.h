@@ -60,6 +60,12 @@ typedef struct qn_matmul_args {
     uint32_t out_end;     /**< ... and one past the last: a multiple of 16, or n_out. */
 } qn_matmul_args;
 
+/** Prepared row that row @p t of the product is made of. */
+static inline const uint8_t *qn_matmul_row(const qn_matmul_args *args, uint32_t t)
+{
+    return args->x + (args->rows != NULL ? args->rows[t] : t) * args->x_stride;
+}
+
 /**
  * y[t][o] = sum_k x[t][k] * W[o][k] for o in out_first .. out_end - 1.
  *

@@ -33,6 +33,13 @@ typedef struct qn_weight {
     const uint8_t *scale; /**< Scales by kind; NULL for f32 and bf16. */
 } qn_weight;
 
+/** Bytes of n elements of a kind; n is even for MXFP4. */
+static inline size_t qn_weight_bytes(qn_weight_kind kind, size_t n)
+{
+    static const uint32_t half_bytes[] = {8, 4, 2, 2, 1}; /* of an element */
+    return n * half_bytes[kind] / 2;
+}
+
 /** Outputs of a strip, the unit in which packed weights are kept and products are cut. */
 enum { QN_STRIP = 16, QN_PACK_K = 32 /**< n_in is rounded up to a multiple of this. */ };
 
@@ -66,8 +73,7 @@ static inline uint32_t qn_strips(uint32_t n_out)
 /** Bytes of a strip's words: where its scales begin. */
 static inline size_t qn_strip_word_bytes(qn_weight_kind kind, uint32_t n_in)
 {
-    static const uint32_t half_bytes[] = {8, 4, 2, 2, 1}; /* of an element */
-    return (size_t)qn_round_up(n_in, QN_PACK_K) * half_bytes[kind] / 2 * QN_STRIP;
+    return qn_weight_bytes(kind, (size_t)qn_round_up(n_in, QN_PACK_K) * QN_STRIP);
 }
 
 static inline size_t qn_strip_bytes(qn_weight_kind kind, uint32_t n_in)

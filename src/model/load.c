@@ -78,8 +78,8 @@ static size_t spec_bytes(const loader *l, const qn_tensor_spec *spec, qn_weight_
         return l->config->n_heads *
                (packed_bytes(&spec->heads[0].key) + packed_bytes(&spec->heads[0].value));
     }
-    const size_t element_bytes = kind == QN_WEIGHT_F32 ? 4 : 2;
-    return (spec->n_out * (size_t)spec->n_in * element_bytes + 63) / 64 * 64; /* a table */
+    const size_t n = (size_t)spec->n_out * spec->n_in;
+    return (qn_weight_bytes(kind, n) + 63) / 64 * 64; /* a table */
 }
 
 /* What a tensor is stored as: found in the checkpoint, or what dummy weights are. */
@@ -232,7 +232,7 @@ static void copy_range(void *context, size_t first, size_t end, uint32_t i_threa
     (void)i_thread;
     const packing *p = context;
     const qn_weight *table = p->spec->table;
-    const size_t row_bytes = (size_t)table->n_in * (table->kind == QN_WEIGHT_F32 ? 4 : 2);
+    const size_t row_bytes = qn_weight_bytes(table->kind, table->n_in);
     uint8_t *const to = (uint8_t *)(uintptr_t)table->data + first * row_bytes;
     if (p->stored.data != NULL) {
         memcpy(to, p->stored.data + first * row_bytes, (end - first) * row_bytes);

@@ -141,8 +141,7 @@ static void strip_rows(float y[ROWS][QN_STRIP], const qn_matmul_args *args, cons
 {
     const uint8_t *rows[ROWS];
     for (uint32_t t = 0; t < n_rows; t++) {
-        const uint32_t at = args->rows != NULL ? args->rows[first + t] : first + t;
-        rows[t] = args->x + at * args->x_stride;
+        rows[t] = qn_matmul_row(args, first + t);
     }
     if (args->act != QN_ACT_INT8) {
         float_rows(y, args, strip, rows, n_rows);

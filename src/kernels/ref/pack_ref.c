@@ -6,19 +6,6 @@
 #include <math.h>
 #include <string.h>
 
-/* Bytes of a stored row. */
-static size_t row_bytes(const qn_weight *w)
-{
-    switch (w->kind) {
-    case QN_WEIGHT_F32: return 4 * (size_t)w->n_in;
-    case QN_WEIGHT_BF16: return 2 * (size_t)w->n_in;
-    case QN_WEIGHT_FP8_BLOCK:
-    case QN_WEIGHT_FP8_CHANNEL: return w->n_in;
-    case QN_WEIGHT_MXFP4: return w->n_in / 2;
-    }
-    return 0;
-}
-
 /* Scales of one lane: strided writes into the strip's tail. */
 static void pack_scales(uint8_t *to, const qn_weight *w, uint32_t o)
 {
@@ -41,7 +28,7 @@ static void pack_scales(uint8_t *to, const qn_weight *w, uint32_t o)
 
 void qn_pack_strip_ref(uint8_t *strip, const qn_weight *w, uint32_t i_strip)
 {
-    const size_t n_bytes = row_bytes(w);
+    const size_t n_bytes = qn_weight_bytes(w->kind, w->n_in);
     const size_t scale_width = w->kind == QN_WEIGHT_MXFP4 ? 1 : 4;
     uint8_t *scales = strip + qn_strip_word_bytes(w->kind, w->n_in);
     memset(strip, 0, qn_strip_bytes(w->kind, w->n_in));

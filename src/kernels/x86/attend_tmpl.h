@@ -16,7 +16,7 @@
  * dot products of pairs: neighbours of a row for scores, two positions for the weighted sum.  Bound
  * by the rate of these instructions: (2 latent + rope) products a head and position.
  */
-#include "kernels/x86/lanes.h"
+#include "kernels/x86/elements.h"
 #include "kernels/x86/x86.h"
 
 #include <float.h>
@@ -40,24 +40,6 @@ typedef struct workspace {
 } workspace;
 
 #ifdef __AVX512BF16__
-enum { ELEMENT_BYTES = 2 };
-
-QN_INLINE __m512bh bf16_pairs(qn_vf bits)
-{
-    return (__m512bh)bits;
-}
-
-QN_INLINE qn_vf add_products(qn_vf sum, qn_vf a, qn_vf b)
-{
-    return _mm512_dpbf16_ps(sum, bf16_pairs(a), bf16_pairs(b));
-}
-
-QN_INLINE void store_elements(uint8_t *to, qn_vf x)
-{
-    /* To zero goes what is below the least normal number: products would take it so. */
-    _mm256_storeu_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(x));
-}
-
 /* Rows of whole registers are read where they lie. */
 static const uint8_t *get_row(const workspace *ws, const qn_attend_args *args, uint32_t i)
 {
@@ -116,18 +98,6 @@ QN_INLINE void column_order(qn_vf *low, qn_vf *high)
     *high = _mm512_shuffle_f32x4(odd, odd, 0xd8);
 }
 #else
-enum { ELEMENT_BYTES = 4 };
-
-QN_INLINE qn_vf add_products(qn_vf sum, qn_vf a, qn_vf b)
-{
-    return qn_vf_fma(a, b, sum);
-}
-
-QN_INLINE void store_elements(uint8_t *to, qn_vf x)
-{
-    V(storeu_ps)((float *)(void *)to, x);
-}
-
 static const uint8_t *get_row(const workspace *ws, const qn_attend_args *args, uint32_t i)
 {
     uint8_t *row = ws->tile + i % BLOCK * ws->row_bytes;

@@ -11,7 +11,7 @@
  * sums across registers.  (Heads side by side in a register, each key's bytes repeated for them,
  * need fewer sums but were slower: the repetition costs as much as a product.)
  */
-#include "kernels/x86/lanes.h"
+#include "kernels/x86/elements.h"
 #include "kernels/x86/x86.h"
 
 enum { KEYS = 4, GROUP = QN_LANES / KEYS };
@@ -32,19 +32,6 @@ typedef struct tile {
 } tile;
 
 #ifdef __AVX512BF16__
-enum { ELEMENT_BYTES = 2 };
-
-QN_INLINE qn_vf add_products(qn_vf sum, qn_vf a, qn_vf b)
-{
-    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
-}
-
-QN_INLINE void store_elements(uint8_t *to, qn_vf x)
-{
-    /* To zero goes what is below the least normal number: products would take it so. */
-    _mm256_storeu_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(x));
-}
-
 /* Whole tiles of keys of whole registers are read where they lie. */
 QN_INLINE tile get_tile(const workspace *ws, const qn_kv_view *keys, uint32_t position, uint32_t n)
 {
@@ -59,18 +46,6 @@ QN_INLINE tile get_tile(const workspace *ws, const qn_kv_view *keys, uint32_t po
     return (tile){ws->tile, ws->row_bytes};
 }
 #else
-enum { ELEMENT_BYTES = 4 };
-
-QN_INLINE qn_vf add_products(qn_vf sum, qn_vf a, qn_vf b)
-{
-    return qn_vf_fma(a, b, sum);
-}
-
-QN_INLINE void store_elements(uint8_t *to, qn_vf x)
-{
-    V(storeu_ps)((float *)(void *)to, x);
-}
-
 QN_INLINE tile get_tile(const workspace *ws, const qn_kv_view *keys, uint32_t position, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {

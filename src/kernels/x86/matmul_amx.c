@@ -230,11 +230,6 @@ static void decode(uint8_t *to, const job *j, uint32_t s, uint32_t k, uint32_t n
     }
 }
 
-static const uint8_t *row_of(const qn_matmul_args *args, uint32_t t)
-{
-    return args->x + (args->rows != NULL ? args->rows[t] : t) * args->x_stride;
-}
-
 /* y += sums, scaled, of block i_block: 16 lanes of strip s for each of n_rows rows from t. */
 static void add_scaled(float y[GROUP_ROWS][GROUP_OUTS], float sums[GROUP_ROWS][GROUP_OUTS],
                        const job *j, uint32_t s, uint32_t i_block, uint32_t t, uint32_t n_rows)
@@ -248,7 +243,7 @@ static void add_scaled(float y[GROUP_ROWS][GROUP_OUTS], float sums[GROUP_ROWS][G
         __m512 sum = _mm512_load_ps(sums[r] + (size_t)s * QN_STRIP);
         __m512 by = scales;
         if (j->is_int8) {
-            const uint8_t *row = row_of(j->args, t + r);
+            const uint8_t *row = qn_matmul_row(j->args, t + r);
             sum = _mm512_cvtepi32_ps(
                 _mm512_add_epi32(_mm512_castps_si512(sum), qn_broadcast(row + offset_at)));
             by = _mm512_mul_ps(halves, _mm512_castsi512_ps(qn_broadcast(row + scale_at)));
@@ -323,10 +318,10 @@ static void multiply(const job *j, tile_config *config, uint32_t first, uint32_t
             }
         }
         for (uint32_t t = first; t < end; t += n_rows) {
-            at.x = args->rows != NULL ? gathered[0] : row_of(args, t) + k * x_bytes;
+            at.x = args->rows != NULL ? gathered[0] : qn_matmul_row(args, t) + k * x_bytes;
             at.x_stride = args->rows != NULL ? sizeof gathered[0] : args->x_stride;
             for (uint32_t r = 0; r < n_rows && args->rows != NULL; r++) {
-                memcpy(gathered[r], row_of(args, t + r) + k * x_bytes, n * x_bytes);
+                memcpy(gathered[r], qn_matmul_row(args, t + r) + k * x_bytes, n * x_bytes);
             }
             if (kind == QN_WEIGHT_BF16) {
                 plain_group(j, &at, k, n, t);

@@ -310,8 +310,7 @@ static void matmul_float(const qn_matmul_args *args)
         for (uint32_t t = 0; t < args->n_rows; t += BLOCK_ROWS) {
             const uint32_t n_rows = args->n_rows - t < BLOCK_ROWS ? args->n_rows - t : BLOCK_ROWS;
             for (uint32_t r = 0; r < n_rows; r++) {
-                const uint32_t i_row = args->rows != NULL ? args->rows[t + r] : t + r;
-                rows[r] = args->x + i_row * args->x_stride;
+                rows[r] = qn_matmul_row(args, t + r);
             }
             add_strips(sums, args, strips, n_strips, rows, n_rows);
             for (uint32_t r = 0; r < n_rows; r++) {

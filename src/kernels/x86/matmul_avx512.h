@@ -90,8 +90,7 @@ static inline void qn_tile_rows(const qn_matmul_args *args, qn_tile *tile, uint3
         const uint32_t n_tiles = (n_left + QN_TILE_ROWS - 1) / QN_TILE_ROWS;
         tile->n_rows = (n_left + n_tiles - 1) / n_tiles;
         for (uint32_t r = 0; r < tile->n_rows; r++) {
-            const uint32_t i_row = args->rows != NULL ? args->rows[t + r] : t + r;
-            tile->rows[r] = args->x + i_row * args->x_stride;
+            tile->rows[r] = qn_matmul_row(args, t + r);
         }
         compute(tile, n_strips);
         tile->y += tile->n_rows * tile->y_stride;

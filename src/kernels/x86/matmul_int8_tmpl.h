@@ -198,8 +198,7 @@ static void matmul_int8(const qn_matmul_args *args)
         for (uint32_t t = 0; t < args->n_rows; t += BLOCK_ROWS) {
             call.n_rows = args->n_rows - t < BLOCK_ROWS ? args->n_rows - t : BLOCK_ROWS;
             for (uint32_t r = 0; r < call.n_rows; r++) {
-                const uint32_t i_row = args->rows != NULL ? args->rows[t + r] : t + r;
-                call.rows[r] = args->x + i_row * args->x_stride;
+                call.rows[r] = qn_matmul_row(args, t + r);
             }
             add_strip(sums, &call, strip);
             for (uint32_t r = 0; r < call.n_rows; r++) {

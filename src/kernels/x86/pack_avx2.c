@@ -78,8 +78,7 @@ void qn_pack_strip_avx2(uint8_t *strip, const qn_weight *w, uint32_t i_strip)
     const uint32_t o = i_strip * QN_STRIP;
     const uint32_t n_lanes = w->n_out - o < QN_STRIP ? w->n_out - o : QN_STRIP;
     const size_t word_bytes = qn_strip_word_bytes(w->kind, w->n_in);
-    const size_t unit_bytes = qn_strip_word_bytes(w->kind, QN_PACK_K) / QN_STRIP;
-    const size_t row_bytes = w->n_in * unit_bytes / QN_PACK_K;
+    const size_t row_bytes = qn_weight_bytes(w->kind, w->n_in);
     uint8_t *scales = strip + word_bytes;
     pack_rows(strip, w->data + o * row_bytes, row_bytes, n_lanes, word_bytes / QN_STRIP, false);
     if (w->kind == QN_WEIGHT_MXFP4) {
