@@ -2,6 +2,7 @@
 #include "base/buf.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdint.h>
 
@@ -84,4 +85,19 @@ qn_status qn_buf_append_printf(qn_buf *buf, qn_error *err, const char *format, .
     }
     va_end(again);
     return status;
+}
+
+qn_status qn_buf_append_real(qn_buf *buf, double value, int n_digits, qn_error *err)
+{
+    char digits[64];
+    if (!isfinite(value)) {
+        return qn_buf_append(buf, "null", 4, err);
+    }
+    (void)snprintf(digits, sizeof digits, "%.*g", n_digits, value);
+    for (char *c = digits; *c != '\0'; c++) { /* a comma, or what else the locale has */
+        if (strchr("0123456789+-e", *c) == NULL) {
+            *c = '.';
+        }
+    }
+    return qn_buf_append(buf, digits, strlen(digits), err);
 }

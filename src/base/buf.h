@@ -34,6 +34,12 @@ QN_MUST_CHECK qn_status qn_buf_append(qn_buf *buf, const void *bytes, size_t n_b
 QN_PRINTF(3, 4)
 QN_MUST_CHECK qn_status qn_buf_append_printf(qn_buf *buf, qn_error *err, const char *format, ...);
 
+/**
+ * Append a number as JSON has it, whatever the locale, of at most @p n_digits (1 to 17) significant
+ * digits; null where it is not finite.  QN_E_NOMEM.
+ */
+QN_MUST_CHECK qn_status qn_buf_append_real(qn_buf *buf, double value, int n_digits, qn_error *err);
+
 /** The contents, borrowed until the next call on @p buf. */
 static inline qn_str qn_buf_view(const qn_buf *buf)
 {

@@ -31,4 +31,15 @@ QN_MUST_CHECK qn_status qn_file_open(int *fd, uint64_t *size_bytes, const char *
  *          QN_E_NOMEM.  After a failure @p out holds what it held before
  */
 QN_MUST_CHECK qn_status qn_file_read(qn_buf *out, const char *path, qn_error *err);
+
+/**
+ * Read exactly @p n_bytes from place @p offset of an open file on.  @p path names it in errors.
+ * Returns  QN_OK; QN_E_IO, also where the file ends before
+ */
+QN_MUST_CHECK qn_status qn_read_at(int fd, void *bytes, size_t n_bytes, uint64_t offset,
+                                   const char *path, qn_error *err);
+
+/** Write exactly @p n_bytes from there on.  QN_E_IO. */
+QN_MUST_CHECK qn_status qn_write_at(int fd, const void *bytes, size_t n_bytes, uint64_t offset,
+                                    const char *path, qn_error *err);
 #endif

@@ -582,6 +582,19 @@ static qn_status append_python_string(qn_buf *out, const qn_json_node *string, q
     return status == QN_OK ? qn_buf_append(out, "\"", 1, err) : status;
 }
 
+qn_status qn_json_quote_append(qn_buf *out, qn_str bytes, qn_error *err)
+{
+    qn_status status = qn_buf_append(out, "\"", 1, err);
+    for (size_t i = 0; i < bytes.len && status == QN_OK;) {
+        const size_t len = qn_utf8_len((const uint8_t *)bytes.ptr + i, bytes.len - i);
+        const bool is_good = len > 0 && bytes.ptr[i] != '\0';
+        status = append_escaped(
+            out, is_good ? (qn_str){bytes.ptr + i, len} : qn_str_of("\xef\xbf\xbd"), err);
+        i += is_good ? len : 1;
+    }
+    return status == QN_OK ? qn_buf_append(out, "\"", 1, err) : status;
+}
+
 /* What stands between the brackets. */
 static qn_status append_python_items(qn_buf *out, const qn_json_node *node, qn_error *err)
 {

@@ -87,6 +87,12 @@ QN_MUST_CHECK qn_status qn_json_string_append(qn_buf *out, const qn_json_node *s
  */
 QN_MUST_CHECK qn_status qn_json_python_append(qn_buf *out, const qn_json_node *node, qn_error *err);
 
+/**
+ * Append a JSON string of @p bytes, in which what is no UTF-8, or NUL, becomes U+FFFD: qn_json_*
+ * reads it.  QN_E_NOMEM.
+ */
+QN_MUST_CHECK qn_status qn_json_quote_append(qn_buf *out, qn_str bytes, qn_error *err);
+
 /** "nothing" for NULL, "an object", "a list"; the text of a scalar, cut: for an error message. */
 void qn_json_node_show(char *out, size_t out_bytes, const qn_json_node *node);
 

@@ -27,6 +27,26 @@ static inline bool qn_str_equal(qn_str a, qn_str b)
     return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
 }
 
+/** Does it begin with these characters? */
+static inline bool qn_str_begins(qn_str text, const char *prefix)
+{
+    const size_t len = strlen(prefix);
+    return text.len >= len && (len == 0 || memcmp(text.ptr, prefix, len) == 0);
+}
+
+/** Does it end in them? */
+static inline bool qn_str_ends(qn_str text, const char *suffix)
+{
+    const size_t len = strlen(suffix);
+    return text.len >= len && (len == 0 || memcmp(text.ptr + text.len - len, suffix, len) == 0);
+}
+
+/** Does it hold them anywhere? */
+static inline bool qn_str_contains(qn_str text, const char *part)
+{
+    return memmem(text.ptr, text.len, part, strlen(part)) != NULL;
+}
+
 /** Bytewise order, shorter first where one begins the other: negative, 0 or positive. */
 int qn_str_compare(qn_str a, qn_str b);
 

@@ -17,9 +17,6 @@ enum {
     FETCH_PIECE_BYTES = 1 << 20, /* what the threads divide a tensor by */
 };
 
-static const char index_name[] = "model.safetensors.index.json";
-static const char single_name[] = "model.safetensors";
-
 typedef struct shard {
     char *path;           /* owned */
     const char *name;     /* the last part of path */
@@ -108,9 +105,11 @@ static qn_status add_shards(qn_checkpoint *checkpoint, const char *dir, const ch
     return status;
 }
 
-static bool is_plain_name(const char *name)
+bool qn_is_shard_name(const char *name)
 {
-    return name != NULL && name[0] != '.' && name[0] != '\0' && strchr(name, '/') == NULL;
+    static const char suffix[] = ".safetensors";
+    return name != NULL && name[0] != '.' && strchr(name, '/') == NULL &&
+           strlen(name) > strlen(suffix) && qn_str_ends(qn_str_of(name), suffix);
 }
 
 /* The files that the index names. */
@@ -128,12 +127,12 @@ static qn_status add_indexed_shards(qn_checkpoint *checkpoint, const char *dir,
     json_object_foreach(map, tensor_name, file)
     {
         names[n_names] = json_string_value(file);
-        if (!is_plain_name(names[n_names])) {
+        if (!qn_is_shard_name(names[n_names])) {
             char seen[64];
             qn_json_show(seen, sizeof seen, file);
             status = qn_fail(err, QN_E_FORMAT, 0, __func__,
-                             "%s: weight_map: %.200s: %s, a plain file name expected", index_path,
-                             tensor_name, seen);
+                             "%s: weight_map: %.200s: %s, a *.safetensors of the folder expected",
+                             index_path, tensor_name, seen);
             goto fail;
         }
         n_names++;
@@ -142,13 +141,6 @@ static qn_status add_indexed_shards(qn_checkpoint *checkpoint, const char *dir,
 fail:
     free(names);
     return status;
-}
-
-static bool ends_in(const char *name, const char *end)
-{
-    const size_t len = strlen(name);
-    const size_t end_len = strlen(end);
-    return len > end_len && strcmp(name + len - end_len, end) == 0;
 }
 
 /* Every *.safetensors of the folder, in order of name. */
@@ -164,14 +156,14 @@ static qn_status add_found_shards(qn_checkpoint *checkpoint, const char *dir, qn
                        "%s: cannot open: %s, a model's folder expected", dir, strerror(errno));
     }
     for (const struct dirent *item; status == QN_OK && (item = readdir(list)) != NULL;) {
-        if (item->d_name[0] != '.' && ends_in(item->d_name, ".safetensors")) {
+        if (qn_is_shard_name(item->d_name)) {
             status = add_shard(checkpoint, dir, item->d_name, err);
         }
     }
     (void)closedir(list);
     if (status == QN_OK && checkpoint->shards == NULL) {
         return qn_fail(err, QN_E_NOT_FOUND, 0, __func__,
-                       "%s: no weights, %s or *.safetensors expected", dir, index_name);
+                       "%s: no weights, %s or *.safetensors expected", dir, QN_INDEX_NAME);
     }
     if (status == QN_OK) {
         qsort(checkpoint->shards, checkpoint->n_shards, sizeof(shard), by_shard_name);
@@ -277,8 +269,8 @@ qn_status qn_checkpoint_open(qn_checkpoint **out, const char *dir, qn_error *err
     *out = NULL;
     json_t *index = NULL;
     qn_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
-    char *const index_path = qn_path_join(dir, index_name);
-    char *const single_path = qn_path_join(dir, single_name);
+    char *const index_path = qn_path_join(dir, QN_INDEX_NAME);
+    char *const single_path = qn_path_join(dir, QN_SINGLE_NAME);
     if (checkpoint != NULL) {
         checkpoint->dir = strdup(dir);
     }
@@ -292,7 +284,7 @@ qn_status qn_checkpoint_open(qn_checkpoint **out, const char *dir, qn_error *err
     if (map != NULL) {
         QN_TRY(status, add_indexed_shards(checkpoint, dir, index_path, map, err), fail);
     } else if (access(single_path, F_OK) == 0) {
-        QN_TRY(status, add_shard(checkpoint, dir, single_name, err), fail);
+        QN_TRY(status, add_shard(checkpoint, dir, QN_SINGLE_NAME, err), fail);
     } else {
         QN_TRY(status, add_found_shards(checkpoint, dir, err), fail);
     }

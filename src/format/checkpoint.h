@@ -7,6 +7,15 @@
 #include "base/pool.h"
 #include "format/safetensors.h"
 
+/** The index of a checkpoint of several shards, and the one file of another. */
+#define QN_INDEX_NAME  "model.safetensors.index.json"
+#define QN_SINGLE_NAME "model.safetensors"
+
+/** Is it (NULL: no) the name of a shard as a folder holds them: "NAME.safetensors", no path, no
+ * leading dot?
+ */
+bool qn_is_shard_name(const char *name);
+
 /** Opaque; keeps every shard mapped until closed. */
 typedef struct qn_checkpoint qn_checkpoint;
 

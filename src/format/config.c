@@ -111,12 +111,12 @@ static const char *const other_keys[] = {
 };
 
 /* Of no consequence for inference.  head_dim is 192 in GLM-5.2 and 64 in GLM-5 for the same heads,
- * and the reference overwrites it; ep_size and pretraining_tp describe the training machine. */
+ * and the reference overwrites it; ep_size and pretraining_tp describe the training machine;
+ * quern_scale says how MXFP4 scales were chosen. */
 static const char *const ignored_keys[] = {
-    "_name_or_path", "attention_dropout", "bos_token_id",
-    "ep_size",       "head_dim",          "initializer_range",
-    "layer_types",   "pretraining_tp",    "transformers_version",
-    "use_cache",
+    "_name_or_path", "attention_dropout",    "bos_token_id", "ep_size",
+    "head_dim",      "initializer_range",    "layer_types",  "pretraining_tp",
+    "quern_scale",   "transformers_version", "use_cache",
 };
 
 /* "FILE: key: seen, expected" for a value as it stands in the file. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "format/safetensors.h"
 
+#include <stdio.h>
+
 static const struct {
     const char *name;
     uint32_t size_bytes;
@@ -32,4 +34,17 @@ bool qn_dtype_parse(qn_dtype *out, qn_str name)
         }
     }
     return false;
+}
+
+void qn_shape_print(char *out, size_t out_bytes, const uint64_t *shape, uint32_t rank)
+{
+    size_t used = (size_t)snprintf(out, out_bytes, "[");
+    for (uint32_t i = 0; i < rank && used < out_bytes; i++) {
+        const int n = snprintf(out + used, out_bytes - used, "%s%llu", i > 0 ? ", " : "",
+                               (unsigned long long)shape[i]);
+        used += n > 0 ? (size_t)n : 0;
+    }
+    if (used < out_bytes) {
+        (void)snprintf(out + used, out_bytes - used, "]");
+    }
 }

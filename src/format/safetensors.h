@@ -11,6 +11,7 @@
 enum {
     QN_TENSOR_RANK_MAX = 8,                /**< Dimensions of a tensor. */
     QN_SAFETENSORS_HEADER_MAX = 100000000, /**< Bytes of a header; the format's own limit. */
+    QN_SAFETENSORS_LENGTH_BYTES = 8,       /**< Its length, before it. */
 };
 
 /** Element types of the format that this family's checkpoints use; others are refused by name. */
@@ -35,6 +36,8 @@ const char *qn_dtype_name(qn_dtype dtype);
 uint32_t qn_dtype_bytes(qn_dtype dtype);
 /** The type of that name; false where there is none. */
 bool qn_dtype_parse(qn_dtype *out, qn_str name);
+/** "[2048, 6144]" for messages, cut to @p out_bytes. */
+void qn_shape_print(char *out, size_t out_bytes, const uint64_t *shape, uint32_t rank);
 
 /** One tensor of a file.  All borrowed until the file is closed. */
 typedef struct qn_tensor {
@@ -42,6 +45,7 @@ typedef struct qn_tensor {
     qn_dtype dtype;                     /**< Of every element. */
     uint32_t rank;                      /**< 0 .. QN_TENSOR_RANK_MAX */
     uint64_t shape[QN_TENSOR_RANK_MAX]; /**< Outermost first. */
+    uint64_t offset;                    /**< Of its bytes, behind the header. */
     const uint8_t *data;                /**< In the mapping; no alignment promised. */
     uint64_t size_bytes;                /**< product(shape) * qn_dtype_bytes(dtype), checked. */
 } qn_tensor;
@@ -79,4 +83,9 @@ size_t qn_safetensors_count(const qn_safetensors *file);
 uint64_t qn_safetensors_bytes(const qn_safetensors *file);
 /** The i-th in order of name (bytewise), borrowed until close. */
 const qn_tensor *qn_safetensors_get(const qn_safetensors *file, size_t i_tensor);
+/**
+ * The bytes before the data, the header's length included, borrowed until close.  A tensor's place
+ * in the file is the distance of its data from their first.
+ */
+qn_str qn_safetensors_head(const qn_safetensors *file);
 #endif

@@ -5,10 +5,29 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-qn_status qn_binder_init(qn_binder *binder, const qn_checkpoint *checkpoint, qn_error *err)
+static const qn_tensor *find_in_checkpoint(const void *context, qn_str name, size_t *i_tensor)
 {
-    *binder = (qn_binder){.checkpoint = checkpoint,
-                          .is_used = calloc(qn_checkpoint_count(checkpoint) + 1, sizeof(bool))};
+    return qn_checkpoint_find(context, name, i_tensor);
+}
+
+static const char *file_in_checkpoint(const void *context, const qn_tensor *tensor)
+{
+    return qn_checkpoint_file_of(context, tensor);
+}
+
+qn_tensor_source qn_tensor_source_of(const qn_checkpoint *checkpoint)
+{
+    return (qn_tensor_source){.find = find_in_checkpoint,
+                              .file_of = file_in_checkpoint,
+                              .context = checkpoint,
+                              .path = qn_checkpoint_path(checkpoint),
+                              .n_tensors = qn_checkpoint_count(checkpoint)};
+}
+
+qn_status qn_binder_init(qn_binder *binder, const qn_tensor_source *source, qn_error *err)
+{
+    *binder =
+        (qn_binder){.source = *source, .is_used = calloc(source->n_tensors + 1, sizeof(bool))};
     return binder->is_used != NULL
                ? QN_OK
                : qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "tensor list: no memory");
@@ -22,26 +41,23 @@ void qn_binder_deinit(qn_binder *binder)
 
 static const qn_tensor *take(qn_binder *b, const char *name)
 {
-    size_t i_tensor;
-    const qn_tensor *tensor = qn_checkpoint_find(b->checkpoint, qn_str_of(name), &i_tensor);
+    size_t i_tensor = 0;
+    const qn_tensor *tensor = b->source.find(b->source.context, qn_str_of(name), &i_tensor);
     if (tensor != NULL) {
         b->is_used[i_tensor] = true;
     }
     return tensor;
 }
 
-/* "[2048, 6144]" for a message. */
-static void print_shape(char *out, size_t out_bytes, const uint64_t *shape, uint32_t rank)
+static const char *file_of(const qn_binder *b, const qn_tensor *tensor)
 {
-    size_t used = (size_t)snprintf(out, out_bytes, "[");
-    for (uint32_t i = 0; i < rank && used < out_bytes; i++) {
-        const int n = snprintf(out + used, out_bytes - used, "%s%llu", i > 0 ? ", " : "",
-                               (unsigned long long)shape[i]);
-        used += n > 0 ? (size_t)n : 0;
-    }
-    if (used < out_bytes) {
-        (void)snprintf(out + used, out_bytes - used, "]");
-    }
+    return b->source.file_of(b->source.context, tensor);
+}
+
+static void note(qn_binder *b, qn_bind_fault fault, const qn_tensor *tensor)
+{
+    b->fault = fault;
+    b->faulty = tensor;
 }
 
 static bool has_shape(const qn_tensor *tensor, uint64_t rows, uint64_t columns)
@@ -50,43 +66,47 @@ static bool has_shape(const qn_tensor *tensor, uint64_t rows, uint64_t columns)
            (columns == 0 || tensor->shape[1] == columns);
 }
 
-static qn_status wrong_shape(const qn_binder *b, const qn_tensor *tensor, uint64_t rows,
-                             uint64_t columns, qn_error *err)
+static qn_status wrong_shape(qn_binder *b, const qn_tensor *tensor, uint64_t rows, uint64_t columns,
+                             qn_error *err)
 {
     char seen[192];
     char expected[64];
     const uint64_t shape[2] = {rows, columns};
-    print_shape(seen, sizeof seen, tensor->shape, tensor->rank);
-    print_shape(expected, sizeof expected, shape, columns > 0 ? 2 : 1);
+    note(b, QN_BIND_SHAPE, tensor);
+    qn_shape_print(seen, sizeof seen, tensor->shape, tensor->rank);
+    qn_shape_print(expected, sizeof expected, shape, columns > 0 ? 2 : 1);
     return qn_fail(err, QN_E_FORMAT, 0, __func__, "%s: tensor %.*s: %s %s, expected shape %s",
-                   qn_checkpoint_file_of(b->checkpoint, tensor), (int)tensor->name.len,
-                   tensor->name.ptr, qn_dtype_name(tensor->dtype), seen, expected);
+                   file_of(b, tensor), (int)tensor->name.len, tensor->name.ptr,
+                   qn_dtype_name(tensor->dtype), seen, expected);
 }
 
-static qn_status wrong_dtype(const qn_binder *b, const qn_tensor *tensor, const char *expected,
+static qn_status wrong_dtype(qn_binder *b, const qn_tensor *tensor, const char *expected,
                              qn_error *err)
 {
+    note(b, QN_BIND_DTYPE, tensor);
     return qn_fail(err, QN_E_FORMAT, 0, __func__, "%s: tensor %.*s: dtype %s, expected %s",
-                   qn_checkpoint_file_of(b->checkpoint, tensor), (int)tensor->name.len,
-                   tensor->name.ptr, qn_dtype_name(tensor->dtype), expected);
+                   file_of(b, tensor), (int)tensor->name.len, tensor->name.ptr,
+                   qn_dtype_name(tensor->dtype), expected);
 }
 
-static qn_status missing(const qn_binder *b, const qn_tensor_spec *spec, qn_error *err)
+static qn_status missing(qn_binder *b, const qn_tensor_spec *spec, qn_error *err)
 {
     char expected[64];
     const uint64_t shape[2] = {spec->n_out, spec->n_in};
-    print_shape(expected, sizeof expected, shape, spec->n_in > 0 ? 2 : 1);
+    note(b, QN_BIND_MISSING, NULL);
+    qn_shape_print(expected, sizeof expected, shape, spec->n_in > 0 ? 2 : 1);
     return qn_fail(err, QN_E_FORMAT, 0, __func__, "%s: tensor %s: missing, shape %s expected",
-                   qn_checkpoint_path(b->checkpoint), spec->name, expected);
+                   b->source.path, spec->name, expected);
 }
 
-static qn_status no_scale(const qn_binder *b, const qn_tensor *tensor, const char *expected,
+static qn_status no_scale(qn_binder *b, const qn_tensor *tensor, const char *expected,
                           qn_error *err)
 {
+    note(b, QN_BIND_NO_SCALE, tensor);
     return qn_fail(err, QN_E_FORMAT, 0, __func__,
                    "%s: tensor %.*s: %s with no scale, expected its %s in the checkpoint",
-                   qn_checkpoint_file_of(b->checkpoint, tensor), (int)tensor->name.len,
-                   tensor->name.ptr, qn_dtype_name(tensor->dtype), expected);
+                   file_of(b, tensor), (int)tensor->name.len, tensor->name.ptr,
+                   qn_dtype_name(tensor->dtype), expected);
 }
 
 static qn_status find_vector(qn_binder *b, const qn_tensor_spec *spec, qn_stored *out,
@@ -231,20 +251,21 @@ bool qn_is_trunk_copy(const qn_config *config, qn_str name)
     return false;
 }
 
-qn_status qn_binder_refuse_unknown(const qn_binder *b, const qn_config *config, qn_error *err)
+qn_status qn_binder_refuse_unknown(const qn_binder *b, const qn_checkpoint *checkpoint,
+                                   const qn_config *config, qn_error *err)
 {
-    const size_t n_tensors = qn_checkpoint_count(b->checkpoint);
+    const size_t n_tensors = qn_checkpoint_count(checkpoint);
     for (size_t i = 0; i < n_tensors; i++) {
-        const qn_tensor *tensor = qn_checkpoint_get(b->checkpoint, i);
+        const qn_tensor *tensor = qn_checkpoint_get(checkpoint, i);
         if (b->is_used[i] || qn_is_trunk_copy(config, tensor->name)) {
             continue;
         }
         char seen[192];
-        print_shape(seen, sizeof seen, tensor->shape, tensor->rank);
+        qn_shape_print(seen, sizeof seen, tensor->shape, tensor->rank);
         return qn_fail(err, QN_E_FORMAT, 0, __func__,
                        "%s: tensor %.*s: %s %s, expected no tensor of this name",
-                       qn_checkpoint_file_of(b->checkpoint, tensor), (int)tensor->name.len,
-                       tensor->name.ptr, qn_dtype_name(tensor->dtype), seen);
+                       file_of(b, tensor), (int)tensor->name.len, tensor->name.ptr,
+                       qn_dtype_name(tensor->dtype), seen);
     }
     return QN_OK;
 }

@@ -377,11 +377,12 @@ qn_status qn_weights_load(qn_weights *weights, const qn_config *config,
                 .checkpoint = checkpoint,
                 .seed = seed};
     if (checkpoint != NULL) {
-        QN_TRY(status, qn_binder_init(&l.binder, checkpoint, err), fail);
+        const qn_tensor_source source = qn_tensor_source_of(checkpoint);
+        QN_TRY(status, qn_binder_init(&l.binder, &source, err), fail);
     }
     QN_TRY(status, qn_tensor_list_walk(config, weights, plan_tensor, &l, err), fail);
     if (checkpoint != NULL) {
-        QN_TRY(status, qn_binder_refuse_unknown(&l.binder, config, err), fail);
+        QN_TRY(status, qn_binder_refuse_unknown(&l.binder, checkpoint, config, err), fail);
     }
     QN_TRY(status, reserve(&l, err), fail);
     QN_TRY(status, qn_tensor_list_walk(config, weights, load_tensor, &l, err), fail);

@@ -118,21 +118,46 @@ typedef struct qn_stored {
     const qn_tensor *scale;  /**< Its scales; NULL: none. */
 } qn_stored;
 
-/** Which tensors of a checkpoint have been asked for. */
+/** Where a binder finds tensors: a checkpoint, or what is known of one. */
+typedef struct qn_tensor_source {
+    /** The tensor of a name and its place; NULL where there is none. */
+    const qn_tensor *(*find)(const void *context, qn_str name, size_t *i_tensor);
+    /** File of a tensor that find gave, for messages. */
+    const char *(*file_of)(const void *context, const qn_tensor *tensor);
+    const void *context;
+    const char *path; /**< The folder, for messages. */
+    size_t n_tensors; /**< Places are below. */
+} qn_tensor_source;
+
+/** The tensors of a checkpoint, borrowed while the source is in use. */
+qn_tensor_source qn_tensor_source_of(const qn_checkpoint *checkpoint);
+
+/** Why a tensor was refused. */
+typedef enum qn_bind_fault {
+    QN_BIND_MISSING,  /**< No tensor of the name. */
+    QN_BIND_NO_SCALE, /**< A quantised matrix without its scale. */
+    QN_BIND_SHAPE,    /**< Of the tensor or its scale. */
+    QN_BIND_DTYPE,    /**< Of the tensor or its scale. */
+} qn_bind_fault;
+
+/** Which tensors of a source have been asked for. */
 typedef struct qn_binder {
-    const qn_checkpoint *checkpoint;
-    bool *is_used; /**< [tensors of the checkpoint], owned. */
+    qn_tensor_source source;
+    bool *is_used;           /**< [source.n_tensors], owned. */
+    qn_bind_fault fault;     /**< Of the last tensor that was refused ... */
+    const qn_tensor *faulty; /**< ... and it, or its scale; NULL where it is missing. */
 } qn_binder;
 
-QN_MUST_CHECK qn_status qn_binder_init(qn_binder *binder, const qn_checkpoint *checkpoint,
+QN_MUST_CHECK qn_status qn_binder_init(qn_binder *binder, const qn_tensor_source *source,
                                        qn_error *err);
 void qn_binder_deinit(qn_binder *binder);
 /** Find a tensor of the list; refuse one that is missing, misshapen or of a wrong dtype. */
 QN_MUST_CHECK qn_status qn_binder_find(qn_binder *binder, const qn_tensor_spec *spec,
                                        qn_stored *out, qn_error *err);
 /** Refuse the first tensor that nobody has asked for. */
-QN_MUST_CHECK qn_status qn_binder_refuse_unknown(const qn_binder *binder, const qn_config *config,
-                                                 qn_error *err);
+QN_MUST_CHECK qn_status qn_binder_refuse_unknown(const qn_binder *binder,
+                                                 const qn_checkpoint *checkpoint,
+                                                 const qn_config *config, qn_error *err);
 /** Free what is owned; all zero afterwards. */
 void qn_weights_deinit(qn_weights *weights);
 #endif

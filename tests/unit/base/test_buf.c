@@ -5,6 +5,8 @@
 #include "support/unit.h"
 
 #include <fcntl.h>
+#include <locale.h>
+#include <math.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -167,6 +169,25 @@ static void test_path_ends_in_a_name_after_its_parent(void **state)
     }
 }
 
+static void test_a_number_is_json_in_any_locale(void **state)
+{
+    (void)state;
+    qn_buf buf;
+    qn_buf_init(&buf, 200);
+    (void)setlocale(LC_NUMERIC,
+                    "de_DE.UTF-8"); /* where there is none, the first digits tell less */
+    assert_int_equal(qn_buf_append_real(&buf, 0.25, 17, NULL), QN_OK);
+    (void)setlocale(LC_NUMERIC, "C");
+    assert_int_equal(qn_buf_append(&buf, " ", 1, NULL), QN_OK);
+    assert_int_equal(qn_buf_append_real(&buf, -1234567.891, 3, NULL), QN_OK);
+    assert_int_equal(qn_buf_append(&buf, " ", 1, NULL), QN_OK);
+    assert_int_equal(qn_buf_append_real(&buf, (double)INFINITY, 3, NULL), QN_OK);
+    assert_int_equal(qn_buf_append(&buf, " ", 1, NULL), QN_OK);
+    assert_int_equal(qn_buf_append_real(&buf, (double)NAN, 3, NULL), QN_OK);
+    assert_string_equal(buf.ptr, "0.25 -1.23e+06 null null");
+    qn_buf_deinit(&buf);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -177,6 +198,7 @@ int main(void)
         cmocka_unit_test(test_file_is_read_whole_behind_what_was_there),
         cmocka_unit_test(test_file_errors_name_the_path_and_keep_the_buffer),
         cmocka_unit_test(test_path_ends_in_a_name_after_its_parent),
+        cmocka_unit_test(test_a_number_is_json_in_any_locale),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -183,6 +183,23 @@ static void test_a_string_appends_the_bytes_it_stands_for(void **state)
     qn_json_doc_close(&doc);
 }
 
+static void test_any_bytes_become_a_string(void **state)
+{
+    (void)state;
+    static const char bytes[] = "a\"\\\n\x01\xc3\xa9\xff\xf0\x9f\x98\x80\0z"; /* and its NUL */
+    qn_buf out;
+    qn_buf_init(&out, 100);
+    assert_int_equal(qn_json_quote_append(&out, (qn_str){bytes, sizeof bytes}, NULL), QN_OK);
+    assert_string_equal(out.ptr, "\"a\\\"\\\\\\n\\u0001\xc3\xa9\xef\xbf\xbd\xf0\x9f\x98\x80"
+                                 "\xef\xbf\xbdz\xef\xbf\xbd\"");
+    qn_json_doc doc = open_doc(out.ptr);
+    qn_json_doc_close(&doc);
+    qn_buf_clear(&out);
+    assert_int_equal(qn_json_quote_append(&out, (qn_str){0}, NULL), QN_OK);
+    assert_string_equal(out.ptr, "\"\"");
+    qn_buf_deinit(&out);
+}
+
 static void test_values_are_shown_in_a_few_words(void **state)
 {
     (void)state;
@@ -242,6 +259,7 @@ int main(void)
         cmocka_unit_test(test_a_key_written_in_two_ways_is_a_duplicate),
         cmocka_unit_test(test_a_scan_finds_exactly_one_value),
         cmocka_unit_test(test_a_string_appends_the_bytes_it_stands_for),
+        cmocka_unit_test(test_any_bytes_become_a_string),
         cmocka_unit_test(test_values_are_shown_in_a_few_words),
         cmocka_unit_test(test_no_memory_is_a_status),
     };

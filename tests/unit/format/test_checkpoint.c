@@ -129,10 +129,15 @@ static void test_index_and_shards_must_agree(void **state)
     refuse_index("{}", QN_E_FORMAT, INDEX ": weight_map: nothing, an object expected");
     refuse_index("[]", QN_E_FORMAT, "weight_map: nothing, an object expected");
     refuse_index("{\"weight_map\": []}", QN_E_FORMAT, "weight_map: a list, an object expected");
-    refuse_index(MAP("\"x\": 3"), QN_E_FORMAT, "weight_map: x: 3, a plain file name expected");
-    refuse_index(MAP("\"x\": \"../a.safetensors\""), QN_E_FORMAT, "a plain file name expected");
-    refuse_index(MAP("\"x\": \"sub/a.safetensors\""), QN_E_FORMAT, "a plain file name expected");
-    refuse_index(MAP("\"x\": \"\""), QN_E_FORMAT, "a plain file name expected");
+    refuse_index(MAP("\"x\": 3"), QN_E_FORMAT,
+                 "weight_map: x: 3, a *.safetensors of the folder expected");
+    refuse_index(MAP("\"x\": \"../a.safetensors\""), QN_E_FORMAT,
+                 "a *.safetensors of the folder expected");
+    refuse_index(MAP("\"x\": \"sub/a.safetensors\""), QN_E_FORMAT,
+                 "a *.safetensors of the folder expected");
+    refuse_index(MAP("\"x\": \"a.bin\""), QN_E_FORMAT,
+                 "x: \"a.bin\", a *.safetensors of the folder expected");
+    refuse_index(MAP("\"x\": \"\""), QN_E_FORMAT, "a *.safetensors of the folder expected");
     refuse_index(MAP("\"x\": \"a.safetensors\", \"y\": \"c.safetensors\""), QN_E_NOT_FOUND,
                  "/c.safetensors: no such file, a shard that ");
     refuse_index(MAP("\"x\": \"b.safetensors\", \"y\": \"a.safetensors\""), QN_E_FORMAT,

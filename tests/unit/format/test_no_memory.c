@@ -59,7 +59,7 @@ static qn_status write_file(qn_error *err)
 static void test_checkpoint_open_survives_every_failed_allocation(void **state)
 {
     (void)state;
-    fail_each(open_nano, 11, 5000); /* a prime step: a thousand of them */
+    fail_each(open_nano, 3, 1000);
 }
 
 static void test_small_loads_survive_every_failed_allocation(void **state)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/clock.h"
-#include "format/safetensors.h"
+#include "format/safetensors_header.h"
 #include "scratch.h"
 
 static qn_status open_header(qn_safetensors **out, const char *header, size_t data_bytes,
@@ -42,6 +42,9 @@ static void test_tensors_come_in_order_of_name_with_their_bytes(void **state)
     assert_int_equal(z->shape[1], 2);
     assert_int_equal(z->size_bytes, 8);
     assert_int_equal(z->data[7], 7);
+    const qn_str head = qn_safetensors_head(file);
+    assert_ptr_equal(head.ptr, bytes);
+    assert_ptr_equal(head.ptr + head.len, z->data); /* the first tensor's */
     qn_safetensors_close(&file);
     assert_null(file);
     qn_safetensors_close(&file);
@@ -94,15 +97,15 @@ static void test_every_bad_field_is_refused_by_name(void **state)
         {"[]", 0, "header: a list, an object expected"},
         {"{", 0, "F: header: line 1, column 2: the end"},
         {"{\"t\":{},\"t\":{}}", 0, "a key that is not in the object already"},
-        {"{\"__metadata__\":3}", 0, "__metadata__: an integer, an object expected"},
-        {"{\"__metadata__\":{\"k\":3}}", 0, "__metadata__: k: an integer, a string expected"},
-        {"{\"t\":4}", 0, "F: tensor t: an integer, an object expected"},
+        {"{\"__metadata__\":3}", 0, "__metadata__: 3, an object expected"},
+        {"{\"__metadata__\":{\"k\":3}}", 0, "__metadata__: k: 3, a string expected"},
+        {"{\"t\":4}", 0, "F: tensor t: 4, an object expected"},
         {T("\"shape\":[1],\"data_offsets\":[0,1]"), 1, "tensor t: dtype: nothing, a string"},
-        {T("\"dtype\":7,\"shape\":[1],\"data_offsets\":[0,1]"), 1, "dtype: an integer"},
+        {T("\"dtype\":7,\"shape\":[1],\"data_offsets\":[0,1]"), 1, "dtype: 7, a string expected"},
         {T("\"dtype\":\"F4\",\"shape\":[1],\"data_offsets\":[0,1]"), 1, "dtype: F4, one of F32"},
         {T("\"dtype\":\"U8\",\"data_offsets\":[0,1]"), 1,
          "shape: nothing, a list of at most 8 expected"},
-        {T("\"dtype\":\"U8\",\"shape\":1,\"data_offsets\":[0,1]"), 1, "shape: an integer, a list"},
+        {T("\"dtype\":\"U8\",\"shape\":1,\"data_offsets\":[0,1]"), 1, "shape: 1, a list"},
         {T("\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]"), 1,
          "shape: a list of 9, at most 8"},
         {T("\"dtype\":\"U8\",\"shape\":[-1],\"data_offsets\":[0,1]"), 1,
@@ -115,12 +118,12 @@ static void test_every_bad_field_is_refused_by_name(void **state)
         {T("\"dtype\":\"U8\",\"shape\":[9223372036854775807],\"data_offsets\":[0,1]"), 1,
          "data_offsets: 1 bytes, 9223372036854775807 expected"},
         {T("\"dtype\":\"U8\",\"shape\":[99999999999999999999],\"data_offsets\":[0,1]"), 1,
-         "a number within range"},
+         "shape[0]: 99999999999999999999, an integer from 0 expected"},
         {T("\"dtype\":\"U8\",\"shape\":[1]"), 1, "data_offsets: nothing, [begin, end]"},
         {T("\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0]"), 1, "data_offsets: a list of 1"},
         {T("\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1,2]"), 1, "a list of 3"},
         {T("\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1.0]"), 1,
-         "a list of 2, two integers expected"},
+         "data_offsets: [0, 1.0], 0 <= begin <= end"},
         {T("\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[-1,0]"), 1, "[-1, 0], 0 <= begin"},
         {T("\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,0]"), 1, "[1, 0], 0 <= begin"},
         {T("\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]"), 1,
@@ -141,6 +144,49 @@ static void test_every_bad_field_is_refused_by_name(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         refuse(cases[i].header, cases[i].data_bytes, cases[i].message);
+    }
+}
+
+/* Faults told, as one letter each and the tensor: "E:a O:b ". */
+static void take_fault(void *context, qn_header_fault fault, qn_str tensor, const char *message)
+{
+    char *const told = context;
+    const size_t len = strlen(told);
+    assert_non_null(strstr(message, "F: "));
+    (void)snprintf(told + len, 200 - len, "%c:%.*s ", "MEDOR"[fault], (int)tensor.len, tensor.ptr);
+}
+
+#define U8_AT(name, begin, end)                                                                    \
+    "\"" name "\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[" begin "," end "]}"
+
+static void test_every_fault_of_a_header_is_told_and_the_rest_is_read(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *header, *told;
+        size_t n_tensors;
+    } cases[] = {
+        {"{" U8_AT("a", "0", "2") "," U8_AT("b", "2", "4") "}", "", 2},
+        {"{\"__metadata__\":1,\"x\":{}," U8_AT("a", "0", "2") ",\"y\":7}", "M: E:x E:y ", 1},
+        {"{\"x\":{\"dtype\":\"U99\"}," U8_AT("a", "0", "2") "}", "D:x ", 1},
+        {"{" U8_AT("a", "0", "2") "," U8_AT("b", "1", "3") "," U8_AT("c", "9", "11") "}",
+         "O:b O:c ", 3},
+        {"{" U8_AT("a", "0", "3") "," U8_AT("b", "7", "2") "}", "O:a O:b ", 2},
+        {"{" U8_AT("a", "2", "4") "," U8_AT("b", "0", "2") "," U8_AT("a", "4", "6") "}", "R:a ", 2},
+        {"{" U8_AT("a", "0", "18446744073709551615") "}", "O:a ", 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char told[200] = "";
+        qn_safetensors_header header;
+        qn_error err = {0};
+        assert_int_equal(qn_safetensors_header_open(&header, qn_str_of(cases[i].header), UINT64_MAX,
+                                                    "F", take_fault, told, &err),
+                         QN_OK);
+        assert_string_equal(told, cases[i].told);
+        assert_int_equal(header.n_tensors, cases[i].n_tensors);
+        assert_int_equal(header.is_sound, cases[i].told[0] == '\0');
+        qn_safetensors_header_close(&header);
+        qn_safetensors_header_close(&header);
     }
 }
 
@@ -251,6 +297,7 @@ int main(void)
         cmocka_unit_test(test_tensors_come_in_order_of_name_with_their_bytes),
         cmocka_unit_test(test_every_dtype_is_read_by_its_name),
         cmocka_unit_test(test_every_bad_field_is_refused_by_name),
+        cmocka_unit_test(test_every_fault_of_a_header_is_told_and_the_rest_is_read),
         cmocka_unit_test(test_bad_header_length_is_refused),
         cmocka_unit_test(test_every_cut_of_a_file_is_refused),
         cmocka_unit_test(test_files_that_cannot_be_mapped_are_named),
