@@ -30,6 +30,12 @@ typedef enum qn_kv_dtype {
     QN_KV_FP8,  /**< Latent e4m3, an f32 scale per 128, rope part bf16: 656 bytes at 512 + 64. */
 } qn_kv_dtype;
 
+/** How the scale of a block of 32 elements is chosen (docs/quantize.md). */
+typedef enum qn_scale_rule {
+    QN_SCALE_EVEN, /**< By the largest element, as AMD Quark does: the same bytes. */
+    QN_SCALE_MSE,  /**< Of two candidates the one with the smaller squared error. */
+} qn_scale_rule;
+
 /** Called now and then during a long job: how much is done, of how much; false cancels. */
 typedef bool qn_progress_fn(void *context, uint64_t done, uint64_t total);
 

@@ -36,6 +36,9 @@ void qn_kernels_init(qn_kernels *table, uint32_t cpu_flags)
         .kv_read = qn_kv_read_ref,
         .sample = qn_sample_ref,
         .logsumexp = qn_logsumexp_ref,
+        .mxfp4_encode = qn_mxfp4_encode_ref,
+        .mxfp4_measure = qn_mxfp4_measure_ref,
+        .to_bf16 = qn_to_bf16_ref,
     };
 #ifdef __x86_64__
     if ((cpu_flags & QN_CPU_AVX2) != 0) {

@@ -310,6 +310,72 @@ typedef int32_t qn_sample_fn(const qn_sample_args *args);
  */
 typedef double qn_logsumexp_fn(const float *x, size_t n);
 
+/** Arguments of qn_mxfp4_encode_fn and qn_mxfp4_measure_fn. */
+typedef struct qn_mxfp4_args {
+    uint8_t *codes;      /**< [n_blocks][16] e2m1 pairs, low nibble first. */
+    uint8_t *scales;     /**< [n_blocks] e8m0. */
+    const uint8_t *x;    /**< [n_blocks][32] elements at any alignment. */
+    qn_weight_kind kind; /**< Of x: QN_WEIGHT_BF16 or QN_WEIGHT_F32. */
+    qn_scale_rule rule;  /**< Of encode alone. */
+    size_t n_blocks;     /**< May be 0. */
+} qn_mxfp4_args;
+
+/**
+ * Blocks of 32 elements as e2m1 codes with an e8m0 scale, the nearest code each, ties to the even
+ * one, beyond 6 the 7th; what is coded 0 has no sign.
+ *   EVEN  s, the least byte with |x| < 7 * 2^(s - 127), but 254 for 253; a 0 is written as 1,
+ *         though its codes mean 2^-127
+ *   MSE   s, the least byte with |x| <= 4 * 2^(s - 127), or s - 1 where that has the smaller
+ *         squared error; both are held within 1 .. 252, where every decoded value is finite.
+ *         Errors are f32 in units of the lower scale, their squares added up in one order:
+ *         elements 2 i and 2 i + 1, of these 16 sums i and i + 8, and so on by halves
+ *
+ * Shapes   see qn_mxfp4_args
+ * Aliasing none
+ * Returns  n_blocks, or the first block that holds NaN or Inf: what is written of it and after it
+ *          means nothing
+ * Error    none
+ * Accuracy exact: every set gives the same bytes
+ * Source   EVEN: AMD Quark 0.13, files compared byte for byte; codes: OCP MX 1.0, 5.3.3 and 6.3;
+ *          MSE: docs/quantize.md
+ */
+typedef size_t qn_mxfp4_encode_fn(const qn_mxfp4_args *args);
+
+/** What codes and scales have lost of x, summed over blocks. */
+typedef struct qn_mxfp4_error {
+    double x_sq;          /**< Sum of x^2. */
+    double error_sq;      /**< Sum of (x - decoded)^2. */
+    float error_max;      /**< Largest |x - decoded|. */
+    uint64_t n_blocks;    /**< Blocks that were added. */
+    uint64_t n_saturated; /**< Of these, blocks with an |x| > 6 * 2^(scale - 127). */
+    uint64_t scales[256]; /**< Blocks by scale byte. */
+} qn_mxfp4_error;
+
+/**
+ * Add to @p error what codes and scales have lost of x.
+ *
+ * Shapes   see qn_mxfp4_args
+ * Aliasing none
+ * Error    none; a scale byte of 255 and an x of NaN make NaN of the sums, and error_max then
+ *          means nothing
+ * Accuracy exact: every set gives the same bits.  The squares of a block are f32 in units of its
+ *          scale, added up in the order above; blocks are added to the f64 sums one by one, so it
+ *          does not matter how calls cut a tensor
+ * Source   docs/quantize.md, the report
+ */
+typedef void qn_mxfp4_measure_fn(qn_mxfp4_error *error, const qn_mxfp4_args *args);
+
+/**
+ * f32 to bf16.
+ *
+ * Shapes   y [n] bf16 at any address, x [n] f32
+ * Aliasing none
+ * Error    none; NaN stays a quiet NaN
+ * Accuracy exact: nearest even, denormals kept
+ * Source   qn_f32_to_bf16() of base/numbers.h
+ */
+typedef void qn_to_bf16_fn(uint8_t *y, const float *x, size_t n);
+
 /** The operations chosen for this machine.  Filled once; read by any thread. */
 typedef struct qn_kernels {
     qn_dequant_row_fn *dequant_row;
@@ -329,6 +395,9 @@ typedef struct qn_kernels {
     qn_kv_read_fn *kv_read;
     qn_sample_fn *sample;
     qn_logsumexp_fn *logsumexp;
+    qn_mxfp4_encode_fn *mxfp4_encode;
+    qn_mxfp4_measure_fn *mxfp4_measure;
+    qn_to_bf16_fn *to_bf16;
 } qn_kernels;
 
 /** Fill @p table with the best kernels for the CPU bundles in @p cpu_flags (base/cpu.h). */
@@ -355,4 +424,7 @@ qn_kv_write_fn qn_kv_write_ref;
 qn_kv_read_fn qn_kv_read_ref;
 qn_sample_fn qn_sample_ref;
 qn_logsumexp_fn qn_logsumexp_ref;
+qn_mxfp4_encode_fn qn_mxfp4_encode_ref;
+qn_mxfp4_measure_fn qn_mxfp4_measure_ref;
+qn_to_bf16_fn qn_to_bf16_ref;
 #endif

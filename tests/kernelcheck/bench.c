@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { MIB = 1 << 20, WORK_BYTES = 256 * MIB };
+enum { MIB = 1 << 20, WORK_BYTES = 384 * MIB };
 
 /* The level that is timed, and memory for its operands. */
 typedef struct bench {
@@ -27,7 +27,7 @@ static size_t cold_bytes(void)
 {
     const long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
     const size_t n = l3 > 0 ? 4 * (size_t)l3 : 0;
-    return n < 128 * (size_t)MIB   ? 128 * (size_t)MIB
+    return n < 256 * (size_t)MIB   ? 256 * (size_t)MIB
            : n > 512 * (size_t)MIB ? 512 * (size_t)MIB
                                    : n;
 }
@@ -54,8 +54,9 @@ static float *take_uniform(bench *b, size_t n)
 /* What one call does. */
 typedef struct work {
     double bytes, ops;
-    qn_act act;   /* whose peak limits it */
-    bool is_cold; /* bytes come from memory: a limit, too */
+    qn_act act;    /* whose peak limits it */
+    bool is_cold;  /* bytes come from memory: a limit, too */
+    double copy_s; /* what memcpy takes for them; 0: no matter */
 } work;
 
 __attribute__((format(printf, 5, 6))) static void
@@ -76,6 +77,10 @@ time_it(bench *b, void (*call)(void *), void *context, work w, const char *forma
                      w.act == QN_ACT_INT8 ? "OP" : "FLOP",
                      100.0 * fmax(by_bytes, by_ops) / t.median_s,
                      by_bytes > by_ops ? "reading" : b->roof.ops_names[w.act]);
+    }
+    if (w.copy_s > 0.0) {
+        (void)printf(" %5.1f %% of reading %5.2f x memcpy", 100.0 * by_bytes / t.median_s,
+                     w.copy_s / t.median_s);
     }
     (void)printf("\n");
     (void)fflush(stdout);
@@ -111,7 +116,7 @@ static void bench_rows(bench *b, matmul_call *c, uint32_t n_rows, bool is_cold)
     c->args.n_rows = n_rows;
     c->args.out_end = c->w.n_out;
     c->args.y_stride = c->w.n_out;
-    const work w = {(double)c->step, 2.0 * n_rows * c->w.n_out * N_IN, c->args.act, is_cold};
+    const work w = {(double)c->step, 2.0 * n_rows * c->w.n_out * N_IN, c->args.act, is_cold, 0.0};
     time_it(b, call_matmul, c, w, "matmul %s x %s %ux%u %u rows%s", kc_kind_names[c->w.kind],
             kc_act_names[c->args.act], c->w.n_out, N_IN, n_rows, is_cold ? " cold" : "");
 }
@@ -194,7 +199,8 @@ static void bench_weight(bench *b, void (*call)(void *), const char *op, uint32_
     for (int kind = QN_WEIGHT_F32; kind <= QN_WEIGHT_MXFP4; kind++) {
         b->used = 0;
         kc_begin(&b->random, "bench");
-        operands o = {.k = b->k, .y = take(b, N_IN * 4), .bytes = take(b, 128 * (size_t)N_IN)};
+        operands o = {
+            .k = b->k, .y = take(b, 4 * (size_t)N_IN), .bytes = take(b, 128 * (size_t)N_IN)};
         o.w = kc_weight(&b->random, (qn_weight_kind)kind, 32, N_IN);
         const double bytes = (double)qn_strip_bytes(o.w.kind, N_IN) / QN_STRIP * n_rows;
         time_it(b, call, &o, (work){.bytes = bytes}, "%s %s %ux%u", op, kc_kind_names[kind], n_rows,
@@ -307,6 +313,95 @@ enum { N_VOCAB = 154880 };
 static void bench_logsumexp(bench *b)
 {
     bench_vector(b, call_logsumexp, "logsumexp", N_VOCAB);
+}
+
+/* ------------------------------------------------------------------------------ quantizing -- */
+
+static void call_to_bf16(void *context)
+{
+    const operands *o = context;
+    o->k->to_bf16(o->bytes, o->x, o->n);
+}
+
+static void bench_to_bf16(bench *b)
+{
+    operands o = {
+        .k = b->k, .n = N_IN, .x = take_uniform(b, N_IN), .bytes = take(b, 2 * (size_t)N_IN)};
+    time_it(b, call_to_bf16, &o, (work){.bytes = 4.0 * N_IN}, "to_bf16 %u", N_IN);
+}
+
+enum { SOURCE_BYTES = 256 * MIB }; /* beyond the caches, and so is where it is copied to */
+
+typedef struct mxfp4_call {
+    const qn_kernels *k;
+    qn_mxfp4_args args;
+    qn_mxfp4_error error;
+    uint8_t *copy;
+} mxfp4_call;
+
+static void call_copy(void *context)
+{
+    const mxfp4_call *c = context;
+    memcpy(c->copy, c->args.x, SOURCE_BYTES);
+}
+
+static void call_encode(void *context)
+{
+    const mxfp4_call *c = context;
+    kc_sink += c->k->mxfp4_encode(&c->args);
+}
+
+static void call_measure(void *context)
+{
+    mxfp4_call *c = context;
+    c->k->mxfp4_measure(&c->error, &c->args);
+}
+
+/* Elements that no cache holds, near enough to normal. */
+static void fill_source(bench *b, qn_weight_kind kind)
+{
+    const size_t n_bytes = qn_weight_bytes(kind, MIB);
+    for (size_t i = 0; i < MIB; i++) {
+        const float value = kc_uniform(&b->random) + kc_uniform(&b->random);
+        const uint32_t bits = kind == QN_WEIGHT_F32 ? qn_f32_bits(value) : qn_f32_to_bf16(value);
+        memcpy(b->memory + i * n_bytes / MIB, &bits, n_bytes / MIB);
+    }
+    for (size_t at = n_bytes; at < SOURCE_BYTES; at += n_bytes) {
+        memcpy(b->memory + at, b->memory, n_bytes);
+    }
+}
+
+/* Beside memcpy of the same bytes. */
+static void bench_mxfp4(bench *b, void (*call)(void *), const char *op, int n_rules)
+{
+    static const char *const rule_names[] = {"even", "mse"};
+    mxfp4_call c = {.k = b->k, .copy = take(b, SOURCE_BYTES)};
+    c.args.codes = take(b, SOURCE_BYTES / 4);
+    c.args.scales = take(b, SOURCE_BYTES / 64);
+    c.args.x = b->memory;
+    const double copy_s = kc_measure(call_copy, &c).median_s;
+    const work w = {.bytes = SOURCE_BYTES, .is_cold = true, .copy_s = copy_s};
+    time_it(b, call_copy, &c, w, "memcpy %u MiB", SOURCE_BYTES / MIB);
+    for (int kind = QN_WEIGHT_BF16; kind >= QN_WEIGHT_F32; kind--) {
+        fill_source(b, (qn_weight_kind)kind);
+        c.args.kind = (qn_weight_kind)kind;
+        c.args.n_blocks = SOURCE_BYTES / qn_weight_bytes(c.args.kind, QN_MXFP4_BLOCK);
+        for (int rule = QN_SCALE_EVEN; rule < n_rules; rule++) {
+            c.args.rule = (qn_scale_rule)rule;
+            call_encode(&c); /* for what is measured afterwards */
+            time_it(b, call, &c, w, "%s %s %s", op, kc_kind_names[kind], rule_names[rule]);
+        }
+    }
+}
+
+static void bench_mxfp4_encode(bench *b)
+{
+    bench_mxfp4(b, call_encode, "mxfp4_encode", 2);
+}
+
+static void bench_mxfp4_measure(bench *b)
+{
+    bench_mxfp4(b, call_measure, "mxfp4_measure", 1);
 }
 
 /* --------------------------------------------------------------------------------- choices -- */
@@ -467,7 +562,7 @@ static void bench_index_scores(bench *b)
         o.y = take(b, o.n * sizeof *o.y);
         o.bytes = take(b, 4 * qn_index_scratch_floats(heads, DIM));
         const work w = {(double)o.n * o.view.row_bytes, 2.0 * o.n * heads * DIM,
-                        modes[i % N_MODES].act, false};
+                        modes[i % N_MODES].act, false, 0.0};
         time_it(b, call_index_scores, &o, w, "index_scores %s x %s %u heads %u keys",
                 kv_names[o.view.dtype], compute_names[o.compute], heads, o.n);
     }
@@ -509,7 +604,8 @@ static void bench_attend(bench *b)
             .compute = modes[i % N_MODES].compute,
             .scratch = take(b, 4 * qn_attend_scratch_floats(heads, n_set, LATENT, ROPE))};
         const work w = {(double)n_set * c.args.kv.row_bytes,
-                        2.0 * n_set * heads * (2 * LATENT + ROPE), modes[i % N_MODES].act, false};
+                        2.0 * n_set * heads * (2 * LATENT + ROPE), modes[i % N_MODES].act, false,
+                        0.0};
         time_it(b, call_attend, &c, w, "attend %s x %s %u heads %u rows", kv_names[c.args.kv.dtype],
                 compute_names[c.args.compute], heads, n_set);
     }
@@ -525,10 +621,11 @@ static const struct {
     const char *op;
     void (*fn)(bench *b);
 } benches[] = {
-    BENCH(dequant_row), BENCH(pack_strip), BENCH(prepare),  BENCH(matmul),       BENCH(rmsnorm),
-    BENCH(layernorm),   BENCH(rope),       BENCH(silu_mul), BENCH(axpy),         BENCH(router),
-    BENCH(topk),        BENCH(attend),     BENCH(kv_write), BENCH(index_scores), BENCH(kv_read),
-    BENCH(sample),      BENCH(logsumexp),
+    BENCH(dequant_row), BENCH(pack_strip),   BENCH(prepare),       BENCH(matmul),
+    BENCH(rmsnorm),     BENCH(layernorm),    BENCH(rope),          BENCH(silu_mul),
+    BENCH(axpy),        BENCH(router),       BENCH(topk),          BENCH(attend),
+    BENCH(kv_write),    BENCH(index_scores), BENCH(kv_read),       BENCH(sample),
+    BENCH(logsumexp),   BENCH(mxfp4_encode), BENCH(mxfp4_measure), BENCH(to_bf16),
 };
 
 static void do_nothing(void *context, size_t first, size_t end, uint32_t i_thread)

@@ -55,9 +55,9 @@ static bool has_canary(const kc_canary *const *tables, size_t n_tables, const ch
 
 unsigned kc_canaries(uint64_t seed)
 {
-    static const kc_canary *const tables[] = {kc_canaries_weights, kc_canaries_matmul,
-                                              kc_canaries_rows, kc_canaries_choice,
-                                              kc_canaries_attention};
+    static const kc_canary *const tables[] = {kc_canaries_weights,   kc_canaries_matmul,
+                                              kc_canaries_rows,      kc_canaries_choice,
+                                              kc_canaries_attention, kc_canaries_quantize};
     enum { N_TABLES = sizeof tables / sizeof *tables };
     unsigned n_missed = 0;
     unsigned n_caught = 0;

@@ -29,4 +29,5 @@ extern const kc_canary kc_canaries_matmul[];
 extern const kc_canary kc_canaries_rows[];
 extern const kc_canary kc_canaries_choice[];
 extern const kc_canary kc_canaries_attention[];
+extern const kc_canary kc_canaries_quantize[];
 #endif

@@ -34,6 +34,9 @@ const kc_check kc_checks[] = {
     {CHECK(kv_read), 0.0, "exact for bf16 and f32; FP8: one f32 rounding of code * scale"},
     {CHECK(sample), 1e-6, "the token whose interval of the f64 distribution holds unit +- 1e-6"},
     {CHECK(logsumexp), 1.0, "|err| <= 2e-6 + 2^-52 * |log sum exp(x)|"},
+    {CHECK(mxfp4_encode), 0.0, "exact: every set gives the same bytes"},
+    {CHECK(mxfp4_measure), 0.0, "exact: every set gives the same bits"},
+    {CHECK(to_bf16), 0.0, "exact: nearest even, denormals kept"},
     {NULL, NULL, 0, 0.0, NULL},
 };
 #undef CHECK

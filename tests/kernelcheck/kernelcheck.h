@@ -136,6 +136,9 @@ void check_kv_write(kc *run);
 void check_kv_read(kc *run);
 void check_sample(kc *run);
 void check_logsumexp(kc *run);
+void check_mxfp4_encode(kc *run);
+void check_mxfp4_measure(kc *run);
+void check_to_bf16(kc *run);
 
 /** All checks by name, ending in a NULL name. */
 typedef struct kc_check {

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/numbers.h"
 #include "kernels/kernels.h"
 
 #include <math.h>
@@ -32,5 +33,13 @@ void qn_axpy_ref(float *y, const float *x, float scale, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         y[i] += scale * x[i];
+    }
+}
+
+void qn_to_bf16_ref(uint8_t *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const uint16_t bits = qn_f32_to_bf16(x[i]);
+        memcpy(y + 2 * i, &bits, sizeof bits);
     }
 }

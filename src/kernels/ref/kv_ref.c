@@ -5,14 +5,6 @@
 
 #include <math.h>
 
-static void write_bf16(uint8_t *to, const float *from, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        const uint16_t bits = qn_f32_to_bf16(from[i]);
-        memcpy(to + 2 * (size_t)i, &bits, sizeof bits);
-    }
-}
-
 static void write_fp8(uint8_t *row, const float *latent, uint32_t n)
 {
     uint8_t *scales = row + qn_kv_fp8_scales_at(n);
@@ -45,12 +37,12 @@ void qn_kv_write_ref(const qn_kv_view *view, uint32_t position, const float *lat
         }
         break;
     case QN_KV_BF16:
-        write_bf16(row, latent, n);
-        write_bf16(row + 2 * (size_t)n, rope, view->rope_dim);
+        qn_to_bf16_ref(row, latent, n);
+        qn_to_bf16_ref(row + 2 * (size_t)n, rope, view->rope_dim);
         break;
     case QN_KV_FP8:
         write_fp8(row, latent, n);
-        write_bf16(row + qn_kv_fp8_rope_at(n), rope, view->rope_dim);
+        qn_to_bf16_ref(row + qn_kv_fp8_rope_at(n), rope, view->rope_dim);
         break;
     }
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file decode_avx512bf16.h  Words of e4m3 to pairs of bf16, by permutations of bytes. */
+/** @file decode_avx512bf16.h  Words of e4m3 and e2m1 to pairs of bf16, by permutations. */
 #ifndef QN_KERNELS_X86_DECODE_AVX512BF16_H
 #define QN_KERNELS_X86_DECODE_AVX512BF16_H
 #include "kernels/x86/matmul_avx512.h"
@@ -24,5 +24,14 @@ QN_INLINE void qn_decode_e4m3(__m512i pairs[2], __m512i words)
                                                         _mm512_load_si512(qn_e4m3_high + 64)));
     pairs[0] = _mm512_unpacklo_epi8(low, high);
     pairs[1] = _mm512_unpackhi_epi8(low, high);
+}
+
+/* Values of e2m1 codes as bf16, twice: a permutation reads 5 bits of each half of a lane, so what
+   stands above a nibble needs no mask. */
+QN_INLINE __m512i qn_e2m1_bf16(void)
+{
+    return _mm512_broadcast_i64x4(_mm256_setr_epi16(
+        0, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040, 0x4080, 0x40c0, (short)0x8000, (short)0xbf00,
+        (short)0xbf80, (short)0xbfc0, (short)0xc000, (short)0xc040, (short)0xc080, (short)0xc0c0));
 }
 #endif

@@ -3,22 +3,9 @@
  * @file kv_tmpl.h  kv_write and kv_read of a level: registers of QN_LANES elements.  What is left
  * at the end goes one by one or by way of a buffer, since a row ends where its elements do.
  */
-#include "base/numbers.h"
 #include "kernels/x86/decode.h"
 #include "kernels/x86/lanes.h"
 #include "kernels/x86/x86.h"
-
-static void encode_bf16(uint8_t *to, const float *x, uint32_t n)
-{
-    const uint32_t n_whole = n / QN_LANES * QN_LANES;
-    for (uint32_t i = 0; i < n_whole; i += QN_LANES) {
-        qn_vi_store_u16(to + 2 * (size_t)i, qn_vi_bf16(V(loadu_ps)(x + i)));
-    }
-    for (uint32_t i = n_whole; i < n; i++) {
-        const uint16_t bits = qn_f32_to_bf16(x[i]);
-        memcpy(to + 2 * (size_t)i, &bits, sizeof bits);
-    }
-}
 
 /* Codes of a group, n of them; returns their scale. */
 static float encode_group(uint8_t *codes, const float *x, uint32_t n)
@@ -57,15 +44,15 @@ void QN_LEVEL(qn_kv_write)(const qn_kv_view *view, uint32_t position, const floa
     if (view->dtype == QN_KV_F32) {
         qn_kv_write_ref(view, position, latent, rope);
     } else if (view->dtype == QN_KV_BF16) {
-        encode_bf16(row, latent, n);
-        encode_bf16(row + 2 * (size_t)n, rope, view->rope_dim);
+        QN_LEVEL(qn_to_bf16)(row, latent, n);
+        QN_LEVEL(qn_to_bf16)(row + 2 * (size_t)n, rope, view->rope_dim);
     } else {
         for (uint32_t first = 0; first < n; first += QN_FP8_BLOCK) {
             const float scale = encode_group(row + first, latent + first, group_size(view, first));
             memcpy(row + qn_kv_fp8_scales_at(n) + first / QN_FP8_BLOCK * sizeof scale, &scale,
                    sizeof scale);
         }
-        encode_bf16(row + qn_kv_fp8_rope_at(n), rope, view->rope_dim);
+        QN_LEVEL(qn_to_bf16)(row + qn_kv_fp8_rope_at(n), rope, view->rope_dim);
     }
 }
 

@@ -180,12 +180,10 @@ static void add_columns(const operands *at, uint32_t k, uint32_t n)
 }
 
 /* e2m1 codes to bf16: pair j has bits 8 j of the lane's word in its low half and 8 j + 4 in its
-   high half.  A table of 32, twice the 16 values, does not mind what stands above a nibble. */
+   high half. */
 QN_INLINE void decode_e2m1(__m512i pairs[4], __m512i words)
 {
-    const __m512i values = _mm512_broadcast_i64x4(_mm256_setr_epi16(
-        0, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040, 0x4080, 0x40c0, (short)0x8000, (short)0xbf00,
-        (short)0xbf80, (short)0xbfc0, (short)0xc000, (short)0xc040, (short)0xc080, (short)0xc0c0));
+    const __m512i values = qn_e2m1_bf16();
     QN_UNROLL
     for (int64_t j = 0; j < 4; j++) {
         const __m512i bits = _mm512_set1_epi64(0x0024002000040000 + j * 0x0008000800080008);

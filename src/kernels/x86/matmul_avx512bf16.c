@@ -17,14 +17,10 @@
 
 enum { PAIRS_MAX = 4 /* of a word */ };
 
-/* e2m1 codes to bf16.  The permutation reads 5 bits of each half of a lane, so its table has the 16
-   values twice and nothing needs to be masked; shifting by whole nibbles pairs column j of the
-   word's 8 with j + 4. */
+/* e2m1 codes to bf16; shifting by whole nibbles pairs column j of the word's 8 with j + 4. */
 QN_INLINE void decode_e2m1(__m512i pairs[PAIRS_MAX], __m512i words)
 {
-    const __m512i values = _mm512_broadcast_i64x4(_mm256_setr_epi16(
-        0, 0x3f00, 0x3f80, 0x3fc0, 0x4000, 0x4040, 0x4080, 0x40c0, (short)0x8000, (short)0xbf00,
-        (short)0xbf80, (short)0xbfc0, (short)0xc000, (short)0xc040, (short)0xc080, (short)0xc0c0));
+    const __m512i values = qn_e2m1_bf16();
     QN_UNROLL
     for (uint32_t j = 0; j < 4; j++) {
         pairs[j] = _mm512_permutexvar_epi16(_mm512_srli_epi32(words, 4 * j), values);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * @file rows_tmpl.h  What is done to whole rows of floats: norms, rotation, gate, sum.  Included
- * once by a file of each level.
+ * @file rows_tmpl.h  What is done to whole rows of floats: norms, rotation, gate, sum, rounding.
+ * Included once by a file of each level.
  *
  * All of them read and write each element once or twice and do little between: first-level cache
  * and memory bound them, not arithmetic, so f64 is used wherever it makes a bound easy to hold.
  * Sums of the norms: element i goes to partial sum i % (2 QN_LANES) in f64, those left behind the
  * last whole group are added one after the other at the end.  Everything else has no sum.
  */
-#include "kernels/x86/vec.h"
+#include "kernels/x86/lanes.h"
 #include "kernels/x86/x86.h"
 
 #include <float.h>
@@ -172,4 +172,13 @@ void QN_LEVEL(qn_axpy)(float *y, const float *x, float scale, size_t n)
         const qn_vf sum = qn_vf_load(y + i, n - i, none);
         qn_vf_store(y + i, qn_vf_fma(qn_vf_set(scale), qn_vf_load(x + i, n - i, none), sum), n - i);
     }
+}
+
+void QN_LEVEL(qn_to_bf16)(uint8_t *y, const float *x, size_t n)
+{
+    const size_t n_whole = n / QN_LANES * QN_LANES;
+    for (size_t i = 0; i < n_whole; i += QN_LANES) {
+        qn_vi_store_u16(y + 2 * i, qn_vi_bf16(V(loadu_ps)(x + i)));
+    }
+    qn_to_bf16_ref(y + 2 * n_whole, x + n_whole, n - n_whole);
 }

@@ -20,4 +20,7 @@ void qn_kernels_use_avx2(qn_kernels *table)
     table->router = qn_router_avx2;
     table->sample = qn_sample_avx2;
     table->logsumexp = qn_logsumexp_avx2;
+    table->mxfp4_encode = qn_mxfp4_encode_avx2;
+    table->mxfp4_measure = qn_mxfp4_measure_avx2;
+    table->to_bf16 = qn_to_bf16_avx2;
 }

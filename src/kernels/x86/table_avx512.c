@@ -19,4 +19,7 @@ void qn_kernels_use_avx512(qn_kernels *table)
     table->router = qn_router_avx512;
     table->sample = qn_sample_avx512;
     table->logsumexp = qn_logsumexp_avx512;
+    table->mxfp4_encode = qn_mxfp4_encode_avx512;
+    table->mxfp4_measure = qn_mxfp4_measure_avx512;
+    table->to_bf16 = qn_to_bf16_avx512;
 }

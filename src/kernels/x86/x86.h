@@ -38,6 +38,9 @@ qn_axpy_fn qn_axpy_avx2;
 qn_router_fn qn_router_avx2;
 qn_sample_fn qn_sample_avx2;
 qn_logsumexp_fn qn_logsumexp_avx2;
+qn_mxfp4_encode_fn qn_mxfp4_encode_avx2;
+qn_mxfp4_measure_fn qn_mxfp4_measure_avx2;
+qn_to_bf16_fn qn_to_bf16_avx2;
 
 qn_attend_fn qn_attend_avx512;
 qn_index_scores_fn qn_index_scores_avx512;
@@ -53,6 +56,9 @@ qn_axpy_fn qn_axpy_avx512;
 qn_router_fn qn_router_avx512;
 qn_sample_fn qn_sample_avx512;
 qn_logsumexp_fn qn_logsumexp_avx512;
+qn_mxfp4_encode_fn qn_mxfp4_encode_avx512;
+qn_mxfp4_measure_fn qn_mxfp4_measure_avx512;
+qn_to_bf16_fn qn_to_bf16_avx512;
 
 qn_attend_fn qn_attend_avx512bf16;
 qn_index_scores_fn qn_index_scores_avx512bf16;
