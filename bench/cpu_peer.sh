@@ -3,7 +3,7 @@
 # prints the tables of docs/performance.md.
 set -eu
 
-packages="gcc g++ libc6-dev cmake ninja-build pkg-config libjansson-dev libpcre2-dev libedit-dev
+packages="gcc g++ libc6-dev cmake ninja-build pkg-config libjansson-dev libpcre2-dev libxxhash-dev libedit-dev
  binutils python3 python3-venv git"
 # The versions that the figures of docs/performance.md are about.
 peer="llama-cpp-python==0.3.36"

@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Models that bench/cpu_peer.sh measures, each written tensor by tensor.
+"""Models that bench/cpu_peer.sh and bench/quantize.sh measure, each written tensor by tensor.
 
     bench/models.py dummy FOLDER       1.32 B seeded random parameters in bf16, 236 M used a token
+    bench/models.py layer FOLDER [N]   a dense and a sparse layer of GLM-5.2 in bf16, of whose 256
+                                       experts of 75 MB N are there (256): for work on files
+    bench/models.py layer-fp8 FOLDER [N]   the same in FP8
     bench/models.py mxfp4 FROM TO      the trunk's experts in MXFP4, as AMD Quark writes them
     bench/models.py fp8 FROM TO        matrices in FP8 with a scale for each 128 x 128
     bench/models.py gguf FROM FILE     the same weights for llama.cpp, without the MTP layer
@@ -19,7 +22,9 @@ import sys
 
 import numpy as np
 
-SIZES = {"F32": 4, "BF16": 2, "U8": 1, "F8_E4M3": 1}
+from shapes import shapes
+
+SIZES = {"F32": 4, "BF16": 2, "F16": 2, "U8": 1, "F8_E4M3": 1}
 N_GROUP = 32  # elements that share a scale of MXFP4
 N_TILE = 128  # rows and columns that share a scale of FP8
 
@@ -40,6 +45,10 @@ DUMMY = {
     "max_position_embeddings": 32768, "tie_word_embeddings": False, "vocab_size": 8192,
     "eos_token_id": [8191], "pad_token_id": 8191,
 }
+
+
+FP8_CONFIG = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic",
+              "weight_block_size": [N_TILE, N_TILE]}
 
 
 class Checkpoint:
@@ -71,11 +80,8 @@ class Checkpoint:
         return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
 
 
-def write(folder, config, plan):
-    """Write one model.safetensors; plan: [(name, dtype, shape, function that makes the array)]."""
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+def write_shard(path, plan):
+    """Write one safetensors file; plan: [(name, dtype, shape, function that makes the array)]."""
     header, at = {"__metadata__": {"format": "pt"}}, 0
     for name, dtype, shape, _ in plan:
         end = at + int(np.prod(shape)) * SIZES[dtype]
@@ -83,10 +89,33 @@ def write(folder, config, plan):
         at = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with open(folder / "model.safetensors", "wb") as file:
+    with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for *_, make in plan:
-            file.write(np.ascontiguousarray(make()).tobytes())
+            file.write(np.ascontiguousarray(make()).data)
+    return at
+
+
+def write(folder, config, plan, shard_bytes=None):
+    """Write a model: one model.safetensors or, of about shard_bytes each, numbered ones."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    if shard_bytes is None:
+        write_shard(folder / "model.safetensors", plan)
+        return
+    parts, n_bytes = [[]], 0
+    for entry in plan:
+        if parts[-1] and n_bytes >= shard_bytes:
+            parts.append([])
+            n_bytes = 0
+        parts[-1].append(entry)
+        n_bytes += int(np.prod(entry[2])) * SIZES[entry[1]]
+    names = [f"model-{i:05}-of-{len(parts):05}.safetensors" for i in range(1, len(parts) + 1)]
+    total = sum(write_shard(folder / name, part) for name, part in zip(names, parts))
+    where = {entry[0]: name for name, part in zip(names, parts) for entry in part}
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=2) + "\n")
 
 
 def to_bf16(values):
@@ -130,49 +159,6 @@ def to_fp8(values):
     return codes | np.where(scaled < 0, 0x80, 0).astype(np.uint8), scales
 
 
-def dummy_shapes(c):
-    """Names and shapes of the tensors of a configuration, without an MTP layer."""
-    embd, heads, q_rank = c["hidden_size"], c["num_attention_heads"], c["q_lora_rank"]
-    kv_rank, rope, v_dim = c["kv_lora_rank"], c["qk_rope_head_dim"], c["v_head_dim"]
-    nope, index_dim = c["qk_nope_head_dim"], c["index_head_dim"]
-
-    def mlp(prefix, width):
-        return [(prefix + "gate_proj.weight", (width, embd)),
-                (prefix + "up_proj.weight", (width, embd)),
-                (prefix + "down_proj.weight", (embd, width))]
-
-    yield "model.embed_tokens.weight", (c["vocab_size"], embd)
-    for i in range(c["num_hidden_layers"]):
-        layer = f"model.layers.{i}."
-        attn = layer + "self_attn."
-        yield layer + "input_layernorm.weight", (embd,)
-        yield layer + "post_attention_layernorm.weight", (embd,)
-        yield attn + "q_a_proj.weight", (q_rank, embd)
-        yield attn + "q_a_layernorm.weight", (q_rank,)
-        yield attn + "q_b_proj.weight", (heads * (nope + rope), q_rank)
-        yield attn + "kv_a_proj_with_mqa.weight", (kv_rank + rope, embd)
-        yield attn + "kv_a_layernorm.weight", (kv_rank,)
-        yield attn + "kv_b_proj.weight", (heads * (nope + v_dim), kv_rank)
-        yield attn + "o_proj.weight", (embd, heads * v_dim)
-        if c["indexer_types"][i] == "full":
-            yield attn + "indexer.wq_b.weight", (c["index_n_heads"] * index_dim, q_rank)
-            yield attn + "indexer.wk.weight", (index_dim, embd)
-            yield attn + "indexer.k_norm.weight", (index_dim,)
-            yield attn + "indexer.k_norm.bias", (index_dim,)
-            yield attn + "indexer.weights_proj.weight", (c["index_n_heads"], embd)
-        if c["mlp_layer_types"][i] == "dense":
-            yield from mlp(layer + "mlp.", c["intermediate_size"])
-            continue
-        yield layer + "mlp.gate.weight", (c["n_routed_experts"], embd)
-        yield layer + "mlp.gate.e_score_correction_bias", (c["n_routed_experts"],)
-        for e in range(c["n_routed_experts"]):
-            yield from mlp(layer + f"mlp.experts.{e}.", c["moe_intermediate_size"])
-        yield from mlp(layer + "mlp.shared_experts.",
-                       c["n_shared_experts"] * c["moe_intermediate_size"])
-    yield "model.norm.weight", (embd,)
-    yield "lm_head.weight", (c["vocab_size"], embd)
-
-
 def dummy_tensor(name, shape, seed):
     """Uniform values whose products keep the size of their input."""
     values = 2 * np.random.default_rng(seed).random(shape, np.float32) - 1
@@ -190,7 +176,47 @@ def make_dummy(folder):
     write(folder, DUMMY, [
         (name, "F32" if name.endswith("correction_bias") else "BF16", shape,
          lambda n=name, s=shape, i=i: dummy_tensor(n, s, i))
-        for i, (name, shape) in enumerate(dummy_shapes(DUMMY))])
+        for i, (name, shape) in enumerate(shapes(DUMMY))])
+
+
+def is_fp8_matrix(name, shape):
+    """In published FP8 models head, router and small matrices stay as they are."""
+    return len(shape) == 2 and not re.search(
+        r"embed_tokens|lm_head|mlp\.gate\.|weights_proj|eh_proj", name)
+
+
+def fp8_tiles(shape):
+    """Shape of its scales."""
+    return [-(-shape[0] // N_TILE), -(-shape[1] // N_TILE)]
+
+
+def make_layer(folder, n_experts=256, is_fp8=False):
+    """What quantizing meets in GLM-5.2: every tensor another cut of one random block."""
+    path = pathlib.Path(__file__).resolve().parent.parent / "configs/glm-5.2/config.json"
+    config = json.loads(path.read_text()) | {
+        "num_hidden_layers": 2, "num_nextn_predict_layers": 0, "first_k_dense_replace": 1,
+        "mlp_layer_types": ["dense", "sparse"], "indexer_types": ["full", "full"],
+        "n_routed_experts": int(n_experts), "vocab_size": 1024, "eos_token_id": [1023],
+        "pad_token_id": 1023} | ({"quantization_config": FP8_CONFIG} if is_fp8 else {})
+    tensors = list(shapes(config))
+    most = max(int(np.prod(shape)) for _, shape in tensors)
+    values = np.random.default_rng(0).standard_normal(most + len(tensors), np.float32)
+    blocks = {"F32": np.abs(values) * np.float32(1e-4), "BF16": to_bf16(np.float32(0.02) * values)}
+    codes = blocks["BF16"].view(np.uint8)[:len(values)]
+    blocks["F8_E4M3"] = codes - (codes & 127 == 127)  # no NaN
+    plan = []
+
+    def add(i, name, dtype, shape):
+        n = int(np.prod(shape))
+        plan.append((name, dtype, shape, lambda: blocks[dtype][i:i + n]))
+
+    for i, (name, shape) in enumerate(tensors):
+        if is_fp8 and is_fp8_matrix(name, shape):
+            add(i, name, "F8_E4M3", shape)
+            add(i, name + "_scale_inv", "F32", fp8_tiles(shape))
+        else:
+            add(i, name, "F32" if name.endswith("correction_bias") else "BF16", shape)
+    write(folder, config, plan, 1 << 30)
 
 
 def make_quantized(source, folder, quantize, is_wanted, dtype, scale, config):
@@ -247,15 +273,9 @@ def make_mxfp4(source, folder):
 
 
 def make_fp8(source, folder):
-    """The layout of the published FP8 models: head, router and small matrices stay as they are."""
-    make_quantized(
-        source, folder, to_fp8,
-        lambda name, shape: len(shape) == 2 and not re.search(
-            r"embed_tokens|lm_head|mlp\.gate\.|weights_proj|eh_proj", name),
-        "F8_E4M3",
-        ("_scale_inv", "F32", lambda shape: [-(-shape[0] // N_TILE), -(-shape[1] // N_TILE)]),
-        lambda _: {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic",
-                   "weight_block_size": [N_TILE, N_TILE]})
+    """The layout of the published FP8 models."""
+    make_quantized(source, folder, to_fp8, is_fp8_matrix, "F8_E4M3",
+                   ("_scale_inv", "F32", fp8_tiles), lambda _: FP8_CONFIG)
 
 
 # Names of llama.cpp's architecture "glm-dsa", and ours in a layer.
@@ -406,8 +426,11 @@ def decode_bytes(folder):
 
 def main(arguments):
     """Returns the exit status."""
-    commands = {("dummy", 1): make_dummy, ("mxfp4", 2): make_mxfp4, ("fp8", 2): make_fp8,
-                ("gguf", 2): make_gguf, ("bytes", 1): lambda folder: print(decode_bytes(folder))}
+    commands = {("dummy", 1): make_dummy, ("layer", 1): make_layer, ("layer", 2): make_layer,
+                ("layer-fp8", 1): lambda folder: make_layer(folder, is_fp8=True),
+                ("layer-fp8", 2): lambda folder, n: make_layer(folder, n, is_fp8=True),
+                ("mxfp4", 2): make_mxfp4, ("fp8", 2): make_fp8, ("gguf", 2): make_gguf,
+                ("bytes", 1): lambda folder: print(decode_bytes(folder))}
     command = commands.get((arguments[0] if arguments else "", len(arguments) - 1))
     if command is None:
         print(__doc__, file=sys.stderr)
