@@ -27,9 +27,12 @@ LAYERS = {
     "src/chat": ["src/base", "src/tokenizer"],
     "src/kernels": ["src/base", "src/device"],
     "src/model": ["src/base", "src/device", "src/format", "src/kernels"],
+    "src/quant": ["src/base", "src/format", "src/kernels"],
+    "src/inspect": ["src/base", "src/format", "src/tokenizer", "src/model"],
     "src/engine": ["src/base", "src/device", "src/sched", "src/kernels", "src/model"],
     "src/api": ["src/base", "src/device", "src/format", "src/tokenizer", "src/sched", "src/chat",
-                "src/kernels", "src/model", "src/engine"],
+                "src/kernels", "src/model", "src/engine", "src/quant", "src/inspect"],
+    "src/eval": ["src/base"],
     "src/cli": [],
 }
 BANNED = {

@@ -345,19 +345,34 @@ QN_API void qn_parser_close(qn_parser **parser);
 typedef struct qn_session qn_session;
 
 enum {
-    QN_DRAFT_TOKENS_MAX = 8,  /**< Deepest speculation. */
+    QN_DRAFT_TOKENS_MAX = 8, /**< Deepest speculation. */
+    QN_DRAFT_TOKENS_DEFAULT =
+        5,                    /**< Depth where none is said: that of vLLM's recipe for GLM-5.2. */
     QN_TOP_LOGPROBS_MAX = 20, /**< Alternatives told of a token. */
     QN_LOGIT_BIAS_MAX = 1024, /**< Entries of a bias. */
     QN_STOPS_MAX = 16,        /**< Stop texts, and stop ids, of a request. */
     QN_STOP_BYTES_MAX = 1024, /**< Of one stop text. */
 };
 
+/**
+ * Receives the logits of positions just computed, of prompts and answers, each position once.
+ *
+ * @param position  of the first row
+ * @param ids       [n_rows] tokens at these positions, borrowed during the call
+ * @param logits    [n_rows][n_vocab] what follows each of them, borrowed during the call
+ * Returns  QN_OK; an error, which ends the request and is what the step returns
+ */
+typedef qn_status qn_logits_fn(void *context, uint32_t position, uint32_t n_rows,
+                               const int32_t *ids, const float *logits, qn_error *err);
+
 /** How to run.  NULL or all zero: room for the model's whole context, events by poll. */
 typedef struct qn_session_options {
     const char *logits_path; /**< safetensors file for logits and ids of every position. */
     const char *trace_path;  /**< safetensors file for hidden states and choices (prompts). */
     qn_event_fn *fn;         /**< Receives events during a step; NULL: qn_session_poll() does. */
-    void *context;           /**< Given to fn. */
+    void *context;           /**< Given to fn and logits_fn. */
+    qn_logits_fn *logits_fn; /**< Receives logits of every position computed; prompts are then
+                                  computed from their start.  NULL: nobody. */
     uint32_t context_tokens; /**< Positions the cache has room for; 0: the model's maximum,
                                   allocated as it is used. */
     uint32_t chunk_tokens;   /**< Rows of one forward pass, at most 512, which is the default (0).

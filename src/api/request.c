@@ -7,8 +7,6 @@
 #include <inttypes.h>
 #include <math.h>
 
-enum { DRAFT_TOKENS_DEFAULT = 5 }; /* vLLM's recipe for GLM-5.2 */
-
 /* A number with its range.  NaN is in none. */
 typedef struct range {
     const char *field, *flag;
@@ -116,7 +114,7 @@ static qn_status choose_draft(int *depth, const qn_model *model, const qn_reques
     const bool has_mtp = model->info.has_mtp;
     *depth = r->draft_tokens == QN_DRAFT_NONE ? 0 : r->draft_tokens;
     if (r->draft_tokens == QN_DRAFT_DEFAULT) {
-        *depth = has_mtp ? DRAFT_TOKENS_DEFAULT : 0;
+        *depth = has_mtp ? QN_DRAFT_TOKENS_DEFAULT : 0;
     } else if (r->draft_tokens == QN_DRAFT_AUTO) {
         *depth = has_mtp ? QN_DRAFT_AUTO : 0;
     } else if (*depth < 0 || *depth > QN_DRAFT_TOKENS_MAX) {

@@ -21,6 +21,8 @@ struct qn_session {
     qn_generator *generator; /* owned */
     qn_recorder *recorder;   /* owned; NULL where no file is wanted */
     bool wants_logits_file;
+    qn_logits_fn *logits_fn; /* NULL: nobody wants them as they come */
+    void *logits_context;
     atomic_bool is_cancelled; /* set by any thread, read by the one that steps */
     bool is_active;           /* a request has not ended */
     uint32_t n_top_logprobs;  /* of the request, as the following */
@@ -111,6 +113,8 @@ qn_status qn_session_open(qn_session **out, qn_model *model, const qn_session_op
     }
     s->model = model;
     s->wants_logits_file = o->logits_path != NULL;
+    s->logits_fn = o->logits_fn;
+    s->logits_context = o->context;
     const qn_sequence_options sequence_options = {
         .kernels = &model->kernels,
         .kv_dtype = model->kv_dtype,
@@ -160,7 +164,8 @@ qn_status qn_session_submit(qn_session *session, const qn_request *request, qn_e
     }
     QN_TRY(status, qn_request_check(&inner, stop_ids, s->model, request, n_context, err), fail);
     QN_TRY(status, qn_answer_begin(&s->answer, s->model, request, err), fail);
-    inner.wants_prompt_logits = s->wants_logits_file || request->wants_prompt_logprobs;
+    inner.wants_prompt_logits =
+        s->wants_logits_file || s->logits_fn != NULL || request->wants_prompt_logprobs;
     s->n_top_logprobs = request->n_top_logprobs < s->model->config.n_vocab
                             ? request->n_top_logprobs
                             : s->model->config.n_vocab;
@@ -245,8 +250,15 @@ static qn_status see_rows(void *context, uint32_t position, uint32_t n_rows, con
         add_token(s, QN_EVENT_PROMPT_TOKEN, ids[i + 1], position + i + 1, logits + i * n_vocab,
                   true);
     }
-    return s->recorder != NULL ? qn_recorder_end_step(s->recorder, n_rows, ids, logits, err)
-                               : QN_OK;
+    qn_status status = QN_OK;
+    if (s->logits_fn != NULL) {
+        QN_TRY(status, s->logits_fn(s->logits_context, position, n_rows, ids, logits, err), fail);
+    }
+    if (s->recorder != NULL) {
+        QN_TRY(status, qn_recorder_end_step(s->recorder, n_rows, ids, logits, err), fail);
+    }
+fail:
+    return status;
 }
 
 static qn_generator_sink make_sink(qn_session *s)

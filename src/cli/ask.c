@@ -17,10 +17,8 @@ const cli_option cli_talk_options[CLI_N_TALK_OPTIONS] = {
     {"system", 0, CLI_TEXT, "TEXT", TALK(system), 0, 0, "The system message"},
     {"tools", 0, CLI_TEXT, "FILE.json", TALK(tools), 0, 0,
      "Functions that the model may call, as a JSON array in OpenAI form"},
-    {"thinking", 0, CLI_CHOICE, "on|off", TALK(thinking), 0, 0,
-     "Let the model think before it answers (default on)"},
-    {"reasoning-effort", 0, CLI_CHOICE, "max|high", TALK(effort), 0, 0,
-     "How long it is to think (default max)"},
+    CLI_THINKING(TALK(thinking)),
+    CLI_EFFORT(TALK(effort)),
     {"keep-thinking", 0, CLI_FLAG, NULL, TALK(keep_thinking), 0, 0,
      "Keep what the model thought in earlier turns"},
 };
@@ -49,14 +47,10 @@ const cli_option cli_ask_options[CLI_N_ASK_OPTIONS] = {
     {"stop-id", 0, CLI_LIST, "ID", ASK(stop_ids), 0, QN_STOPS_MAX,
      "Stop at this token; may be given several times"},
     {"ignore-eos", 0, CLI_FLAG, NULL, ASK(ignore_eos), 0, 0, "Go on after the model's stop tokens"},
-    {"temperature", 0, CLI_NUMBER, "X", ASK(temperature), 0, 100,
-     "Randomness; 0 takes the most likely token (default: the model's)"},
-    {"top-p", 0, CLI_NUMBER, "X", ASK(top_p), 0.0001, 1,
-     "Draw from the most likely tokens that hold this share (default: the model's)"},
-    {"top-k", 0, CLI_COUNT, "N", ASK(top_k), 0, 1 << 24,
-     "Draw from the N most likely tokens; 0: all (default: the model's)"},
-    {"min-p", 0, CLI_NUMBER, "X", ASK(min_p), 0, 1,
-     "Draw from tokens at least X times as likely as the first (default: the model's)"},
+    CLI_TEMPERATURE(ASK(temperature), ": the model's"),
+    CLI_TOP_P(ASK(top_p), ": the model's"),
+    CLI_TOP_K(ASK(top_k), ": the model's"),
+    CLI_MIN_P(ASK(min_p), ": the model's"),
     {"repetition-penalty", 0, CLI_NUMBER, "X", ASK(repetition_penalty), 0.01, 10,
      "Divide logits of tokens that prompt or answer have by X; 1: off (default: the model's)"},
     {"presence-penalty", 0, CLI_NUMBER, "X", ASK(presence_penalty), -2, 2,
@@ -67,9 +61,7 @@ const cli_option cli_ask_options[CLI_N_ASK_OPTIONS] = {
      "Add X to the logit of a token; -inf bans it; may be given several times"},
     {"seed", 0, CLI_COUNT, "N", ASK(seed), 0, 9007199254740991.0,
      "The same seed draws the same answer (default: a random one)"},
-    {"draft-tokens", 0, CLI_TEXT, "N|auto", ASK(draft_tokens), 0, 0,
-     "Tokens that the MTP layer drafts before they are verified, 0 to 8, or as many as pay; it "
-     "changes the speed, never the answer (default 5; 0 where the model lacks the layer)"},
+    CLI_DRAFT_TOKENS(ASK(draft_tokens)),
     {"acceptance-length", 0, CLI_NUMBER, "X", ASK(acceptance_length), 1, QN_DRAFT_TOKENS_MAX + 1,
      "For benchmarks: accept drafts unseen so that steps emit X tokens on average; the answer is "
      "then not the model's, and the output says synthetic"},
@@ -156,7 +148,7 @@ static qn_status parse_bias(cli_asked *asked, const char *text, qn_error *err)
     return QN_OK;
 }
 
-static qn_status parse_draft(int *out, const char *text, qn_error *err)
+qn_status cli_parse_draft(int *out, const char *option, const char *text, qn_error *err)
 {
     char *end = NULL;
     const long n = strtol(text, &end, 10);
@@ -166,8 +158,8 @@ static qn_status parse_draft(int *out, const char *text, qn_error *err)
         *out = n == 0 ? QN_DRAFT_NONE : (int)n;
     } else {
         return qn_fail(err, QN_E_INVAL, 0, __func__,
-                       "--draft-tokens: \"%.32s\", expected auto or a whole number in 0 .. %d",
-                       text, QN_DRAFT_TOKENS_MAX);
+                       "%s: \"%.32s\", expected auto or a whole number in 0 .. %d", option, text,
+                       QN_DRAFT_TOKENS_MAX);
     }
     return QN_OK;
 }
@@ -215,7 +207,7 @@ qn_status cli_ask_fill(qn_request *request, cli_asked *asked, const cli_ask *ask
         status = parse_bias(asked, ask->logit_bias.items[i], err);
     }
     if (status == QN_OK && ask->draft_tokens != NULL) {
-        status = parse_draft(&request->draft_tokens, ask->draft_tokens, err);
+        status = cli_parse_draft(&request->draft_tokens, "--draft-tokens", ask->draft_tokens, err);
     }
     if (status == QN_OK) {
         status = parse_stop_ids(request, asked, &ask->stop_ids, err);

@@ -4,6 +4,45 @@
 #define QN_CLI_ASK_H
 #include "options.h"
 
+/* Rows of several tables, each with the field of its own; OTHERWISE ends "(default". */
+#define CLI_THINKING(offset)                                                                       \
+    {                                                                                              \
+        "thinking", 0, CLI_CHOICE, "on|off", offset, 0, 0,                                         \
+            "Let the model think before it answers (default on)"                                   \
+    }
+#define CLI_EFFORT(offset)                                                                         \
+    {                                                                                              \
+        "reasoning-effort", 0, CLI_CHOICE, "max|high", offset, 0, 0,                               \
+            "How long it is to think (default max)"                                                \
+    }
+#define CLI_TEMPERATURE(offset, otherwise)                                                         \
+    {                                                                                              \
+        "temperature", 0, CLI_NUMBER, "X", offset, 0, 100,                                         \
+            "Randomness; 0 takes the most likely token (default" otherwise ")"                     \
+    }
+#define CLI_TOP_P(offset, otherwise)                                                               \
+    {                                                                                              \
+        "top-p", 0, CLI_NUMBER, "X", offset, 0.0001, 1,                                            \
+            "Draw from the most likely tokens that hold this share (default" otherwise ")"         \
+    }
+#define CLI_TOP_K(offset, otherwise)                                                               \
+    {                                                                                              \
+        "top-k", 0, CLI_COUNT, "N", offset, 0, 1 << 24,                                            \
+            "Draw from the N most likely tokens; 0: all (default" otherwise ")"                    \
+    }
+#define CLI_MIN_P(offset, otherwise)                                                               \
+    {                                                                                              \
+        "min-p", 0, CLI_NUMBER, "X", offset, 0, 1,                                                 \
+            "Draw from tokens at least X times as likely as the first (default" otherwise ")"      \
+    }
+#define CLI_DRAFT_TOKENS(offset)                                                                   \
+    {                                                                                              \
+        "draft-tokens", 0, CLI_TEXT, "N|auto", offset, 0, 0,                                       \
+            "Tokens that the MTP layer drafts before they are verified, 0 to 8, or as many as "    \
+            "pay; it changes the speed, never the answer (default 5; 0 where the model lacks "     \
+            "the layer)"                                                                           \
+    }
+
 /** Options about one answer. */
 typedef struct cli_ask {
     double temperature, top_p, min_p; /**< NaN: the model's default, as the three penalties. */
@@ -64,6 +103,11 @@ QN_MUST_CHECK qn_status cli_talk_encode(int32_t **ids, size_t *n_ids, const qn_m
 QN_MUST_CHECK qn_status cli_talk_encode_text(int32_t **ids, size_t *n_ids, const qn_model *model,
                                              const qn_chat_options *options, const cli_talk *talk,
                                              const char *text, size_t len, qn_error *err);
+
+/** A depth of speculation as qn_request has it: a number, or "auto".  QN_E_INVAL names @p option.
+ */
+QN_MUST_CHECK qn_status cli_parse_draft(int *out, const char *option, const char *text,
+                                        qn_error *err);
 
 /** Nothing given. */
 void cli_ask_init(cli_ask *ask);

@@ -6,8 +6,11 @@
 
 extern const cli_command cmd_chat;       /**< A conversation. */
 extern const cli_command cmd_run;        /**< One answer. */
+extern const cli_command cmd_eval;       /**< Right answers, and what they say. */
 extern const cli_command cmd_tokenize;   /**< Text to ids. */
 extern const cli_command cmd_detokenize; /**< Ids to text. */
+extern const cli_command cmd_quantize;   /**< A checkpoint to MXFP4. */
 extern const cli_command cmd_devices;    /**< What this machine has. */
+extern const cli_command cmd_inspect;    /**< What a checkpoint is. */
 extern const cli_command cmd_help;       /**< Pages of help. */
 #endif

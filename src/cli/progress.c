@@ -2,12 +2,16 @@
 #include "progress.h"
 
 #include "report.h"
+#include "speed.h"
 
 #include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { BAR_CELLS = 24 };
+/* The bar takes what the text leaves of the line; too little shows none. */
+enum { BAR_CELLS_MIN = 8, BAR_CELLS_MAX = 24, BAR_EDGES = 3, LINE_BYTES = 160 };
 
 /* Jobs under a second need no bar; a log file needs no ten lines a second. */
 static const double first_after_s = 1.0;
@@ -35,33 +39,55 @@ void cli_progress_begin(cli_progress *progress, const char *what, const char *un
     progress->shown_s = progress->started_s;
 }
 
-static void draw_bar(double share)
+/* Of the terminal that progress goes to, which need not be that of standard output. */
+static int columns_of_terminal(void)
 {
-    char bar[BAR_CELLS + 1];
-    for (int i = 0; i < BAR_CELLS; i++) {
-        bar[i] = (double)i < share * BAR_CELLS ? '#' : '.';
+    struct winsize size;
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+/* One line in place of the last, which must not reach the edge: a line that wraps stays. */
+static void draw(double share, const char *text)
+{
+    const int n_columns = columns_of_terminal() - 1;
+    const int n_left = n_columns - BAR_EDGES - (int)strlen(text);
+    const int n_cells = n_left < BAR_CELLS_MAX ? n_left : BAR_CELLS_MAX;
+    char bar[BAR_CELLS_MAX + 1];
+    for (int i = 0; i < n_cells; i++) {
+        bar[i] = (double)i < share * n_cells ? '#' : '.';
     }
-    bar[BAR_CELLS] = '\0';
-    (void)fprintf(stderr, "\r[%s] ", bar);
+    if (n_cells >= BAR_CELLS_MIN) {
+        (void)fprintf(stderr, "\r[%.*s] %s\033[K", n_cells, bar, text);
+    } else {
+        (void)fprintf(stderr, "\r%.*s\033[K", n_columns, text);
+    }
 }
 
 bool cli_progress_show(void *progress, uint64_t done, uint64_t total)
 {
     cli_progress *const p = progress;
     const double now_s = cli_now_s();
+    if (done < p->done) { /* its next part, with a speed of its own */
+        p->started_s = now_s;
+    }
+    p->done = done;
     const double elapsed_s = now_s - p->started_s;
     const double every_s = p->is_terminal ? terminal_every_s : file_every_s;
     if (!p->is_quiet && done > 0 && done < total && elapsed_s >= first_after_s &&
         now_s - p->shown_s >= every_s) {
         const int n_digits = p->per_unit > 1.0 ? 1 : 0;
+        char left[32];
+        cli_show_time(left, sizeof left, elapsed_s * (double)(total - done) / (double)done);
+        const double rate = (double)done / p->per_unit / elapsed_s;
+        char text[LINE_BYTES];
+        (void)snprintf(text, sizeof text, "%s: %.*f of %.*f %s, %.*f %s/s, %s left", p->what,
+                       n_digits, (double)done / p->per_unit, n_digits, (double)total / p->per_unit,
+                       p->unit, rate < 10.0 ? 2 : n_digits, rate, p->unit, left);
         if (p->is_terminal) {
-            draw_bar((double)done / (double)total);
+            draw((double)done / (double)total, text);
+        } else {
+            (void)fprintf(stderr, "%s\n", text);
         }
-        (void)fprintf(stderr, "%s: %.*f of %.*f %s, %.*f %s/s, %.0f s left%s", p->what, n_digits,
-                      (double)done / p->per_unit, n_digits, (double)total / p->per_unit, p->unit,
-                      n_digits, (double)done / p->per_unit / elapsed_s, p->unit,
-                      elapsed_s * (double)(total - done) / (double)done,
-                      p->is_terminal ? "\033[K" : "\n");
         (void)fflush(stderr);
         p->shown_s = now_s;
         p->is_drawn = p->is_terminal;

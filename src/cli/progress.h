@@ -11,6 +11,7 @@ typedef struct cli_progress {
     double per_unit;  /**< Things counted that make one unit: 1e9 where bytes are shown as GB. */
     double started_s; /**< Monotonic time at the beginning. */
     double shown_s;   /**< ... and when something was last written. */
+    uint64_t done;    /**< As told last. */
     bool is_quiet;    /**< Write nothing. */
     bool is_terminal; /**< stderr is one that can: draw a bar. */
     bool is_drawn;    /**< A bar stands there. */

@@ -229,6 +229,32 @@ qn_status cli_replace_file(const char *path, bool (*write)(FILE *file, void *con
                    errno != 0 ? strerror(errno) : "no memory");
 }
 
+/* Get as far as the first byte. */
+static bool only_begin(FILE *file, void *context)
+{
+    (void)file;
+    *(bool *)context = true;
+    return false;
+}
+
+qn_status cli_check_writable(const char *path, qn_error *err)
+{
+    char resolved[PATH_MAX];
+    struct stat there;
+    bool is_begun = false;
+    const bool is_there = stat(path, &there) == 0;
+    const char *const target = is_there && realpath(path, resolved) != NULL ? resolved : path;
+    if (!is_there || S_ISREG(there.st_mode)) {
+        (void)write_beside(target, S_IRUSR, only_begin, &is_begun);
+    } else {
+        errno = S_ISDIR(there.st_mode) ? EISDIR : 0;
+        is_begun = errno == 0 && access(target, W_OK) == 0;
+    }
+    return is_begun ? QN_OK
+                    : qn_fail(err, QN_E_IO, errno, __func__, "%s: %s, expected to be writable",
+                              path, strerror(errno));
+}
+
 qn_status cli_append_message(json_t *messages, const char *role, const char *what, const char *text,
                              size_t len, qn_error *err)
 {

@@ -44,6 +44,9 @@ QN_MUST_CHECK qn_status cli_read_text(char **text, size_t *len, const char *path
 QN_MUST_CHECK qn_status cli_replace_file(const char *path, bool (*write)(FILE *file, void *context),
                                          void *context, qn_error *err);
 
+/** Could cli_replace_file() write there?  Leaves what is there as it is.  QN_E_IO. */
+QN_MUST_CHECK qn_status cli_check_writable(const char *path, qn_error *err);
+
 /**
  * Append {"role", "content"} to an array.
  *

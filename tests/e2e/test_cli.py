@@ -27,7 +27,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.environ.get("QUERN_BUILD", os.path.join(ROOT, "build", "release"))
 QUERN = os.environ.get("QUERN", os.path.join(BUILD, "quern"))
 NANO = "models/glm-nano"
-COMMANDS = ["chat", "run", "tokenize", "detokenize", "devices", "help"]
+COMMANDS = ["chat", "run", "eval", "tokenize", "detokenize", "quantize", "inspect", "devices",
+            "help"]
 QUESTION = "What is 12 + 30?"
 # A question that glm-nano thinks about before it answers.
 PUZZLE = ("Ravi reads 6 pages on Monday and 6 more pages on Tuesday than on Monday. How many pages "
@@ -46,8 +47,16 @@ OPTIONS = {
             "trace", "tools", "stop", "repetition-penalty", "presence-penalty",
             "frequency-penalty", "draft-tokens", "acceptance-length", "logprobs", "context", "kv-dtype", "json", "tokenizer", "device", "threads", "cpu-mask",
             "compute", "chat-format", "strict", "load-format"],
+    "eval": ["tasks", "limit", "against", "json", "report", "resume", "text", "context-tokens",
+             "against-compute", "against-kv-dtype", "against-draft-tokens", "against-thinking",
+             "thinking", "reasoning-effort", "max-tokens", "temperature", "seed", "draft-tokens",
+             "tokenizer", "device", "threads", "cpu-mask", "compute", "kv-dtype", "chat-format",
+             "load-format"],
     "tokenize": ["prompt", "file", "chat", "json"],
     "detokenize": ["ids", "json"],
+    "quantize": ["recipe", "mtp", "fp8", "activations", "scale", "threads", "cpu-mask", "resume",
+                 "delete-source", "dry-run", "report", "json"],
+    "inspect": ["tokenizer", "json", "verify", "fix", "tensors", "threads"],
     "devices": ["json"],
     "help": ["man"],
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """bench/models.py: quantised weights are what docs/formats.md says, the same ones in GGUF."""
+import json
 import pathlib
 import sys
 import tempfile
@@ -54,6 +55,22 @@ class Models(unittest.TestCase):
         self.assertTrue((E2M1[ours] == E2M1[theirs]).all())
         self.assertTrue((scales == blocks[..., 0]).all())
 
+    def test_shards_and_their_index_hold_every_tensor_once(self):
+        values = {f"t{i}": np.arange(i, i + 6, dtype=np.uint16) for i in range(5)}
+        with tempfile.TemporaryDirectory() as folder:
+            models.write(folder, {}, [(name, "BF16", (2, 3), lambda v=v: v)
+                                      for name, v in values.items()], shard_bytes=20)
+            folder = pathlib.Path(folder)
+            shards = sorted(path.name for path in folder.glob("*.safetensors"))
+            self.assertEqual(shards, [f"model-{i:05}-of-00003.safetensors" for i in (1, 2, 3)])
+            have = models.Checkpoint(folder).tensors
+            self.assertEqual({name: raw.tobytes() for name, (_, _, raw) in have.items()},
+                             {name: v.tobytes() for name, v in values.items()})
+            index = json.loads((folder / "model.safetensors.index.json").read_text())
+            self.assertEqual(index["metadata"]["total_size"], 60)
+            self.assertEqual(index["weight_map"], {
+                f"t{i}": shards[i // 2] for i in range(5)})
+
     def test_fp8_takes_the_nearest_code(self):
         values = self.values((130, 200))
         values[0, :4] = [1e-4, -2e-4, 0, 448]  # small codes beside the largest
@@ -73,7 +90,7 @@ class Models(unittest.TestCase):
             self.assertTrue((have.f32("x.weight") == from_bf16(array)).all())
 
     def test_the_dummy_has_the_size_it_claims(self):
-        sizes = {name: int(np.prod(shape)) for name, shape in models.dummy_shapes(models.DUMMY)}
+        sizes = {name: int(np.prod(shape)) for name, shape in models.shapes(models.DUMMY)}
         unused = 1 - models.DUMMY["num_experts_per_tok"] / models.DUMMY["n_routed_experts"]
         idle = sizes["model.embed_tokens.weight"] + unused * sum(
             size for name, size in sizes.items() if ".experts." in name)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The files of logits and of the trace. */
+/* The files of logits and of the trace; logits told as they are computed. */
 #include "format/safetensors.h"
 #include "transcript.h"
 
@@ -296,6 +296,74 @@ static void test_files_in_the_folder_of_the_model_are_refused(void **state)
     folder_remove(dir);
 }
 
+/* What a logits_fn was told. */
+typedef struct heard {
+    float logits[(N_PROMPT + N_DRAWN) * VOCAB];
+    int32_t ids[N_PROMPT + N_DRAWN];
+    uint32_t n_rows;
+    uint32_t n_rows_max; /* the call that goes beyond fails */
+} heard;
+
+static qn_status hear(void *context, uint32_t position, uint32_t n_rows, const int32_t *ids,
+                      const float *logits, qn_error *err)
+{
+    heard *const h = context;
+    assert_int_equal(position, h->n_rows); /* each position once, in order */
+    if (position + n_rows > h->n_rows_max) {
+        return qn_fail(err, QN_E_IO, 0, __func__, "heard: enough, fewer rows expected");
+    }
+    memcpy(h->ids + position, ids, n_rows * sizeof *ids);
+    memcpy(h->logits + (size_t)position * VOCAB, logits, (size_t)n_rows * VOCAB * sizeof *logits);
+    h->n_rows += n_rows;
+    return QN_OK;
+}
+
+static void test_logits_are_told_as_the_file_has_them(void **state)
+{
+    (void)state;
+    static transcript t, told;
+    static heard h;
+    static float logits[(N_PROMPT + N_DRAWN) * VOCAB];
+    const qn_session_options options = {.logits_fn = hear, .context = &h};
+    static const int depths[] = {QN_DRAFT_NONE, 5};
+    for (size_t i = 0; i < sizeof depths / sizeof depths[0]; i++) {
+        const qn_request request = ask(depths[i]);
+        record_logits(logits, &t, &request, N_PROMPT + N_DRAWN);
+        qn_session *session = open_session(g_model, &options);
+        for (int again = 0; again < 2; again++) { /* a prompt in the cache is computed anew */
+            h = (heard){.n_rows_max = N_PROMPT + N_DRAWN};
+            answer(&told, session, &request);
+            assert_said_equal(&told.said, &t.said);
+            assert_int_equal(h.n_rows, N_PROMPT + N_DRAWN - 1);
+            assert_memory_equal(h.ids, prompt, sizeof prompt);
+            assert_memory_equal(h.ids + N_PROMPT, t.said.ids, (N_DRAWN - 1) * sizeof(int32_t));
+            assert_memory_equal(h.logits, logits, (size_t)h.n_rows * VOCAB * sizeof(float));
+        }
+        qn_session_close(&session);
+    }
+}
+
+static void test_an_error_of_who_hears_logits_ends_the_request(void **state)
+{
+    (void)state;
+    static transcript t;
+    static heard h;
+    const qn_request request = ask(QN_DRAFT_NONE);
+    qn_session *session =
+        open_session(g_model, &(qn_session_options){.logits_fn = hear, .context = &h});
+    for (uint32_t n_max = 0; n_max < N_PROMPT + N_DRAWN - 1; n_max += N_PROMPT + 2) {
+        h = (heard){.n_rows_max = n_max};
+        answer(&t, session, &request);
+        assert_int_equal(t.said.finish, QN_FINISH_ERROR);
+        assert_int_equal(t.err.status, QN_E_IO);
+        assert_string_equal(t.err.text, "heard: enough, fewer rows expected");
+    }
+    h = (heard){.n_rows_max = N_PROMPT + N_DRAWN};
+    answer(&t, session, &request);
+    assert_int_equal(t.said.finish, QN_FINISH_LENGTH);
+    qn_session_close(&session);
+}
+
 int main(void)
 {
     qn_log_configure(QN_LOG_WARN, false);
@@ -307,6 +375,8 @@ int main(void)
         cmocka_unit_test(test_files_that_were_not_finished_vanish),
         cmocka_unit_test(test_files_that_fail_end_the_request_and_are_given_up),
         cmocka_unit_test(test_files_in_the_folder_of_the_model_are_refused),
+        cmocka_unit_test(test_logits_are_told_as_the_file_has_them),
+        cmocka_unit_test(test_an_error_of_who_hears_logits_ends_the_request),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }
