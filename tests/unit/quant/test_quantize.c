@@ -16,6 +16,7 @@ static size_t g_calls_left = SIZE_MAX; /* the n-th from now fails */
 static int g_call_errno;
 static size_t g_n_calls_failed;
 
+#ifndef QN_CANNOT_FAIL_ALLOCATIONS
 static bool call_fails(void)
 {
     if (g_calls_left == SIZE_MAX || g_calls_left-- > 0) {
@@ -27,7 +28,6 @@ static bool call_fails(void)
     return true;
 }
 
-#ifndef QN_CANNOT_FAIL_ALLOCATIONS
 /* These stand before libc's.  Nothing waits for the disk here. */
 #define FAKE(result, name, parameters, arguments)                                                  \
     QN_EVERYWHERE result name parameters; /* NOLINT */                                             \
