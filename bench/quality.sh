@@ -74,7 +74,7 @@ make experts quantize models/glm-nano
 make experts-mse quantize --scale mse models/glm-nano
 make experts-mtp quantize --mtp mxfp4 models/glm-nano
 make mlp quantize --recipe mlp models/glm-nano
-make fp8 python3 -B bench/models.py fp8 models/glm-nano
+make fp8 /usr/bin/python3 -B bench/models.py fp8 models/glm-nano
 make fp8-experts quantize "$folder/fp8"
 
-python3 -B bench/quality.py --limit "$limit" ${text:+--text "$text"} "$folder"
+/usr/bin/python3 -B bench/quality.py --limit "$limit" ${text:+--text "$text"} "$folder"
