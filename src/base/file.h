@@ -4,6 +4,8 @@
 #define QN_BASE_FILE_H
 #include "base/buf.h"
 
+#include <dirent.h>
+
 /** DIR/NAME, owned by the caller (free); NULL without memory. */
 char *qn_path_join(const char *dir, const char *name);
 
@@ -42,4 +44,11 @@ QN_MUST_CHECK qn_status qn_read_at(int fd, void *bytes, size_t n_bytes, uint64_t
 /** Write exactly @p n_bytes from there on.  QN_E_IO. */
 QN_MUST_CHECK qn_status qn_write_at(int fd, const void *bytes, size_t n_bytes, uint64_t offset,
                                     const char *path, qn_error *err);
+
+/**
+ * The next name in an open folder, "." and ".." left out; *name is NULL behind the last, else
+ * borrowed until the next call.  @p path names the folder in errors.  QN_E_IO.
+ */
+QN_MUST_CHECK qn_status qn_folder_next(const char **name, DIR *folder, const char *path,
+                                       qn_error *err);
 #endif

@@ -6,7 +6,6 @@
 #include "base/json.h"
 #include "base/try.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdatomic.h>
 #include <unistd.h>
@@ -155,9 +154,11 @@ static qn_status add_found_shards(qn_checkpoint *checkpoint, const char *dir, qn
         return qn_fail(err, errno == ENOENT ? QN_E_NOT_FOUND : QN_E_IO, errno, __func__,
                        "%s: cannot open: %s, a model's folder expected", dir, strerror(errno));
     }
-    for (const struct dirent *item; status == QN_OK && (item = readdir(list)) != NULL;) {
-        if (qn_is_shard_name(item->d_name)) {
-            status = add_shard(checkpoint, dir, item->d_name, err);
+    const char *name = NULL;
+    while (status == QN_OK && (status = qn_folder_next(&name, list, dir, err)) == QN_OK &&
+           name != NULL) {
+        if (qn_is_shard_name(name)) {
+            status = add_shard(checkpoint, dir, name, err);
         }
     }
     (void)closedir(list);

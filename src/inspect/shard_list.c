@@ -6,7 +6,6 @@
 #include "base/try.h"
 #include "format/checkpoint.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <unistd.h>
 
@@ -175,25 +174,18 @@ static qn_status add_indexed(qn_inventory *inventory, const char *dir, qn_error 
     return status;
 }
 
-/* The next name; NULL at the end, or with errno. */
-static const struct dirent *next_item(DIR *list)
-{
-    errno = 0;
-    return readdir(list);
-}
-
 /* What else lies in the folder: weights without an index, or files that nothing names. */
 static qn_status add_found(qn_inventory *inventory, const char *dir, DIR *list,
                            qn_problems *problems, qn_error *err)
 {
-    const struct dirent *item = NULL;
+    const char *name = NULL;
     qn_status status = QN_OK;
     char gguf[256] = "";
     qn_shard *const first = qn_shard_list_find(inventory, qn_str_of(QN_SINGLE_NAME));
     const bool is_settled = inventory->has_index || first != NULL;
     const size_t n_settled = inventory->n_shards;
-    while (status == QN_OK && (item = next_item(list)) != NULL) {
-        const char *const name = item->d_name;
+    while (status == QN_OK && (status = qn_folder_next(&name, list, dir, err)) == QN_OK &&
+           name != NULL) {
         if (name[0] != '.' && qn_str_ends(qn_str_of(name), ".gguf")) {
             (void)snprintf(gguf, sizeof gguf, "%s", name);
         } else if (!qn_is_shard_name(name)) {
@@ -207,12 +199,10 @@ static qn_status add_found(qn_inventory *inventory, const char *dir, DIR *list,
                                                  : "beside model.safetensors it is not read");
         }
     }
-    const int sys = errno;
-    if (status == QN_OK && sys != 0) {
-        return qn_fail(err, QN_E_IO, sys, __func__,
-                       "%s: cannot read: %s, a model's folder expected", dir, strerror(sys));
+    if (status < 0) {
+        return status;
     }
-    if (status == QN_OK && inventory->n_shards > n_settled) {
+    if (inventory->n_shards > n_settled) {
         qsort(inventory->shards, inventory->n_shards, sizeof(qn_shard), by_shard_name);
     }
     if (inventory->n_shards == 0 && gguf[0] != '\0') {

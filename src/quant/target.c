@@ -78,21 +78,6 @@ static qn_status check_apart(const char *path, const char *source, qn_error *err
     return QN_OK;
 }
 
-qn_status qn_folder_next(const char **name, DIR *folder, const char *path, qn_error *err)
-{
-    const struct dirent *item = NULL;
-    do {
-        errno = 0;
-        item = readdir(folder);
-    } while (item != NULL && (strcmp(item->d_name, ".") == 0 || strcmp(item->d_name, "..") == 0));
-    *name = item != NULL ? item->d_name : NULL;
-    return item != NULL || errno == 0
-               ? QN_OK
-               : qn_fail(err, QN_E_IO, errno, __func__,
-                         "%.300s: cannot be listed: %s, all of its names expected", path,
-                         strerror(errno));
-}
-
 /* What stands in the folder: a manifest, and one name of the others. */
 static qn_status look_into(qn_target *target, bool resumes, qn_error *err)
 {

@@ -10,7 +10,6 @@
 
 #include "base/str.h"
 
-#include <dirent.h>
 #include <limits.h>
 
 /** A longer name has no room for what is added to it while the file is written. */
@@ -70,10 +69,4 @@ QN_MUST_CHECK qn_status qn_target_replace(const qn_target *target, const char *n
 /** A folder in it, which may be there. */
 QN_MUST_CHECK qn_status qn_target_make_folder(const qn_target *target, const char *name,
                                               qn_error *err);
-
-/**
- * The next name in any open folder, "." and ".." left out; *name is NULL behind the last.  QN_E_IO.
- */
-QN_MUST_CHECK qn_status qn_folder_next(const char **name, DIR *folder, const char *path,
-                                       qn_error *err);
 #endif

@@ -2,6 +2,7 @@
 #include "format/checkpoint.h"
 #include "format/safetensors_writer.h"
 #include "scratch.h"
+#include "support/fail_alloc.h"
 
 #include <sys/mman.h>
 
@@ -296,6 +297,49 @@ static void test_row_that_cannot_be_described_is_refused(void **state)
     scratch_remove(dir);
 }
 
+#ifndef QN_CANNOT_FAIL_ALLOCATIONS
+static int g_names_left = -1; /* of a folder, until its disk fails; -1: it does not */
+
+QN_EVERYWHERE struct dirent *readdir(DIR *folder); /* NOLINT */
+QN_EVERYWHERE struct dirent *readdir(DIR *folder)  /* NOLINT */
+{
+    static struct dirent *(*next)(DIR *);
+    if (next == NULL) {
+        next_symbol("readdir", &next, sizeof next);
+    }
+    if (g_names_left == 0) {
+        errno = EIO;
+        return NULL;
+    }
+    g_names_left -= g_names_left > 0 ? 1 : 0;
+    return next(folder);
+}
+#endif
+
+/* It was once taken for the folder's end: some of the shards for all of them. */
+static void test_folder_that_cannot_be_listed_to_its_end_is_refused(void **state)
+{
+    (void)state;
+#ifdef QN_CANNOT_FAIL_ALLOCATIONS
+    skip();
+#else
+    char dir[] = "/tmp/quern-test-XXXXXX";
+    scratch_make(dir);
+    write_shard(dir, "a.safetensors", "{" U8("a") "}");
+    write_shard(dir, "b.safetensors", "{" U8("b") "}");
+    for (int n_names = 0; n_names < 5; n_names++) { /* two shards, "." and "..", and the end */
+        qn_checkpoint *checkpoint = NULL;
+        qn_error err = {0};
+        g_names_left = n_names;
+        assert_int_equal(qn_checkpoint_open(&checkpoint, dir, &err), QN_E_IO);
+        g_names_left = -1;
+        assert_null(checkpoint);
+        assert_non_null(strstr(err.text, dir));
+    }
+    scratch_remove(dir);
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -309,6 +353,7 @@ int main(void)
         cmocka_unit_test(test_rows_written_interleaved_are_read_back),
         cmocka_unit_test(test_unfinished_or_unwritable_file_leaves_nothing),
         cmocka_unit_test(test_row_that_cannot_be_described_is_refused),
+        cmocka_unit_test(test_folder_that_cannot_be_listed_to_its_end_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
