@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/sha256.h"
 
-#include <stdint.h>
 #include <stdio.h>
 
 enum { BLOCK_BYTES = 64 };
@@ -52,7 +51,7 @@ static void add_block(uint32_t state[8], const uint8_t *block)
     }
 }
 
-void qn_sha256_hex(char out[QN_SHA256_HEX_BYTES], qn_str bytes)
+void qn_sha256(uint8_t out[QN_SHA256_BYTES], qn_str bytes)
 {
     uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                          0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
@@ -74,7 +73,16 @@ void qn_sha256_hex(char out[QN_SHA256_HEX_BYTES], qn_str bytes)
     for (size_t i = 0; i < tail_bytes; i += BLOCK_BYTES) {
         add_block(state, tail + i);
     }
-    for (size_t i = 0; i < 8; i++) {
-        (void)snprintf(out + 8 * i, 9, "%08x", state[i]);
+    for (size_t i = 0; i < QN_SHA256_BYTES; i++) {
+        out[i] = (uint8_t)(state[i / 4] >> (24 - 8 * (i % 4)));
+    }
+}
+
+void qn_sha256_hex(char out[QN_SHA256_HEX_BYTES], qn_str bytes)
+{
+    uint8_t digest[QN_SHA256_BYTES];
+    qn_sha256(digest, bytes);
+    for (size_t i = 0; i < QN_SHA256_BYTES; i++) {
+        (void)snprintf(out + 2 * i, 3, "%02x", digest[i]);
     }
 }

@@ -4,6 +4,8 @@
 #define QN_KERNELS_WEIGHT_H
 #include "quern/types.h"
 
+#include "base/page.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -125,8 +127,6 @@ static inline size_t qn_act_row_bytes(qn_act act, uint32_t n_in)
     const size_t n = qn_round_up(n_in, QN_PACK_K);
     return act == QN_ACT_F32 ? 4 * n : act == QN_ACT_BF16 ? 2 * n : n + n / QN_MXFP4_BLOCK * 8;
 }
-
-enum { QN_PAGE_TOKENS = 64 }; /**< Positions of a page. */
 
 /**
  * One component (of one layer) of one sequence's cache, seen through its page table.  Row t lies at
