@@ -53,6 +53,15 @@ void qn_glm_layer(qn_glm *m, const qn_layer_call *call)
     }
 }
 
+/* Logits of rows after the final norm. */
+static void run_head(qn_glm *m, const float *h, uint32_t n_rows, float *logits)
+{
+    const qn_product product = {
+        .w = &m->weights.lm_head, .y = logits, .y_stride = m->config.n_vocab};
+    qn_input_set(&m->ws.wide, h, m->config.n_embd, m->config.n_embd, n_rows);
+    qn_glm_products(m, &m->ws.wide, &product, 1);
+}
+
 /* Final norm of ws.x into @p hidden (or ws.xn), which is returned, and logits of the wanted rows.
  */
 static const float *compute_head(qn_glm *m, const qn_batch *batch, const float *norm, float *hidden,
@@ -67,12 +76,15 @@ static const float *compute_head(qn_glm *m, const qn_batch *batch, const float *
         memcpy(m->ws.y + i * n_embd, h + batch->logit_rows[i] * n_embd, n_embd * sizeof *h);
     }
     if (n_logit_rows > 0) {
-        const qn_product product = {
-            .w = &m->weights.lm_head, .y = logits, .y_stride = m->config.n_vocab};
-        qn_input_set(&m->ws.wide, m->ws.y, n_embd, (uint32_t)n_embd, n_logit_rows);
-        qn_glm_products(m, &m->ws.wide, &product, 1);
+        run_head(m, m->ws.y, n_logit_rows, logits);
     }
     return h;
+}
+
+void qn_glm_head(qn_glm *model, const float *hidden, uint32_t n_rows, float *logits)
+{
+    QN_ASSERT(n_rows > 0 && n_rows <= model->n_rows_max);
+    run_head(model, hidden, n_rows, logits);
 }
 
 /* Pages keep the hidden vector of their last token. */
@@ -160,4 +172,21 @@ void qn_glm_mtp(qn_glm *model, const qn_kv *kv, const qn_batch *batch, const qn_
         memcpy(io->keep->n_sets, m->ws.n_sets, batch->n_rows * sizeof *io->keep->n_sets);
     }
     (void)compute_head(m, batch, m->weights.mtp_norm, io->hidden, io->logits);
+}
+
+void qn_glm_mtp_cache(qn_glm *model, const qn_kv *kv, const qn_batch *batch,
+                      const float *hidden_prev)
+{
+    qn_glm *m = model;
+    QN_ASSERT(m->weights.has_mtp);
+    check_batch(m, kv, batch);
+    join_input(m, batch, hidden_prev);
+    const qn_layer_call call = {.layer = &m->weights.layers[m->config.n_layers],
+                                .i_layer = m->config.n_layers,
+                                .first_position = 1,
+                                .kv = kv,
+                                .batch = batch,
+                                .is_cache_only = true};
+    norm_stream(m, call.layer->input_norm, batch->n_rows);
+    qn_glm_cache_rows(m, &call);
 }

@@ -83,7 +83,18 @@ static void lay_out(qn_glm *m)
     ws->scratch = carve(at, n_threads * ws->scratch_floats);
 }
 
-/* Everything but the weights. */
+/* Give the workspace back. */
+static void close_workspace(qn_arena *arena)
+{
+    void *const block = arena->base;
+    const size_t n_bytes = arena->capacity_bytes;
+    qn_arena_deinit(arena);
+    if (block != NULL) {
+        (void)munmap(block, n_bytes);
+    }
+}
+
+/* Everything but the weights, for n_rows_max rows. */
 static qn_status open_workspace(qn_glm *m, qn_error *err)
 {
     qn_arena_init(&m->arena, NULL, SIZE_MAX);
@@ -107,6 +118,27 @@ static qn_status open_workspace(qn_glm *m, qn_error *err)
         m->inv_freq[j] = 1.0F / powf((float)m->config.rope_theta, exponent);
     }
     return QN_OK;
+}
+
+qn_status qn_glm_reserve(qn_glm *model, uint32_t n_rows, qn_error *err)
+{
+    if (n_rows <= model->n_rows_max) {
+        return QN_OK;
+    }
+    qn_glm before = *model; /* its workspace is a block with pointers into it */
+    model->n_rows_max = n_rows;
+    const qn_status status = open_workspace(model, err);
+    if (status < 0) {
+        *model = before;
+        return status;
+    }
+    close_workspace(&before.arena);
+    return QN_OK;
+}
+
+uint64_t qn_glm_workspace_bytes(const qn_glm *model)
+{
+    return model->arena.capacity_bytes;
 }
 
 static qn_status allocate(qn_glm **out, const qn_config *config, const qn_glm_options *options,
@@ -187,12 +219,7 @@ void qn_glm_close(qn_glm **model)
         return;
     }
     qn_weights_deinit(&m->weights);
-    if (m->arena.base != NULL) {
-        void *const block = m->arena.base;
-        const size_t n_bytes = m->arena.capacity_bytes;
-        qn_arena_deinit(&m->arena);
-        (void)munmap(block, n_bytes);
-    }
+    close_workspace(&m->arena);
     free(m);
     *model = NULL;
 }

@@ -19,7 +19,7 @@ typedef struct qn_glm_options {
     const qn_kernels *kernels; /**< Borrowed while the model is open. */
     qn_pool *pool;             /**< Borrowed while the model is open. */
     qn_compute compute;        /**< Not AUTO. */
-    uint32_t n_rows_max;       /**< Rows of one forward pass; sizes the workspace. */
+    uint32_t n_rows_max;       /**< Rows of one forward pass: see qn_glm_reserve(). */
     qn_progress_fn *progress;  /**< Bytes of weights loaded, as stored; NULL: not wanted. */
     void *progress_context;
 } qn_glm_options;
@@ -46,6 +46,15 @@ QN_MUST_CHECK qn_status qn_glm_open_dummy(qn_glm **out, const qn_config *config,
 
 /** Release; sets *model to NULL; accepts NULL. */
 void qn_glm_close(qn_glm **model);
+
+/**
+ * Make room for passes of @p n_rows rows; what room there is stays where it suffices.  Not during a
+ * pass.  Memory fills as rows are used.
+ * Returns  QN_OK; QN_E_NOMEM that says how many bytes were asked, and nothing has changed
+ */
+QN_MUST_CHECK qn_status qn_glm_reserve(qn_glm *model, uint32_t n_rows, qn_error *err);
+/** The most that the workspace takes, once all its rows have been used. */
+uint64_t qn_glm_workspace_bytes(const qn_glm *model);
 
 /** Borrowed until close. */
 const qn_config *qn_glm_config(const qn_glm *model);
@@ -116,6 +125,15 @@ typedef struct qn_probe {
 void qn_glm_forward(qn_glm *model, const qn_kv *kv, const qn_batch *batch, float *hidden,
                     float *logits, const qn_probe *probe);
 
+/**
+ * Logits of rows that a pass gave no logits of, bit for bit what it would have given.
+ *
+ * @param hidden       [n_rows][n_embd] as qn_glm_forward() gives them
+ * @param n_rows       1 .. n_rows_max
+ * @param[out] logits  [n_rows][n_vocab]
+ */
+void qn_glm_head(qn_glm *model, const float *hidden, uint32_t n_rows, float *logits);
+
 /** Index sets that rows of an MTP chain share. */
 typedef struct qn_index_sets {
     int32_t *sets;    /**< [n_rows][index_topk] positions, ascending. */
@@ -129,7 +147,8 @@ typedef struct qn_mtp_io {
     const qn_index_sets *reuse; /**< Rows attend to these sets and the indexer does not run
                                    (docs/model.md, MTP); NULL: own sets. */
     const qn_index_sets *keep;  /**< The sets of these rows are copied here; NULL: not wanted. */
-    float *hidden; /**< [n_rows][n_embd] out: g, after shared_head.norm; may be NULL. */
+    float *hidden; /**< [n_rows][n_embd] out: g, after shared_head.norm; may be NULL, and may
+                        be hidden_prev. */
     float *logits; /**< [n_logit_rows][n_vocab] out; may be NULL. */
 } qn_mtp_io;
 
@@ -139,4 +158,14 @@ typedef struct qn_mtp_io {
  */
 void qn_glm_mtp(qn_glm *model, const qn_kv *kv, const qn_batch *batch, const qn_mtp_io *io,
                 const qn_probe *probe);
+
+/**
+ * What qn_glm_mtp() adds to the cache, without the rest: all that later rows need of these.  There
+ * is one MTP layer, so its cache rows depend on no attention; a row costs a small part of a whole
+ * one.
+ *
+ * @param hidden_prev  [n_rows][n_embd] as in qn_mtp_io
+ */
+void qn_glm_mtp_cache(qn_glm *model, const qn_kv *kv, const qn_batch *batch,
+                      const float *hidden_prev);
 #endif

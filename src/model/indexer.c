@@ -18,7 +18,7 @@ void qn_glm_index_keys(qn_glm *m, const qn_layer_call *call, size_t first, size_
         m->k->layernorm(key, key, l->index_norm, l->index_norm_bias, c->index_dim, k_norm_eps);
         /* The rope part comes first here (docs/model.md), unlike in MLA. */
         m->k->rope(key, 1, c->index_dim, c->rope_dim, position, m->inv_freq);
-        for (uint32_t h = 0; h < c->n_index_heads; h++) {
+        for (uint32_t h = 0; h < c->n_index_heads && !call->is_cache_only; h++) {
             m->ws.wi[t * c->n_index_heads + h] *= scale;
         }
         /* Keys are kept of every row, though short contexts do not need them yet. */

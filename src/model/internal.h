@@ -120,6 +120,7 @@ typedef struct qn_layer_call {
     const qn_batch *batch;
     const qn_index_sets *reuse; /**< Sets to use instead of the indexer's; NULL: none. */
     const qn_probe *probe;      /**< NULL: none. */
+    bool is_cache_only;         /**< The layer's cache rows are all that is wanted. */
 } qn_layer_call;
 
 /** A loop of a layer, with what its body needs. */
@@ -142,6 +143,8 @@ static inline bool qn_layer_has_indexer(const qn_glm *m, const qn_layer_call *ca
 
 /** One decoder layer in place on ws.x. */
 void qn_glm_layer(qn_glm *m, const qn_layer_call *call);
+/** What a layer adds to the cache, from ws.xn; in full layers its index keys too. */
+void qn_glm_cache_rows(qn_glm *m, const qn_layer_call *call);
 /** Attention block: ws.x += its output, from ws.xn; writes cache rows, in full layers ws.sets. */
 void qn_glm_attention(qn_glm *m, const qn_layer_call *call);
 /** Rows first .. end - 1 of ws.ki, ws.wi: norm, rotation, scale, cache. */

@@ -16,7 +16,10 @@ static void cache_range(void *context, size_t first, size_t end, uint32_t i_thre
     const size_t kv_dim = c->kv_rank + c->rope_dim;
     float *const qr = m->ws.qr + first * c->q_rank;
     float *const kv = m->ws.kv + first * kv_dim;
-    m->k->rmsnorm(qr, c->q_rank, qr, c->q_rank, l->q_a_norm, end - first, c->q_rank, c->rms_eps);
+    if (!call->is_cache_only) {
+        m->k->rmsnorm(qr, c->q_rank, qr, c->q_rank, l->q_a_norm, end - first, c->q_rank,
+                      c->rms_eps);
+    }
     /* Only the latent part is normalised (docs/model.md). */
     m->k->rmsnorm(kv, kv_dim, kv, kv_dim, l->kv_a_norm, end - first, c->kv_rank, c->rms_eps);
     for (size_t t = first; t < end; t++) {
@@ -49,6 +52,22 @@ static void rotate_range(void *context, size_t first, size_t end, uint32_t i_thr
                        position, m->inv_freq);
         }
     }
+}
+
+void qn_glm_cache_rows(qn_glm *m, const qn_layer_call *call)
+{
+    const qn_config *c = &m->config;
+    const qn_layer_weights *l = call->layer;
+    const uint32_t n_rows = call->batch->n_rows;
+    qn_layer_loop loop = {m, call};
+    const qn_product products[] = {
+        {.w = &l->kv_a, .y = m->ws.kv, .y_stride = c->kv_rank + c->rope_dim},
+        {.w = &l->index_k, .y = m->ws.ki, .y_stride = c->index_dim},
+    };
+    QN_ASSERT(call->is_cache_only);
+    qn_input_set(&m->ws.wide, m->ws.xn, c->n_embd, c->n_embd, n_rows);
+    qn_glm_products(m, &m->ws.wide, products, qn_layer_has_indexer(m, call) ? 2 : 1);
+    qn_glm_over_rows(m, n_rows, cache_range, &loop);
 }
 
 /* Queries, and this pass's cache rows. */

@@ -249,6 +249,54 @@ static void test_mtp_bits_do_not_depend_on_chunk_or_threads(void **state)
     free(trunk);
 }
 
+/* Bytes of the MTP layer's rows of all positions but 0, which has none. */
+static void read_mtp_rows(const tiny *t, uint8_t *out)
+{
+    const uint32_t i_layer = t->config.n_layers;
+    const int16_t components[] = {t->layout.latent_of[i_layer], t->layout.index_of[i_layer]};
+    for (size_t i = 0; i < 2; i++) {
+        const qn_kv_view view = qn_kv_get_view(&t->kv, components[i], pages_scattered);
+        for (uint32_t p = 1; p < POSITIONS; p++, out += view.row_bytes) {
+            memcpy(out, qn_kv_row(&view, p), view.row_bytes);
+        }
+    }
+}
+
+static void test_mtp_cache_rows_alone_are_those_of_whole_rows(void **state)
+{
+    (void)state;
+    enum { ROWS_BYTES = POSITIONS * (656 + 256) };
+    static uint8_t want[ROWS_BYTES];
+    static uint8_t got[ROWS_BYTES];
+    static float g[POSITIONS][64];
+    result *trunk = reference(QN_KV_BF16);
+    tiny t;
+    tiny_open(&t, 1, 64, QN_KV_BF16);
+    run_mtp(&t, 64, trunk->hidden[0], g[0]);
+    read_mtp_rows(&t, want);
+    tiny_close(&t);
+    tiny_open(&t, 2, 64, QN_KV_BF16);
+    read_mtp_rows(&t, got);
+    assert_memory_not_equal(got, want, sizeof got);
+    for (int32_t at = 1; at < POSITIONS; at += 23) {
+        int32_t tokens[23];
+        int32_t positions[23];
+        const int32_t seqs[23] = {0};
+        const uint32_t n = POSITIONS - at < 23 ? (uint32_t)(POSITIONS - at) : 23;
+        for (uint32_t i = 0; i < n; i++) {
+            positions[i] = at + (int32_t)i;
+            tokens[i] = tiny_token(1, positions[i]);
+        }
+        const qn_batch batch = {n, tokens,      positions, seqs, pages_scattered,
+                                1, TABLE_PAGES, NULL,      0};
+        qn_glm_mtp_cache(t.glm, &t.kv, &batch, trunk->hidden[at - 1]);
+    }
+    read_mtp_rows(&t, got);
+    assert_memory_equal(got, want, sizeof got);
+    tiny_close(&t);
+    free(trunk);
+}
+
 /* MTP row @p position alone, after the hidden state @p previous. */
 static void run_mtp_row(tiny *t, int32_t position, const float *previous, float *g,
                         const qn_index_sets *keep, const qn_index_sets *reuse)
@@ -360,6 +408,7 @@ int main(void)
         cmocka_unit_test(test_pages_keep_the_hidden_vector_of_their_last_token),
         cmocka_unit_test(test_index_keys_are_layer_normed_with_an_eps_of_1e_6),
         cmocka_unit_test(test_mtp_bits_do_not_depend_on_chunk_or_threads),
+        cmocka_unit_test(test_mtp_cache_rows_alone_are_those_of_whole_rows),
         cmocka_unit_test(test_reused_sets_do_not_see_chained_rows),
         cmocka_unit_test(test_probe_replaces_experts),
     };
