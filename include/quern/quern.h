@@ -32,10 +32,10 @@
  *     qn_free(ids);
  *     qn_model_close(&model);
  *
- * Threads: every object is used by one thread at a time, and sessions of one model share its
- * worker threads, so that they may not step at once.  qn_session_cancel() alone may be called from
- * any thread and from a signal handler.  Functions that take a const qn_model may be called from
- * several threads at once.
+ * Threads: every object is used by one thread at a time, and sessions and engines of one model
+ * share its worker threads, so that they may not step at once.  qn_session_cancel() alone may be
+ * called from any thread and from a signal handler.  Functions that take a const qn_model may be
+ * called from several threads at once.
  *
  * Options structs that are all zero mean the defaults.  Strings are UTF-8.
  */
@@ -258,10 +258,11 @@ typedef enum qn_finish {
     QN_FINISH_LENGTH,     /**< max_tokens, or the context is full. */
     QN_FINISH_TOOL_CALLS, /**< A stop token after at least one tool call. */
     QN_FINISH_ABORT,      /**< Cancelled. */
-    QN_FINISH_ERROR,      /**< The step returned an error. */
+    QN_FINISH_ERROR, /**< Of a session: the step returned an error; of an engine: its END tells. */
+    QN_FINISH_DEADLINE, /**< Its deadline_s has passed. */
 } qn_finish;
 
-/** "stop", "length", "tool_calls", "abort", "error". */
+/** "stop", "length", "tool_calls", "abort", "error", "deadline". */
 QN_API const char *qn_finish_name(qn_finish finish);
 
 /** A token and how likely it was. */
@@ -296,7 +297,9 @@ typedef struct qn_event {
                                  of a prompt's first token. */
     uint32_t position;      /**< PROMPT_TOKEN, TOKEN: place in the sequence. */
     uint32_t n_top;         /**< PROMPT_TOKEN, TOKEN: as asked for. */
-    const qn_token_logprob *top; /**< [n_top] by falling logprob, ties to the lower id. */
+    const qn_token_logprob *top;          /**< [n_top] by falling logprob, ties to the lower id. */
+    const struct qn_session_stats *stats; /**< END of an engine's request: what it did. */
+    const qn_error *error;                /**< END of an engine's request with QN_FINISH_ERROR. */
 } qn_event;
 
 /** Receives events in order; what they point to is borrowed during the call. */
@@ -387,9 +390,14 @@ typedef struct qn_session_options {
 QN_MUST_CHECK QN_API qn_status qn_session_open(qn_session **out, qn_model *model,
                                                const qn_session_options *options, qn_error *err);
 
-/** How many tokens the MTP layer drafts before they are verified.  Changes no token. */
+/**
+ * How many tokens the MTP layer drafts before they are verified.  Changes no token.  A model
+ * without the layer has no drafts, by default and by QN_DRAFT_AUTO.
+ */
 typedef enum qn_draft {
-    QN_DRAFT_DEFAULT = 0, /**< 5; 0 where the model lacks the layer. */
+    QN_DRAFT_DEFAULT = 0, /**< A session: 5.  An engine: QN_DRAFT_AUTO, as with many sequences a
+                               fixed depth can cost more than it gives; 5 where acceptance_length
+                               is pinned. */
     QN_DRAFT_NONE = -1,   /**< No speculation. */
     QN_DRAFT_AUTO = -2,   /**< By measured acceptance and measured cost, step by step. */
 } qn_draft;
@@ -419,6 +427,13 @@ typedef struct qn_request {
     bool prompt_only;           /**< Compute the prompt and draw nothing. */
     bool wants_logprobs;        /**< Of generated tokens. */
     bool wants_prompt_logprobs; /**< Of the prompt, all of which is then computed. */
+    /** What follows is for engines; a session, which has one request at a time, ignores it. */
+    const char *cache_salt; /**< [cache_salt_len] Computed prompts are shared only between requests
+                                 of the same salt; NULL: those without one. */
+    size_t cache_salt_len;  /**< Bytes of it. */
+    uint64_t affinity;      /**< Requests of the same number go where its cache is; 0: none. */
+    double deadline_s;      /**< Seconds after which it ends, finished or not; 0: never. */
+    int priority; /**< -100 to 100, higher first: a step is worth 10 seconds of waiting. */
 } qn_request;
 
 /**
@@ -492,6 +507,117 @@ QN_MUST_CHECK QN_API qn_status qn_session_finish_files(qn_session *session, qn_e
 
 /** Release; files that were not finished vanish.  Accepts NULL; sets *session to NULL. */
 QN_API void qn_session_close(qn_session **session);
+
+/* -------------------------------------------------------------------------------- the engine -- */
+
+/** Many requests at once, with a queue and a cache that they share.  Opaque. */
+typedef struct qn_engine qn_engine;
+
+enum {
+    QN_ENGINE_SEQUENCES_MAX = 1024, /**< Sequences at once. */
+    QN_ENGINE_QUEUE_MAX = 1 << 20,  /**< Requests that wait. */
+    QN_ENGINE_ROWS_MAX = 8192,      /**< Rows of a step. */
+    QN_PRIORITY_MAX = 100,          /**< Largest qn_request.priority; the least is its negative. */
+};
+
+/**
+ * Sizes.  NULL or all zero: the defaults.  No option changes a token, but for requests that pin
+ * their acceptance_length: those take drafts unseen.
+ */
+typedef struct qn_engine_options {
+    uint64_t cache_bytes;    /**< Cache pages, all there will ever be; 0: what n_sequences contexts
+                                  need, at most a quarter of the machine's memory. */
+    uint32_t n_sequences;    /**< Sequences that run at once; 0: 64. */
+    uint32_t n_queue;        /**< Requests that wait for them, at most QN_ENGINE_QUEUE_MAX; 0:
+                                  1,024. */
+    uint32_t n_step_rows;    /**< Rows of a step: prompts are computed in chunks, so that no
+                                  running request waits longer than a step of so many rows for its
+                                  next token; at least n_sequences + 64; 0: 512 or that, whichever
+                                  is more. */
+    uint32_t context_tokens; /**< Positions of a sequence; 0: the model's maximum. */
+    bool no_mtp;             /**< Without speculation, whatever requests say: pages have no rows of
+                                  the MTP layer. */
+    bool no_prefix_cache;    /**< Nothing that one request computed serves another. */
+    bool checks_pages;       /**< Checksum pages when they are published and when they are used
+                                  again, and abort where they differ; always on in debug builds. */
+} qn_engine_options;
+
+/**
+ * Open an engine.  All memory that tokens need is allocated or mapped here: pages, at most
+ * cache_bytes, and beside them qn_engine_stats.workspace_bytes.  Both fill as they are used for the
+ * first time.  Later only a submit allocates, for its request; and a step whose texts exceed 16
+ * MiB, until the next. Returns  QN_OK; QN_E_INVAL naming the option; QN_E_NOMEM saying how many
+ * bytes were asked
+ */
+QN_MUST_CHECK QN_API qn_status qn_engine_open(qn_engine **out, qn_model *model,
+                                              const qn_engine_options *options, qn_error *err);
+
+/** Release; requests that have not ended vanish.  Accepts NULL; sets *engine to NULL. */
+QN_API void qn_engine_close(qn_engine **engine);
+
+/**
+ * Queue a request; everything in @p request is copied.
+ *
+ * @param[out] id  names it in events; never 0, never given twice
+ * Returns  QN_OK; QN_AGAIN: the queue is full, try later; QN_E_INVAL naming the field; QN_E_FORMAT
+ *          naming the tool; QN_E_NOMEM
+ */
+QN_MUST_CHECK QN_API qn_status qn_engine_submit(uint64_t *id, qn_engine *engine,
+                                                const qn_request *request, qn_error *err);
+
+/**
+ * End a request wherever it is: the next step frees its pages and brings its END.  From the thread
+ * that steps, between two steps; a request that has ended is ignored.
+ */
+QN_API void qn_engine_cancel(qn_engine *engine, uint64_t id);
+
+/**
+ * One step: a chunk of prompts and one verification of each sequence that answers.
+ * Returns  QN_OK; QN_AGAIN: no request is there; QN_E_INVAL while events of the step before are
+ *          unread, which changes nothing.  What goes wrong with one request is told by its END.
+ */
+QN_MUST_CHECK QN_API qn_status qn_engine_step(qn_engine *engine, qn_error *err);
+
+/**
+ * Next event of the last step, borrowed until the next one; those of one request are in order.
+ *
+ * @param[out] id  whose event it is
+ * Returns  false: none, nothing is written
+ */
+QN_API bool qn_engine_poll(uint64_t *id, qn_event *event, qn_engine *engine);
+
+/** What an engine has done and holds. */
+typedef struct qn_engine_stats {
+    uint32_t n_running;           /**< Requests now. */
+    uint32_t n_waiting;           /**< Likewise. */
+    uint64_t n_pages_free;        /**< Pages now: that hold nothing, */
+    uint64_t n_pages_used;        /**< that running sequences use, */
+    uint64_t n_pages_cached;      /**< that wait for a prompt to come again; evicted at need. */
+    uint64_t page_bytes;          /**< Of one page. */
+    uint64_t workspace_bytes;     /**< The most that all but pages and requests takes: buffers, what
+                                       each sequence has beside its pages, the queue's places, and
+                                       the model's workspace, which its sessions and engines
+                                       share. */
+    uint64_t n_steps;             /**< Since open, as all that follows. */
+    uint64_t n_prompt_tokens;     /**< Of requests admitted. */
+    uint64_t n_cached_tokens;     /**< Of them: not computed, since they were in the cache. */
+    uint64_t n_generated_tokens;  /**< Drawn. */
+    uint64_t n_drafted;           /**< Tokens drafted ... */
+    uint64_t n_accepted;          /**< ... and those of them that were emitted. */
+    uint64_t n_preempted;         /**< Times that a sequence gave its pages back. */
+    uint64_t n_recomputed_tokens; /**< Computed again after that. */
+    uint64_t n_evicted;           /**< Cached pages that had to go. */
+    uint64_t n_exchanged;         /**< Pages given up for others of the same tokens. */
+    double prompt_s;              /**< Time of steps that computed prompts only, */
+    double mixed_s;               /**< prompts and answers, */
+    double decode_s;              /**< answers only. */
+} qn_engine_stats;
+
+/** Any time. */
+QN_API qn_engine_stats qn_engine_get_stats(const qn_engine *engine);
+
+/** Forget every cached page that no running sequence uses. */
+QN_API void qn_engine_flush(qn_engine *engine);
 
 #ifdef __cplusplus
 }

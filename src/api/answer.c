@@ -4,63 +4,27 @@
 #include "base/assert.h"
 #include "base/try.h"
 
-qn_status qn_answer_init(qn_answer *answer, qn_event_fn *fn, void *context, qn_error *err)
+void qn_answer_init(qn_answer *answer, qn_events *events, qn_event_fn *fn, void *context)
 {
-    answer->fn = fn;
-    answer->context = context;
-    qn_buf_init(&answer->text, SIZE_MAX / 2);
-    return fn != NULL ? QN_OK : qn_buf_reserve(&answer->text, QN_EVENT_BYTES_RESERVED, err);
+    answer->events = events;
+    answer->fn = fn != NULL ? fn : qn_events_add;
+    answer->context = fn != NULL ? context : events;
 }
 
 void qn_answer_deinit(qn_answer *answer)
 {
     qn_parser_close(&answer->parser);
-    qn_buf_deinit(&answer->text);
 }
 
-/* Append bytes that an event points to; where they begin goes to @p at.  False: no memory. */
-static bool keep(qn_answer *answer, size_t *at, const char *ptr, size_t len)
+static void tell(qn_answer *answer, const qn_event *event)
 {
-    *at = answer->text.len;
-    return len == 0 || qn_buf_append(&answer->text, ptr, len, &answer->failure) == QN_OK;
+    answer->fn(answer->context, event);
 }
 
-/* Add a piece of text to the event before, of which it is the continuation.  False: it is none. */
-static bool join(qn_answer *answer, const qn_event *event)
-{
-    qn_event *const last = answer->n_events > 0 ? &answer->events[answer->n_events - 1] : NULL;
-    const bool is_text = event->kind == QN_EVENT_TEXT || event->kind == QN_EVENT_REASONING;
-    size_t at = 0;
-    if (last == NULL || !is_text || last->kind != event->kind) {
-        return false;
-    }
-    last->len += keep(answer, &at, event->text, event->len) ? event->len : 0;
-    return true;
-}
-
-void qn_answer_add(qn_answer *answer, const qn_event *event)
-{
-    if (answer->fn != NULL) {
-        answer->fn(answer->context, event);
-        return;
-    }
-    if (join(answer, event)) {
-        return;
-    }
-    QN_ASSERT(answer->n_events < QN_EVENTS_MAX);
-    const uint32_t i = answer->n_events;
-    answer->events[i] = *event;
-    if (keep(answer, &answer->text_at[i], event->text, event->len) &&
-        keep(answer, &answer->name_at[i], event->name, event->name_len)) {
-        answer->n_events++;
-    }
-}
-
-static void add_text(qn_answer *answer, qn_str text)
+static void tell_text(qn_answer *answer, qn_str text)
 {
     if (text.len > 0) {
-        qn_answer_add(answer,
-                      &(qn_event){.kind = QN_EVENT_TEXT, .text = text.ptr, .len = text.len});
+        tell(answer, &(qn_event){.kind = QN_EVENT_TEXT, .text = text.ptr, .len = text.len});
     }
 }
 
@@ -75,15 +39,15 @@ static void take(void *context, const qn_event *event)
         qn_str pieces[2] = {{0}};
         answer->is_stopped =
             qn_chat_stops_feed(&answer->stops, (qn_str){event->text, event->len}, pieces);
-        add_text(answer, pieces[0]);
-        add_text(answer, pieces[1]);
+        tell_text(answer, pieces[0]);
+        tell_text(answer, pieces[1]);
         return;
     }
     if (event->kind != QN_EVENT_WARNING) { /* no stop text goes on across a call or reasoning */
-        add_text(answer, qn_chat_stops_end(&answer->stops));
+        tell_text(answer, qn_chat_stops_end(&answer->stops));
     }
     answer->n_calls += event->kind == QN_EVENT_TOOL_CALL ? 1 : 0;
-    qn_answer_add(answer, event);
+    tell(answer, event);
 }
 
 qn_status qn_answer_begin(qn_answer *answer, const qn_model *model, const qn_request *request,
@@ -91,6 +55,7 @@ qn_status qn_answer_begin(qn_answer *answer, const qn_model *model, const qn_req
 {
     qn_status status = QN_OK;
     qn_parser *parser = NULL;
+    const uint32_t n_vocab = qn_model_get_info(model)->n_vocab;
     const qn_parser_options options = {
         .prompt = request->ids,
         .n_prompt = request->n_ids,
@@ -103,10 +68,13 @@ qn_status qn_answer_begin(qn_answer *answer, const qn_model *model, const qn_req
     QN_TRY(status, qn_chat_stops_init(&answer->stops, request->stops, request->n_stops, err), fail);
     qn_parser_close(&answer->parser);
     answer->parser = parser;
-    answer->is_stopped = false;
+    answer->n_prompt = (uint32_t)request->n_ids;
+    answer->n_top_logprobs = request->n_top_logprobs < n_vocab ? request->n_top_logprobs : n_vocab;
+    answer->min_tokens = request->min_tokens;
+    answer->wants_logprobs = request->wants_logprobs;
+    answer->wants_prompt_logprobs = request->wants_prompt_logprobs;
+    answer->is_stopped = answer->is_stopped_by_id = false;
     answer->n_calls = 0;
-    answer->failure = (qn_error){0};
-    qn_answer_begin_step(answer);
     return QN_OK;
 
 fail:
@@ -114,43 +82,71 @@ fail:
     return status;
 }
 
-void qn_answer_begin_step(qn_answer *answer)
+/* The event of a token with its log-probabilities where they are wanted. */
+static void tell_token(qn_answer *answer, const qn_sampler *sampler, qn_event *event,
+                       const float *logits, bool wants_logprob)
 {
-    qn_buf_clear(&answer->text);
-    answer->n_events = answer->n_polled = answer->n_tops = 0;
+    if (wants_logprob) {
+        const uint32_t n_top = answer->n_top_logprobs;
+        qn_token_logprob *const top = n_top > 0 ? qn_events_take_tops(answer->events) : NULL;
+        event->token = qn_sampler_logprobs(sampler, logits, event->token.token, top, n_top);
+        event->top = top;
+        event->n_top = n_top;
+    }
+    tell(answer, event);
 }
 
-qn_token_logprob *qn_answer_take_tops(qn_answer *answer)
+void qn_answer_see_prompt(qn_answer *answer, const qn_sampler *sampler, uint32_t position,
+                          uint32_t n_rows, const int32_t *ids, const float *logits,
+                          uint32_t n_vocab)
 {
-    QN_ASSERT(answer->n_tops < sizeof answer->tops / sizeof answer->tops[0]);
-    return answer->tops[answer->n_tops++];
+    if (!answer->wants_prompt_logprobs) {
+        return;
+    }
+    if (position == 0) { /* nothing says how likely the first is */
+        tell(answer, &(qn_event){.kind = QN_EVENT_PROMPT_TOKEN, .token = {.token = ids[0]}});
+    }
+    for (uint32_t i = 0; i < n_rows && position + i + 1 < answer->n_prompt; i++) {
+        qn_event event = {.kind = QN_EVENT_PROMPT_TOKEN,
+                          .token = {.token = ids[i + 1]},
+                          .position = position + i + 1};
+        tell_token(answer, sampler, &event, logits + (size_t)i * n_vocab, true);
+    }
+}
+
+bool qn_answer_see_token(qn_answer *answer, const qn_sampler *sampler, int32_t token,
+                         uint32_t position, const float *logits, bool is_stop)
+{
+    QN_ASSERT(position >= answer->n_prompt);
+    const uint32_t n_tokens = position + 1 - answer->n_prompt; /* of the answer, with this one */
+    qn_event event = {.kind = QN_EVENT_TOKEN, .token = {.token = token}, .position = position};
+    tell_token(answer, sampler, &event, logits, answer->wants_logprobs);
+    answer->is_stopped_by_id = is_stop; /* part of the ids, never of the text */
+    return !is_stop && qn_answer_feed(answer, token, n_tokens >= answer->min_tokens);
 }
 
 bool qn_answer_feed(qn_answer *answer, int32_t token, bool heeds_stops)
 {
     answer->heeds_stops = heeds_stops;
-    const qn_status status = qn_parser_feed(answer->parser, token, &answer->failure);
+    const qn_status status = qn_parser_feed(answer->parser, token, NULL);
     QN_ASSERT(status == QN_OK); /* the model draws from its own vocabulary */
     return !answer->is_stopped;
 }
 
-void qn_answer_end(qn_answer *answer, qn_finish finish)
+void qn_answer_flush(qn_answer *answer)
 {
     qn_parser_end(answer->parser);
     if (!answer->is_stopped) {
-        add_text(answer, qn_chat_stops_end(&answer->stops));
+        tell_text(answer, qn_chat_stops_end(&answer->stops));
     }
-    qn_answer_add(answer, &(qn_event){.kind = QN_EVENT_END, .finish = finish});
 }
 
-bool qn_answer_poll(qn_answer *answer, qn_event *event)
+qn_finish qn_answer_stop_reason(const qn_answer *answer)
 {
-    if (answer->n_polled == answer->n_events) {
-        return false;
-    }
-    const uint32_t i = answer->n_polled++;
-    *event = answer->events[i];
-    event->text = event->len > 0 ? answer->text.ptr + answer->text_at[i] : NULL;
-    event->name = event->name_len > 0 ? answer->text.ptr + answer->name_at[i] : NULL;
-    return true;
+    return answer->is_stopped_by_id && answer->n_calls > 0 ? QN_FINISH_TOOL_CALLS : QN_FINISH_STOP;
+}
+
+uint64_t qn_answer_reasoning_tokens(const qn_answer *answer)
+{
+    return answer->parser != NULL ? qn_parser_reasoning_tokens(answer->parser) : 0;
 }

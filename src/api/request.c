@@ -7,6 +7,9 @@
 #include <inttypes.h>
 #include <math.h>
 
+/* Thirty years: what is later is meant as never, which is 0. */
+#define DEADLINE_S_MAX 1e9
+
 /* A number with its range.  NaN is in none. */
 typedef struct range {
     const char *field, *flag;
@@ -216,4 +219,21 @@ qn_status qn_request_check(qn_generator_request *out, int32_t *stop_ids, const q
     out->acceptance_length = request->acceptance_length;
 fail:
     return status;
+}
+
+qn_status qn_request_check_queueing(const qn_request *request, qn_error *err)
+{
+    const range ranges[] = {
+        {"priority", "--priority", (double)request->priority, -(double)QN_PRIORITY_MAX,
+         (double)QN_PRIORITY_MAX, false},
+        {"deadline_s", "--deadline", request->deadline_s, 0.0, DEADLINE_S_MAX, false},
+    };
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
+        const qn_status status = check_range(&ranges[i], err);
+        if (status < 0) {
+            return status;
+        }
+    }
+    return check_list("cache_salt (--cache-salt)", request->cache_salt, request->cache_salt_len,
+                      SIZE_MAX, err);
 }

@@ -23,15 +23,11 @@ struct qn_session {
     bool wants_logits_file;
     qn_logits_fn *logits_fn; /* NULL: nobody wants them as they come */
     void *logits_context;
-    atomic_bool is_cancelled; /* set by any thread, read by the one that steps */
-    bool is_active;           /* a request has not ended */
-    uint32_t n_top_logprobs;  /* of the request, as the following */
-    uint32_t n_prompt;
-    uint32_t min_tokens;
-    bool wants_logprobs;
-    bool wants_prompt_logprobs;
-    uint64_t submitted_ns;
+    atomic_bool is_cancelled;           /* set by any thread, read by the one that steps */
+    bool is_active;                     /* a request has not ended */
+    uint64_t submitted_ns;              /* of the request, as the following */
     double prefill_s, ttft_s, decode_s; /* as in qn_session_stats */
+    qn_events events;
     qn_answer answer;
 };
 
@@ -122,7 +118,13 @@ qn_status qn_session_open(qn_session **out, qn_model *model, const qn_session_op
         .n_rows_max = o->chunk_tokens > 0 ? o->chunk_tokens : QN_CHUNK_TOKENS_MAX,
     };
     QN_TRY(status, qn_generator_open(&s->generator, model->glm, &sequence_options, err), fail);
-    QN_TRY(status, qn_answer_init(&s->answer, o->fn, o->context, err), fail);
+    const qn_events_options events_options = {
+        .n_events = QN_LOGIT_ROWS_MAX + QN_EVENTS_OF_STEP_MAX,
+        .n_tokens = QN_LOGIT_ROWS_MAX + 1, /* a prompt's last rows, and the first token */
+        .text_bytes = o->fn == NULL ? QN_EVENT_BYTES_RESERVED : 0,
+    };
+    QN_TRY(status, qn_events_init(&s->events, &events_options, err), fail);
+    qn_answer_init(&s->answer, &s->events, o->fn, o->context);
     if (o->logits_path != NULL || o->trace_path != NULL) {
         QN_TRY(status,
                qn_recorder_open(&s->recorder, &model->config, o->logits_path, o->trace_path, err),
@@ -143,6 +145,7 @@ void qn_session_close(qn_session **session)
     }
     qn_recorder_close(&(*session)->recorder);
     qn_answer_deinit(&(*session)->answer);
+    qn_events_deinit(&(*session)->events);
     qn_generator_close(&(*session)->generator);
     free(*session);
     *session = NULL;
@@ -158,7 +161,7 @@ qn_status qn_session_submit(qn_session *session, const qn_request *request, qn_e
     const size_t n_context = qn_sequence_count(sequence) + (size_t)qn_sequence_room(sequence);
     int32_t stop_ids[QN_SAMPLER_STOPS_MAX];
     qn_generator_request inner = {.stop_ids = stop_ids};
-    if (s->is_active || s->answer.n_polled < s->answer.n_events) { /* END is to be read too */
+    if (s->is_active || qn_events_unread(&s->events) > 0) { /* END is to be read too */
         return qn_fail(err, QN_E_INVAL, 0, __func__,
                        "session: a request has not ended, one at a time expected");
     }
@@ -166,14 +169,8 @@ qn_status qn_session_submit(qn_session *session, const qn_request *request, qn_e
     QN_TRY(status, qn_answer_begin(&s->answer, s->model, request, err), fail);
     inner.wants_prompt_logits =
         s->wants_logits_file || s->logits_fn != NULL || request->wants_prompt_logprobs;
-    s->n_top_logprobs = request->n_top_logprobs < s->model->config.n_vocab
-                            ? request->n_top_logprobs
-                            : s->model->config.n_vocab;
-    s->min_tokens = request->min_tokens;
-    s->wants_logprobs = request->wants_logprobs;
-    s->wants_prompt_logprobs = request->wants_prompt_logprobs;
+    qn_events_begin_step(&s->events);
     s->prefill_s = s->ttft_s = s->decode_s = 0.0;
-    s->n_prompt = (uint32_t)request->n_ids;
     s->submitted_ns = qn_clock_ns();
     atomic_store(&s->is_cancelled, false);
     qn_generator_begin(s->generator, &inner);
@@ -196,38 +193,20 @@ void qn_session_clear(qn_session *session)
 
 bool qn_session_poll(qn_event *event, qn_session *session)
 {
-    return qn_answer_poll(&session->answer, event);
+    return qn_events_poll(&session->events, NULL, event);
 }
 
 /* ------------------------------------------------------------------------------------ a step -- */
 
-/* The event of a token with its log-probabilities where they are wanted. */
-static void add_token(qn_session *s, qn_event_kind kind, int32_t token, uint32_t position,
-                      const float *logits, bool wants_logprob)
-{
-    qn_event event = {.kind = kind, .token = {.token = token}, .position = position};
-    if (wants_logprob) {
-        qn_token_logprob *const top =
-            s->n_top_logprobs > 0 ? qn_answer_take_tops(&s->answer) : NULL;
-        event.token = qn_sampler_logprobs(qn_generator_sampler(s->generator), logits, token, top,
-                                          s->n_top_logprobs);
-        event.top = top;
-        event.n_top = s->n_top_logprobs;
-    }
-    qn_answer_add(&s->answer, &event);
-}
-
-/* Stop tokens are part of the ids, never of the text. */
 static bool see_token(void *context, int32_t token, uint32_t position, const float *logits,
                       bool is_stop)
 {
     qn_session *const s = context;
-    const uint64_t n_tokens = position + 1 - s->n_prompt; /* of the answer, this one included */
-    if (n_tokens == 1) {
+    if (s->ttft_s == 0.0) {
         s->ttft_s = qn_clock_seconds(s->submitted_ns, qn_clock_ns());
     }
-    add_token(s, QN_EVENT_TOKEN, token, position, logits, s->wants_logprobs);
-    return is_stop || qn_answer_feed(&s->answer, token, n_tokens >= s->min_tokens);
+    return qn_answer_see_token(&s->answer, qn_generator_sampler(s->generator), token, position,
+                               logits, is_stop);
 }
 
 static const qn_probe *choose_probe(void *context, uint32_t n_rows)
@@ -240,15 +219,9 @@ static qn_status see_rows(void *context, uint32_t position, uint32_t n_rows, con
                           const float *logits, qn_error *err)
 {
     qn_session *const s = context;
-    const size_t n_vocab = s->model->config.n_vocab;
-    if (s->wants_prompt_logprobs && position == 0) { /* nothing says how likely the first is */
-        qn_answer_add(&s->answer,
-                      &(qn_event){.kind = QN_EVENT_PROMPT_TOKEN, .token = {.token = ids[0]}});
-    }
-    for (uint32_t i = 0; s->wants_prompt_logprobs && i < n_rows && position + i + 1 < s->n_prompt;
-         i++) {
-        add_token(s, QN_EVENT_PROMPT_TOKEN, ids[i + 1], position + i + 1, logits + i * n_vocab,
-                  true);
+    if (position < s->answer.n_prompt && logits != NULL) {
+        qn_answer_see_prompt(&s->answer, qn_generator_sampler(s->generator), position, n_rows, ids,
+                             logits, s->model->config.n_vocab);
     }
     qn_status status = QN_OK;
     if (s->logits_fn != NULL) {
@@ -267,22 +240,26 @@ static qn_generator_sink make_sink(qn_session *s)
         .context = s, .probe = choose_probe, .rows = see_rows, .token = see_token};
 }
 
-static void end_request(qn_session *s, qn_finish finish)
+/* Text that found no memory makes any end an error. */
+static qn_status end_request(qn_session *s, qn_finish finish, qn_error *err)
 {
-    qn_answer_end(&s->answer, finish);
+    qn_answer_flush(&s->answer);
+    const qn_status status = s->events.failure.status;
+    if (status < 0 && err != NULL) {
+        *err = s->events.failure;
+    }
+    const qn_event end = {.kind = QN_EVENT_END, .finish = status < 0 ? QN_FINISH_ERROR : finish};
+    s->answer.fn(s->answer.context, &end);
     s->is_active = false;
+    return status;
 }
 
 /* The generator has ended: why? */
 static qn_finish finish_of(const qn_session *s)
 {
-    switch (qn_generator_end_of(s->generator)) {
-    case QN_GENERATOR_END_LENGTH: return QN_FINISH_LENGTH;
-    case QN_GENERATOR_END_STOP:
-        return s->answer.n_calls > 0 ? QN_FINISH_TOOL_CALLS : QN_FINISH_STOP;
-    case QN_GENERATOR_END_SINK: break; /* a stop text */
-    }
-    return QN_FINISH_STOP;
+    return qn_generator_end_of(s->generator) == QN_GENERATOR_END_LENGTH
+               ? QN_FINISH_LENGTH
+               : qn_answer_stop_reason(&s->answer);
 }
 
 static qn_status run_step(qn_session *s, qn_error *err)
@@ -295,45 +272,36 @@ static qn_status run_step(qn_session *s, qn_error *err)
     return status;
 }
 
-/* Text that found no memory. */
-static qn_status take_failure(const qn_session *s, qn_error *err)
-{
-    if (s->answer.failure.status < 0 && err != NULL) {
-        *err = s->answer.failure;
-    }
-    return s->answer.failure.status;
-}
-
 qn_status qn_session_step(qn_session *session, qn_error *err)
 {
     qn_session *const s = session;
     if (!s->is_active) {
         return QN_AGAIN;
     }
-    if (s->answer.n_polled < s->answer.n_events) {
+    if (qn_events_unread(&s->events) > 0) {
         return qn_fail(err, QN_E_INVAL, 0, __func__,
                        "session: %u events are unread, none expected before the next step",
-                       s->answer.n_events - s->answer.n_polled);
+                       qn_events_unread(&s->events));
     }
-    qn_answer_begin_step(&s->answer);
+    qn_events_begin_step(&s->events);
     if (atomic_load(&s->is_cancelled)) {
         qn_generator_stop(s->generator);
-        end_request(s, QN_FINISH_ABORT);
-        return QN_OK;
+        return end_request(s, QN_FINISH_ABORT, err);
     }
-    qn_status status = run_step(s, err);
-    const bool is_over = qn_generator_state_of(s->generator) == QN_GENERATOR_IDLE;
-    if (status == QN_OK && !is_over) {
-        status = take_failure(s, err);
-    }
+    const qn_status status = run_step(s, err);
     if (status < 0) {
         qn_generator_stop(s->generator);
-        end_request(s, QN_FINISH_ERROR);
-    } else if (is_over) {
-        end_request(s, finish_of(s));
-        status = take_failure(s, err);
+        (void)!end_request(s, QN_FINISH_ERROR, NULL); /* the step's own error comes first */
+        return status;
     }
-    return status;
+    if (qn_generator_state_of(s->generator) == QN_GENERATOR_IDLE) {
+        return end_request(s, finish_of(s), err);
+    }
+    if (s->events.failure.status < 0) {
+        qn_generator_stop(s->generator);
+        return end_request(s, QN_FINISH_ERROR, err);
+    }
+    return QN_OK;
 }
 
 /* -------------------------------------------------------------------------------- afterwards -- */
@@ -349,8 +317,7 @@ qn_session_stats qn_session_get_stats(const qn_session *session)
     stats.prefill_s = session->prefill_s;
     stats.ttft_s = session->ttft_s;
     stats.decode_s = session->decode_s;
-    stats.n_reasoning_tokens =
-        session->answer.parser != NULL ? qn_parser_reasoning_tokens(session->answer.parser) : 0;
+    stats.n_reasoning_tokens = qn_answer_reasoning_tokens(&session->answer);
     stats.kv_bytes = qn_sequence_cache_bytes(qn_generator_sequence(session->generator));
     return stats;
 }
@@ -379,6 +346,7 @@ const char *qn_finish_name(qn_finish finish)
     case QN_FINISH_TOOL_CALLS: return "tool_calls";
     case QN_FINISH_ABORT: return "abort";
     case QN_FINISH_ERROR: return "error";
+    case QN_FINISH_DEADLINE: return "deadline";
     }
     return "?";
 }

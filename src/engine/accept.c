@@ -30,3 +30,12 @@ qn_status qn_accept_rows(uint32_t *n_emitted, uint32_t *n_accepted, qn_sampler *
     }
     return QN_OK;
 }
+
+uint32_t qn_accept_forced(uint64_t n_steps, double acceptance_length, uint32_t n_drafts)
+{
+    QN_ASSERT(acceptance_length >= 1.0);
+    const double k = (double)n_steps;
+    const double n = (double)(uint64_t)((k + 1.0) * acceptance_length + 1e-6) -
+                     (double)(uint64_t)(k * acceptance_length + 1e-6) - 1.0;
+    return n < (double)n_drafts ? (uint32_t)n : n_drafts;
+}

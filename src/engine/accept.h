@@ -41,4 +41,13 @@ typedef struct qn_accept_args {
 QN_MUST_CHECK qn_status qn_accept_rows(uint32_t *n_emitted, uint32_t *n_accepted,
                                        qn_sampler *sampler, const qn_accept_args *args,
                                        qn_error *err);
+
+/**
+ * Drafts that step @p n_steps + 1 of an answer takes unseen where its acceptance length is pinned:
+ * so many that after k steps floor(k * length) tokens have been emitted.
+ *
+ * @param n_steps  verification steps before
+ * Returns  at most @p n_drafts
+ */
+uint32_t qn_accept_forced(uint64_t n_steps, double acceptance_length, uint32_t n_drafts);
 #endif

@@ -224,21 +224,6 @@ static uint32_t choose_depth(qn_generator *g)
     return g->with_mtp ? qn_draft_depth_choose(&g->policy, n_left - 1) : 0;
 }
 
-/*
- * Drafts that this step takes unseen where the acceptance length is pinned: so many that after k
- * steps floor(k * length) tokens have been emitted.
- */
-static uint32_t choose_forced(const qn_generator *g, uint32_t n_drafts)
-{
-    if (g->acceptance_length == 0.0) {
-        return 0;
-    }
-    const double k = (double)g->n.n_steps;
-    const double n = (double)(uint64_t)((k + 1.0) * g->acceptance_length + 1e-6) -
-                     (double)(uint64_t)(k * g->acceptance_length + 1e-6) - 1.0;
-    return n < (double)n_drafts ? (uint32_t)n : n_drafts;
-}
-
 static void count_step(qn_generator *g, uint32_t n_drafts, uint32_t n_emitted, uint32_t n_accepted)
 {
     g->n.n_steps++;
@@ -269,15 +254,17 @@ static qn_status step_answer(qn_generator *g, qn_error *err)
     const uint64_t drafted_ns = qn_clock_ns();
     qn_sequence_verify(s, drafts, n_drafts, g->with_mtp);
     const uint64_t verified_ns = qn_clock_ns();
-    const qn_accept_args args = {.logits = qn_sequence_step_logits(s),
-                                 .drafts = drafts,
-                                 .n_vocab = g->n_vocab,
-                                 .n_drafts = n_drafts,
-                                 .position = qn_sequence_count(s),
-                                 .is_pinned = g->acceptance_length > 0.0,
-                                 .n_forced = choose_forced(g, n_drafts),
-                                 .emit = emit,
-                                 .context = g};
+    const bool is_pinned = g->acceptance_length > 0.0;
+    const qn_accept_args args = {
+        .logits = qn_sequence_step_logits(s),
+        .drafts = drafts,
+        .n_vocab = g->n_vocab,
+        .n_drafts = n_drafts,
+        .position = qn_sequence_count(s),
+        .is_pinned = is_pinned,
+        .n_forced = is_pinned ? qn_accept_forced(g->n.n_steps, g->acceptance_length, n_drafts) : 0,
+        .emit = emit,
+        .context = g};
     const qn_status status = qn_accept_rows(&n_emitted, &n_accepted, g->sampler, &args, err);
     if (args.is_pinned) { /* the token drawn may be the very draft that was not to be taken */
         qn_sequence_redo_last(s);

@@ -4,29 +4,26 @@
 #define QN_ENGINE_PAGE_POOL_H
 #include "model/kv.h"
 
-/** Pages are taken in ascending order and given back all at once. */
+/**
+ * Pages 0 .. kv.n_pages - 1 of whoever opens it, who also says what each is used for.  There is one
+ * attention group, so a page's index is its id (base/page.h).
+ */
 typedef struct qn_page_pool {
     qn_kv_layout layout; /**< What a page holds. */
     qn_kv kv;            /**< The pages; kv.base is owned. */
-    uint32_t n_used;     /**< Pages taken. */
 } qn_page_pool;
 
 /**
- * Reserve addresses for the pages of @p n_tokens positions.  The struct may not move afterwards.
+ * Reserve addresses for @p n_pages pages, at least 1, all bytes 0.  The struct may not move
+ * afterwards.
  *
  * @param with_mtp  pages have rows of the MTP layer too
  * Returns  QN_OK; QN_E_NOMEM that says how many bytes were asked
  */
 QN_MUST_CHECK qn_status qn_page_pool_init(qn_page_pool *pool, const qn_config *config,
-                                          qn_kv_dtype dtype, uint32_t n_tokens, bool with_mtp,
+                                          qn_kv_dtype dtype, uint32_t n_pages, bool with_mtp,
                                           qn_error *err);
 
 /** Unmap.  Accepts an all-zero pool. */
 void qn_page_pool_deinit(qn_page_pool *pool);
-
-/** The next page's id; there must be one. */
-int32_t qn_page_pool_take(qn_page_pool *pool);
-
-/** Bytes of the pages taken. */
-uint64_t qn_page_pool_used_bytes(const qn_page_pool *pool);
 #endif

@@ -56,6 +56,13 @@ qn_status qn_sampler_open(qn_sampler **out, const qn_kernels *kernels, uint32_t 
     return QN_OK;
 }
 
+size_t qn_sampler_bytes(uint32_t n_vocab)
+{
+    const qn_sampler *const s = NULL;
+    return sizeof *s + n_vocab * (sizeof *s->seen + sizeof *s->counts + sizeof *s->adjusted +
+                                  sizeof *s->scratch_p + sizeof *s->scratch_i);
+}
+
 void qn_sampler_close(qn_sampler **sampler)
 {
     qn_sampler *const s = *sampler;

@@ -39,6 +39,9 @@ typedef struct qn_sampler_request {
 QN_MUST_CHECK qn_status qn_sampler_open(qn_sampler **out, const qn_kernels *kernels,
                                         uint32_t n_vocab, qn_error *err);
 
+/** Bytes that one takes. */
+size_t qn_sampler_bytes(uint32_t n_vocab);
+
 /** Release; sets *sampler to NULL; accepts NULL. */
 void qn_sampler_close(qn_sampler **sampler);
 

@@ -10,6 +10,7 @@ struct qn_sequence {
     qn_glm *glm;               /* borrowed */
     const qn_kernels *kernels; /* borrowed */
     qn_page_pool pages;
+    uint32_t n_pages; /* of them in use: the first ones */
     uint32_t n_tokens_max;
     uint32_t n_chunk_rows; /* of a step */
     uint32_t n_rows_max;   /* of a pass: that, and at least a verification */
@@ -30,10 +31,9 @@ struct qn_sequence {
     float *hidden; /* [2 n_rows_max][n_embd]; NULL without the layer, as the rest */
     uint32_t first_hidden;
     uint32_t end_hidden;
-    float *mtp_hidden;    /* [n_rows_max][n_embd] g of the last rows of the layer */
-    float *chain_hidden;  /* [n_embd] g of a chain's row before */
+    float *chain_hidden;  /* [n_embd] what a chain's next row is made of */
     float *mtp_logits;    /* [n_vocab] */
-    qn_index_sets chosen; /* [n_rows_max] index sets of the last rows of the layer */
+    qn_index_sets chosen; /* of a chain's first row */
 };
 
 enum { HIDDEN_STEPS = 2 }; /* steps that hidden has room for */
@@ -43,13 +43,12 @@ static qn_status allocate_mtp(qn_sequence *s, const qn_config *config, qn_error 
 {
     const size_t n_rows = s->n_rows_max;
     s->hidden = calloc(HIDDEN_STEPS * n_rows * config->n_embd, sizeof *s->hidden);
-    s->mtp_hidden = calloc(n_rows * config->n_embd, sizeof *s->mtp_hidden);
     s->chain_hidden = calloc(config->n_embd, sizeof *s->chain_hidden);
     s->mtp_logits = calloc(config->n_vocab, sizeof *s->mtp_logits);
-    s->chosen.sets = calloc(n_rows * config->index_topk, sizeof *s->chosen.sets);
-    s->chosen.n_sets = calloc(n_rows, sizeof *s->chosen.n_sets);
-    if (s->hidden == NULL || s->mtp_hidden == NULL || s->chain_hidden == NULL ||
-        s->mtp_logits == NULL || s->chosen.sets == NULL || s->chosen.n_sets == NULL) {
+    s->chosen.sets = calloc(config->index_topk, sizeof *s->chosen.sets);
+    s->chosen.n_sets = calloc(1, sizeof *s->chosen.n_sets);
+    if (s->hidden == NULL || s->chain_hidden == NULL || s->mtp_logits == NULL ||
+        s->chosen.sets == NULL || s->chosen.n_sets == NULL) {
         return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__,
                        "sequence: no memory for %zu rows of the MTP layer", n_rows);
     }
@@ -95,8 +94,9 @@ qn_status qn_sequence_open(qn_sequence **out, qn_glm *glm, const qn_sequence_opt
     s->n_rows_max =
         options->n_rows_max > QN_LOGIT_ROWS_MAX ? options->n_rows_max : QN_LOGIT_ROWS_MAX;
     s->n_mtp = 1;
-    qn_status status = qn_page_pool_init(&s->pages, config, options->kv_dtype,
-                                         options->n_tokens_max, qn_glm_has_mtp(glm), err);
+    qn_status status =
+        qn_page_pool_init(&s->pages, config, options->kv_dtype, qn_pages_for(options->n_tokens_max),
+                          qn_glm_has_mtp(glm), err);
     if (status == QN_OK) {
         status = allocate(s, config, err);
     }
@@ -122,7 +122,6 @@ void qn_sequence_close(qn_sequence **sequence)
     free(s->logit_rows);
     free(s->logits);
     free(s->hidden);
-    free(s->mtp_hidden);
     free(s->chain_hidden);
     free(s->mtp_logits);
     free(s->chosen.sets);
@@ -242,9 +241,10 @@ uint32_t qn_sequence_room(const qn_sequence *sequence)
 /* Take pages until every position below @p n_tokens has one. */
 static void cover(qn_sequence *s, uint32_t n_tokens)
 {
-    while (s->pages.n_used * QN_PAGE_TOKENS < n_tokens) {
-        const uint32_t i_page = s->pages.n_used;
-        s->page_table[i_page] = qn_page_pool_take(&s->pages);
+    while (s->n_pages * QN_PAGE_TOKENS < n_tokens) {
+        QN_ASSERT(s->n_pages < s->pages.kv.n_pages);
+        s->page_table[s->n_pages] = (int32_t)s->n_pages;
+        s->n_pages++;
     }
 }
 
@@ -269,28 +269,20 @@ static qn_batch make_batch(qn_sequence *s, uint32_t first, uint32_t n_rows, uint
 }
 
 /*
- * Let the MTP layer follow over all rows whose id and hidden vector are there, in passes of at most
- * n_rows_max.  Returns the rows of the last pass, 0 where there was none.
+ * Let the MTP layer follow over the rows before position @p end whose id and hidden vector are
+ * there, in passes of at most n_rows_max.
  */
-static uint32_t follow(qn_sequence *s, bool wants_logits)
+static void follow(qn_sequence *s, uint32_t end)
 {
     const size_t n_embd = qn_glm_config(s->glm)->n_embd;
-    const uint32_t end = min_u32(s->end_hidden + 1, s->n_tokens);
-    uint32_t n_rows = 0;
+    end = min_u32(end, min_u32(s->end_hidden + 1, s->n_tokens));
     while (s->n_mtp < end && can_follow(s)) {
-        n_rows = min_u32(end - s->n_mtp, s->n_rows_max);
-        const uint32_t n_logits = wants_logits && s->n_mtp + n_rows == end ? 1 : 0;
-        const qn_batch batch = make_batch(s, s->n_mtp, n_rows, n_logits);
-        const qn_mtp_io io = {
-            .hidden_prev = s->hidden + (s->n_mtp - 1 - s->first_hidden) * n_embd,
-            .keep = &s->chosen,
-            .hidden = s->mtp_hidden,
-            .logits = s->mtp_logits,
-        };
-        qn_glm_mtp(s->glm, &s->pages.kv, &batch, &io, NULL);
+        const uint32_t n_rows = min_u32(end - s->n_mtp, s->n_rows_max);
+        const qn_batch batch = make_batch(s, s->n_mtp, n_rows, 0);
+        qn_glm_mtp_cache(s->glm, &s->pages.kv, &batch,
+                         s->hidden + (s->n_mtp - 1 - s->first_hidden) * n_embd);
         s->n_mtp += n_rows;
     }
-    return n_rows;
 }
 
 /* Room in hidden for @p n_rows from position @p first on: drop what no MTP row waits for. */
@@ -302,7 +294,7 @@ static float *make_hidden_room(qn_sequence *s, uint32_t first, uint32_t n_rows)
         s->first_hidden = s->end_hidden = first;
     }
     if (s->end_hidden - s->first_hidden + n_rows > HIDDEN_STEPS * s->n_rows_max) {
-        (void)follow(s, false);
+        follow(s, s->n_tokens);
         const uint32_t keep = min_u32(s->n_mtp - 1, s->end_hidden);
         QN_ASSERT(keep >= s->first_hidden);
         memmove(s->hidden, s->hidden + (keep - s->first_hidden) * n_embd,
@@ -347,7 +339,7 @@ void qn_sequence_step(qn_sequence *sequence, const qn_sequence_step_options *opt
     compute(s, n_rows, options->wants_all_logits ? n_rows : n_last, options->with_mtp,
             options->probe);
     if (options->with_mtp) {
-        (void)follow(s, false);
+        follow(s, s->n_tokens);
     }
 }
 
@@ -376,33 +368,30 @@ uint32_t qn_sequence_draft(qn_sequence *sequence, int32_t *drafts, uint32_t n)
     QN_ASSERT(s->n_mtp < s->n_tokens);
     QN_ASSERT(qn_sequence_computed(s) == s->n_tokens - 1);
     QN_ASSERT(qn_sequence_room(s) >= n);
-    const uint32_t n_rows = follow(s, true);
-    QN_ASSERT(n_rows > 0 && s->n_mtp == s->n_tokens);
-    const size_t i_last = n_rows - 1;
-    memcpy(s->chain_hidden, s->mtp_hidden + i_last * config->n_embd,
+    follow(s, s->n_tokens - 1);
+    QN_ASSERT(s->n_mtp == s->n_tokens - 1 && can_follow(s));
+    memcpy(s->chain_hidden, s->hidden + (size_t)(s->n_mtp - 1 - s->first_hidden) * config->n_embd,
            config->n_embd * sizeof *s->chain_hidden);
-    /* docs/model.md, MTP: a chain attends to the set of the last verified row. */
-    const qn_index_sets last = {.sets = s->chosen.sets + i_last * config->index_topk,
-                                .n_sets = s->chosen.n_sets + i_last};
     for (uint32_t i = 0; i < n; i++) {
+        if (i > 0) {
+            invalidate_from(s, s->n_tokens + i - 1); /* the id is written over */
+            s->ids[s->n_tokens + i - 1] = drafts[i - 1];
+        }
+        const qn_batch batch = make_batch(s, s->n_tokens + i - 1, 1, 1);
+        /* docs/model.md, MTP: a chain attends to the set of its first row, of the last token. */
+        const qn_mtp_io io = {
+            .hidden_prev = s->chain_hidden,
+            .reuse = i > 0 && config->index_share_for_mtp ? &s->chosen : NULL,
+            .keep = i == 0 ? &s->chosen : NULL,
+            .hidden = s->chain_hidden,
+            .logits = s->mtp_logits,
+        };
+        qn_glm_mtp(s->glm, &s->pages.kv, &batch, &io, NULL);
+        s->n_mtp = s->n_tokens;
         drafts[i] = most_likely(s);
         if (drafts[i] < 0) {
             return i;
         }
-        if (i + 1 == n) {
-            break;
-        }
-        invalidate_from(s, s->n_tokens + i); /* the id is written over */
-        s->ids[s->n_tokens + i] = drafts[i];
-        const qn_batch batch = make_batch(s, s->n_tokens + i, 1, 1);
-        const qn_mtp_io io = {
-            .hidden_prev = s->chain_hidden,
-            .reuse = config->index_share_for_mtp ? &last : NULL,
-            .hidden = s->mtp_hidden,
-            .logits = s->mtp_logits,
-        };
-        qn_glm_mtp(s->glm, &s->pages.kv, &batch, &io, NULL);
-        memcpy(s->chain_hidden, s->mtp_hidden, config->n_embd * sizeof *s->chain_hidden);
     }
     return n;
 }
@@ -439,5 +428,5 @@ const float *qn_sequence_step_logits(const qn_sequence *sequence)
 
 uint64_t qn_sequence_cache_bytes(const qn_sequence *sequence)
 {
-    return qn_page_pool_used_bytes(&sequence->pages);
+    return (uint64_t)sequence->n_pages * sequence->pages.layout.page_bytes;
 }

@@ -10,9 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/** clang's AddressSanitizer is linked statically and finds no allocator behind this one. */
-#if defined(__clang__) && defined(__has_feature)
-#if __has_feature(address_sanitizer)
+/** clang's AddressSanitizer is linked statically and finds no allocator behind this one; that of
+ * ThreadSanitizer asks for memory before there is one. */
+#if defined(__SANITIZE_THREAD__)
+#define QN_CANNOT_FAIL_ALLOCATIONS 1
+#elif defined(__clang__) && defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define QN_CANNOT_FAIL_ALLOCATIONS 1
 #endif
 #endif
@@ -79,6 +82,15 @@ QN_EVERYWHERE void *realloc(void *before, size_t n_bytes) /* NOLINT */
         next_symbol("realloc", &next, sizeof next);
     }
     return allocation_fails() ? NULL : next(before, n_bytes);
+}
+
+QN_EVERYWHERE void *aligned_alloc(size_t align, size_t n_bytes) /* NOLINT */
+{
+    static void *(*next)(size_t, size_t);
+    if (next == NULL) {
+        next_symbol("aligned_alloc", &next, sizeof next);
+    }
+    return allocation_fails() ? NULL : next(align, n_bytes);
 }
 #endif
 #endif

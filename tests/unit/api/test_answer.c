@@ -268,15 +268,15 @@ static void test_answer_says_held_text_before_a_call_once(void **state)
     request.stops = stops;
     request.n_stops = 1;
     memset(&all, 0, sizeof all);
-    assert_int_equal(qn_answer_init(&splitter, said_event, &all, &err), QN_OK);
+    qn_answer_init(&splitter, NULL, said_event, &all);
     assert_int_equal(qn_answer_begin(&splitter, g_model, &request, &err), QN_OK);
     for (size_t i = 0; i < n_ids; i++) {
         assert_true(qn_answer_feed(&splitter, ids[i], true));
     }
-    qn_answer_end(&splitter, QN_FINISH_LENGTH);
+    qn_answer_flush(&splitter);
     assert_string_equal(all.text, "xaba"); /* no stop text, as a call stands between */
     assert_string_equal(all.calls, "f({});f({});");
-    assert_string_equal(all.kinds, "xxcxcxe");
+    assert_string_equal(all.kinds, "xxcxcx");
     qn_answer_deinit(&splitter);
     qn_free(ids);
 }
@@ -286,6 +286,8 @@ static void test_answer_keeps_a_warning_for_each_of_256_arguments(void **state)
 {
     (void)state;
     static qn_answer splitter;
+    static qn_events events;
+    const qn_events_options room = {.n_events = QN_EVENTS_OF_STEP_MAX};
     static char schema[16384];
     static char text[32768];
     enum { N = 256 };
@@ -311,17 +313,19 @@ static void test_answer_keeps_a_warning_for_each_of_256_arguments(void **state)
     request.tools_json = schema;
     request.tools_len = strlen(schema);
     memset(&splitter, 0, sizeof splitter);
-    assert_int_equal(qn_answer_init(&splitter, NULL, NULL, &err), QN_OK);
+    assert_int_equal(qn_events_init(&events, &room, &err), QN_OK);
+    qn_answer_init(&splitter, &events, NULL, NULL);
     assert_int_equal(qn_answer_begin(&splitter, g_model, &request, &err), QN_OK);
     for (size_t i = 0; i < n_ids; i++) {
         assert_true(qn_answer_feed(&splitter, ids[i], true));
     }
-    while (qn_answer_poll(&splitter, &event)) {
+    while (qn_events_poll(&events, NULL, &event)) {
         n_warnings += event.kind == QN_EVENT_WARNING ? 1 : 0;
     }
     assert_int_equal(n_warnings, N);
     assert_int_equal(event.kind, QN_EVENT_TOOL_CALL);
     qn_answer_deinit(&splitter);
+    qn_events_deinit(&events);
     qn_free(ids);
 }
 

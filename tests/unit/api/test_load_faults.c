@@ -2,7 +2,7 @@
 /* Every allocation of qn_model_open() fails once, whoever asks for it: ours, jansson's, PCRE2's,
  * the C library's.  The call must return an error, or a model that is as good as any (where the C
  * library does without the memory, as qsort() can); nothing may leak.  Sessions likewise. */
-#include "api/answer.h"
+#include "api/events.h"
 #include "fixture.h"
 
 #include <dirent.h>
@@ -488,22 +488,23 @@ static void test_turn_survives_any_failed_allocation(void **state)
 static void test_event_that_finds_no_memory_is_left_out(void **state)
 {
     (void)state;
-    static qn_answer all;
-    enum { N_BYTES = QN_EVENT_BYTES_RESERVED + 1 };
+    enum { N_RESERVED = 1 << 20, N_BYTES = N_RESERVED + 1 };
+    const qn_events_options room = {.n_events = 2, .text_bytes = N_RESERVED};
+    qn_events all;
     char *const text = calloc(1, N_BYTES);
     qn_event event = {.kind = QN_EVENT_TEXT, .text = text, .len = N_BYTES};
     qn_error err = {0};
     assert_non_null(text);
-    assert_int_equal(qn_answer_init(&all, NULL, NULL, &err), QN_OK);
+    assert_int_equal(qn_events_init(&all, &room, &err), QN_OK);
     arm(1);
-    qn_answer_add(&all, &event);
+    qn_events_add(&all, &event);
     arm(0);
-    qn_answer_add(&all, &(qn_event){.kind = QN_EVENT_END});
+    qn_events_add(&all, &(qn_event){.kind = QN_EVENT_END});
     assert_int_equal(all.failure.status, QN_E_NOMEM);
-    assert_true(qn_answer_poll(&all, &event));
+    assert_true(qn_events_poll(&all, NULL, &event));
     assert_int_equal(event.kind, QN_EVENT_END);
-    assert_false(qn_answer_poll(&all, &event));
-    qn_answer_deinit(&all);
+    assert_false(qn_events_poll(&all, NULL, &event));
+    qn_events_deinit(&all);
     free(text);
 }
 

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/page_sums.h"
+
+#include "base/assert.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#define XXH_INLINE_ALL /* nothing to link */
+#include <xxhash.h>
+
+qn_status qn_page_sums_init(qn_page_sums *sums, const qn_kv *kv, qn_error *err)
+{
+    *sums = (qn_page_sums){.kv = kv};
+    sums->sums = calloc((size_t)kv->n_pages * kv->layout->n_components, sizeof *sums->sums);
+    sums->steps = calloc(kv->n_pages, sizeof *sums->steps);
+    if (sums->sums == NULL || sums->steps == NULL) {
+        qn_page_sums_deinit(sums);
+        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "checksums: no memory for %u pages",
+                       kv->n_pages);
+    }
+    return QN_OK;
+}
+
+void qn_page_sums_deinit(qn_page_sums *sums)
+{
+    free(sums->sums);
+    free(sums->steps);
+    *sums = (qn_page_sums){0};
+}
+
+size_t qn_page_sums_bytes(const qn_page_sums *sums)
+{
+    const qn_kv *const kv = sums->kv;
+    return kv == NULL ? 0
+                      : kv->n_pages *
+                            (kv->layout->n_components * sizeof *sums->sums + sizeof *sums->steps);
+}
+
+/* Checksum of one component of a page. */
+static uint64_t sum_of(const qn_kv *kv, uint32_t page, uint32_t i_component)
+{
+    const qn_kv_component *const c = &kv->layout->components[i_component];
+    const uint8_t *const base = kv->base + (size_t)kv->n_pages * c->offset_bytes;
+    return XXH3_64bits(base + (size_t)page * c->page_bytes, c->page_bytes);
+}
+
+void qn_page_sums_publish(qn_page_sums *sums, uint32_t page, uint64_t i_step)
+{
+    const uint32_t n = sums->kv->layout->n_components;
+    QN_ASSERT(page < sums->kv->n_pages);
+    QN_ASSERT(i_step > 0);
+    for (uint32_t i = 0; i < n; i++) {
+        sums->sums[(size_t)page * n + i] = sum_of(sums->kv, page, i);
+    }
+    sums->steps[page] = i_step;
+}
+
+void qn_page_sums_forget(qn_page_sums *sums, uint32_t page)
+{
+    QN_ASSERT(page < sums->kv->n_pages);
+    sums->steps[page] = 0;
+}
+
+void qn_page_sums_check(const qn_page_sums *sums, uint32_t page, uint32_t published,
+                        uint64_t i_step)
+{
+    static const char *const kinds[] = {
+        [QN_KV_LATENT] = "latent", [QN_KV_INDEX_KEY] = "index key", [QN_KV_HIDDEN] = "hidden"};
+    const uint32_t n = sums->kv->layout->n_components;
+    QN_ASSERT(page < sums->kv->n_pages);
+    QN_ASSERT(published < sums->kv->n_pages);
+    if (sums->steps[published] == 0) {
+        qn_log(QN_LOG_ERROR, "page %u: shared in step %" PRIu64 ", published before expected",
+               published, i_step);
+        abort();
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        const qn_kv_component *const c = &sums->kv->layout->components[i];
+        const uint64_t seen = sum_of(sums->kv, page, i);
+        const uint64_t expected = sums->sums[(size_t)published * n + i];
+        if (seen != expected) {
+            qn_log(QN_LOG_ERROR,
+                   "page %u: component %u (%s of layer %u) has checksum %016" PRIx64
+                   " in step %" PRIu64 ", %016" PRIx64 " expected, with which step %" PRIu64
+                   " published page %u",
+                   page, i, kinds[c->kind], c->i_layer, seen, i_step, expected,
+                   sums->steps[published], published);
+            abort();
+        }
+    }
+}
