@@ -18,7 +18,7 @@ void cli_answer_open(cli_answer *answer)
 /* The arguments are a string, so that numbers keep their text. */
 static void take_call(cli_answer *answer, const qn_event *event, const char *prefix)
 {
-    char id[64];
+    char id[128];
     (void)snprintf(id, sizeof id, "%s%zu", prefix, json_array_size(answer->calls));
     json_t *const call =
         json_pack("{ss, ss, s{so, so}}", "id", id, "type", "function", "function", "name",

@@ -61,7 +61,7 @@ const cli_option cli_ask_options[CLI_N_ASK_OPTIONS] = {
      "Add X to the logit of a token; -inf bans it; may be given several times"},
     {"seed", 0, CLI_COUNT, "N", ASK(seed), 0, 9007199254740991.0,
      "The same seed draws the same answer (default: a random one)"},
-    CLI_DRAFT_TOKENS(ASK(draft_tokens)),
+    CLI_DRAFT_TOKENS(ASK(draft_tokens), " 5; 0 where the model lacks the layer"),
     {"acceptance-length", 0, CLI_NUMBER, "X", ASK(acceptance_length), 1, QN_DRAFT_TOKENS_MAX + 1,
      "For benchmarks: accept drafts unseen so that steps emit X tokens on average; the answer is "
      "then not the model's, and the output says synthetic"},

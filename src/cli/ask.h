@@ -35,12 +35,11 @@
         "min-p", 0, CLI_NUMBER, "X", offset, 0, 1,                                                 \
             "Draw from tokens at least X times as likely as the first (default" otherwise ")"      \
     }
-#define CLI_DRAFT_TOKENS(offset)                                                                   \
+#define CLI_DRAFT_TOKENS(offset, otherwise)                                                        \
     {                                                                                              \
         "draft-tokens", 0, CLI_TEXT, "N|auto", offset, 0, 0,                                       \
             "Tokens that the MTP layer drafts before they are verified, 0 to 8, or as many as "    \
-            "pay; it changes the speed, never the answer (default 5; 0 where the model lacks "     \
-            "the layer)"                                                                           \
+            "pay; it changes the speed, never the answer (default" otherwise ")"                   \
     }
 
 /** Options about one answer. */

@@ -70,7 +70,7 @@ static const cli_option answer_options[] = {
     CLI_MIN_P(EVAL(min_p), " 0"),
     {"seed", 0, CLI_COUNT, "N", EVAL(seed), 0, 9007199254740991.0,
      "With a temperature: the same seed draws the same answers (default 0)"},
-    CLI_DRAFT_TOKENS(EVAL(draft_tokens)),
+    CLI_DRAFT_TOKENS(EVAL(draft_tokens), " 5; 0 where the model lacks the layer"),
 };
 
 static const cli_option output_options[] = {

@@ -3,6 +3,8 @@
 #include "report.h"
 #include "usage.h"
 
+#include <string.h>
+
 typedef struct help_values {
     cli_common common;
     bool as_man;
@@ -22,6 +24,11 @@ static int run(void *values, int n_arguments, char **arguments)
     if (!is_program && command == NULL) {
         return cli_unknown_command(arguments[0]);
     }
+    /* The kinds of bench are told on one page. */
+    if (n_arguments > 1 && (command != &cmd_bench || strcmp(arguments[1], "engine") != 0)) {
+        return cli_fail(QN_E_INVAL, "%.64s: one argument too many, expected: quern help %s",
+                        arguments[1], arguments[0]);
+    }
     if (v->as_man) {
         usage_man(command);
     } else if (is_program) {
@@ -40,6 +47,6 @@ const cli_command cmd_help = {
     .examples = "quern help run\nquern help --man run | man -l -\n",
     .groups = {{"Options", options, sizeof options / sizeof *options, 0}, CLI_COMMON_GROUP},
     .n_groups = 2,
-    .n_arguments_max = 1,
+    .n_arguments_max = 2,
     .run = run,
 };

@@ -4,9 +4,12 @@
 #define QN_CLI_COMMANDS_H
 #include "options.h"
 
-extern const cli_command cmd_chat;       /**< A conversation. */
-extern const cli_command cmd_run;        /**< One answer. */
-extern const cli_command cmd_eval;       /**< Right answers, and what they say. */
+extern const cli_command cmd_chat;  /**< A conversation. */
+extern const cli_command cmd_run;   /**< One answer. */
+extern const cli_command cmd_eval;  /**< Right answers, and what they say. */
+extern const cli_command cmd_batch; /**< A file of requests. */
+extern const cli_command cmd_bench; /**< How fast a model runs. */
+
 extern const cli_command cmd_tokenize;   /**< Text to ids. */
 extern const cli_command cmd_detokenize; /**< Ids to text. */
 extern const cli_command cmd_quantize;   /**< A checkpoint to MXFP4. */

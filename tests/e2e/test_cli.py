@@ -27,8 +27,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.environ.get("QUERN_BUILD", os.path.join(ROOT, "build", "release"))
 QUERN = os.environ.get("QUERN", os.path.join(BUILD, "quern"))
 NANO = "models/glm-nano"
-COMMANDS = ["chat", "run", "eval", "tokenize", "detokenize", "quantize", "inspect", "devices",
-            "help"]
+COMMANDS = ["chat", "run", "batch", "bench", "eval", "tokenize", "detokenize", "quantize", "inspect",
+            "devices", "help"]
 QUESTION = "What is 12 + 30?"
 # A question that glm-nano thinks about before it answers.
 PUZZLE = ("Ravi reads 6 pages on Monday and 6 more pages on Tuesday than on Monday. How many pages "
@@ -47,6 +47,14 @@ OPTIONS = {
             "trace", "tools", "stop", "repetition-penalty", "presence-penalty",
             "frequency-penalty", "draft-tokens", "acceptance-length", "logprobs", "context", "kv-dtype", "json", "tokenizer", "device", "threads", "cpu-mask",
             "compute", "chat-format", "strict", "load-format"],
+    "batch": ["input", "output", "resume", "overwrite", "json", "max-num-seqs", "max-running-requests",
+              "max-num-batched-tokens", "chunked-prefill-size", "page-cache", "context",
+              "draft-tokens", "no-prefix-cache", "enable-prefix-caching",
+              "no-enable-prefix-caching", "disable-radix-cache", "tokenizer", "device", "threads",
+              "compute", "kv-dtype", "load-format"],
+    "bench": ["batch", "context", "prompt-tokens", "output-tokens", "draft-tokens", "repeat",
+              "shared-prefix", "acceptance-length", "json", "output", "page-cache", "load-format",
+              "device", "threads", "cpu-mask", "compute", "kv-dtype"],
     "eval": ["tasks", "limit", "against", "json", "report", "resume", "text", "context-tokens",
              "against-compute", "against-kv-dtype", "against-draft-tokens", "against-thinking",
              "thinking", "reasoning-effort", "max-tokens", "temperature", "seed", "draft-tokens",
@@ -276,6 +284,11 @@ class Pages(Case):
             self.assertTrue(page.startswith("Usage: quern %s " % command), page)
             self.assertEqual(self.succeed(command, "--help").out, page)
             self.assertEqual(self.succeed(command, "-h", "one", "two", "three").out, page)
+        bench = self.succeed("help", "bench").out
+        self.assertEqual(self.succeed("help", "bench", "engine").out, bench)
+        self.assertEqual(self.succeed("bench", "engine", "--help").out, bench)
+        for more in (["bench", "serve"], ["run", "engine"]):
+            self.fail_with(2, ["help", *more], more[1], "quern help")
 
     def test_every_option_stands_on_its_page(self):
         for command in COMMANDS:
@@ -1117,13 +1130,26 @@ class Examples(Case):
         self.assertEqual((failed.returncode, failed.stdout), (1, b""))
         self.assertIn(b"/nonexistent: no such folder", failed.stderr)
 
+    def test_example_of_many_answers_every_line(self):
+        """More lines than it has room for at once: it once answered 256 and said nothing."""
+        lines = [str(i) for i in range(300)]
+        done = subprocess.run([os.path.join(BUILD, "example_many"), NANO], cwd=ROOT,
+                              input="\n".join(lines).encode(), capture_output=True, timeout=60,
+                              check=True)
+        said = done.stdout.decode().splitlines()
+        self.assertEqual(sorted(l for l in said if not l.startswith(" ")), sorted(lines))
+        self.assertEqual(sum(l.endswith("tokens cached]") for l in said), len(lines))
+
     def test_documented_sessions_are_real(self):
-        """Each ```console block of docs/running.md prints what the page says."""
+        """Each ```console block of docs/running.md and docs/batch.md prints what the page says."""
         os.symlink(QUERN, self.path("quern"))
         env = environment(PATH=self.folder + os.pathsep + os.environ["PATH"], TMPDIR=self.folder)
-        with open(os.path.join(ROOT, "docs", "running.md"), encoding="utf-8") as file:
-            blocks = re.findall(r"^```console\n(.*?)^```", file.read(), re.M | re.S)
-        self.assertGreater(len(blocks), 5)
+        blocks = []
+        for name in ("running.md", "batch.md"):
+            with open(os.path.join(ROOT, "docs", name), encoding="utf-8") as file:
+                of_page = re.findall(r"^```console\n(.*?)^```", file.read(), re.M | re.S)
+            self.assertGreater(len(of_page), 0)
+            blocks += of_page
         for block in blocks:
             for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.M):
                 done = subprocess.run(["sh", "-c", command], cwd=ROOT, env=env, timeout=60,
