@@ -127,7 +127,7 @@ def measure(options):
     results = collections.defaultdict(lambda: collections.defaultdict(list))
     reads = [bandwidth(options)]
     modes = set()
-    for i_round in range(1 if options.quick else 3):
+    for i_round in range(1 if options.quick else options.rounds):
         for cell in CELLS:
             if options.quick and cell.depth == 4096:
                 continue
@@ -308,7 +308,7 @@ def last_level_cache():
     return max(known, default=(0, "unknown size"))[1]
 
 
-def print_head(options):
+def print_head(options, script):
     """Date, machine, commit, command, versions."""
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8")
                 if line.startswith("model name")), "unknown CPU")
@@ -321,7 +321,7 @@ def print_head(options):
     tasks = " ".join(pathlib.Path(task).name for task in options.tasks)
     print(f"{datetime.date.today()}, {cpu}, {cores} cores, last-level cache {last_level_cache()}; "
           f"commit {commit}; {compiler}; {version}; {peer}; {options.threads} threads\n\n"
-          f"    bench/cpu_peer.sh{' --quick' if options.quick else ''}{' ' + tasks if tasks else ''}\n")
+          f"    {script}{' --quick' if options.quick else f' --rounds {options.rounds}'}{' ' + tasks if tasks else ''}\n")
 
 
 def main():
@@ -329,13 +329,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("models", type=pathlib.Path)
     parser.add_argument("tasks", nargs="*")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = pathlib.Path(name)
-        print_head(options)
+        print_head(options, "bench/cpu_peer.sh")
         say("Comparing logits")
         all_ids = list(texts(options, scratch))
         print_agreement(options, all_ids, scratch)
