@@ -12,8 +12,8 @@ batches of 512, cache in f16, flash attention where it chooses to.
 --prompts has a sequence for each prompt in the file, [[id, ...], ...], all decoded at once: a step
 takes one token of each, which is the likeliest.  What the prompts begin with in common is computed
 once and copied, so that each sequence has a cache of its own.  Both ways of llama.cpp are measured,
-one cache for all and one for each sequence (kv_unified), with flash attention: without it decoding
-on a CPU is 2 to 8 times slower.
+one cache for all (to 16 sequences: with 64 it is 14 times slower and more) and one for each sequence
+(kv_unified), with flash attention: without it decoding on a CPU is 2 to 8 times slower.
 --logits writes f32 [n + 1, n_vocab]: what follows each id, fed one by one, and at last what follows
 all of them fed at once.
 """
@@ -30,6 +30,7 @@ import llama_cpp
 import numpy as np
 
 N_BATCH = 2048  # tokens of one call, llama.cpp's default
+UNIFIED_MAX = 16  # sequences in one cache
 LEVEL_ERROR = 4  # GGML_LOG_LEVEL_ERROR of ggml.h
 
 
@@ -196,7 +197,7 @@ def measure_batch(arguments):
     n_sequences = len(prompts)
     n_each = max(map(len, prompts)) + arguments.decode * (arguments.repeats + 1)
     n_each += -n_each % 256  # llama.cpp's unit
-    for is_unified in (False, True)[:n_sequences]:
+    for is_unified in (False, True) if 1 < n_sequences <= UNIFIED_MAX else (False,):
         peer = Peer(model, n_each * n_sequences, arguments.threads, n_seq_max=n_sequences,
                     kv_unified=is_unified,
                     flash_attn_type=llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED)
