@@ -13,7 +13,7 @@ enum {
     SCHED_STEPS_MAX = SCHED_LAG_MAX + 1, /* results outstanding after a plan */
     SCHED_EXCHANGES_MAX = 1024,          /* between two steps; what does not fit is done later */
     SCHED_SESSIONS = 4096,               /* places of the table of sessions, a power of 2 */
-    SCHED_NOBODY = UINT32_MAX,           /* no request */
+    SCHED_NOBODY = INT32_MAX,            /* no request, no group */
 };
 
 static inline uint32_t least(uint32_t a, uint32_t b)

@@ -16,7 +16,7 @@
 #include <stdio.h>
 
 enum {
-    SIM_NONE = UINT32_MAX, /**< No page, group, slot or position. */
+    SIM_NONE = INT32_MAX,  /**< No page, group, slot or position. */
     SIM_TOKENS_BEYOND = 64 /**< Ids that an engine may draw beyond a request's last. */
 };
 

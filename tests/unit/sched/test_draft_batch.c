@@ -176,7 +176,7 @@ static double compare(const sim_machine *machine, const sim_text *text, uint32_t
                       uint32_t *best_depth)
 {
     double policy_s = 0;
-    double best_s = INFINITY;
+    double best_s = (double)INFINITY;
     for (uint32_t seed = 0; seed < N_SEEDS; seed++) {
         sim_run run = {
             .machine = machine, .text = text, .n_seqs = n_seqs, .seed = (uint64_t)seed * 1000};
