@@ -3,6 +3,7 @@
 #include "sched/draft_batch.h"
 
 #include "base/assert.h"
+#include "sched/draft_cost.h"
 #include "sched/step.h"
 
 #include <math.h>
@@ -32,21 +33,7 @@ static const float first_acceptance = 0.8F;
 static const float all_drafts = 2;
 static const float record_drafts = 6;
 
-/* Costs: as in draft_depth.c, but by the rows of all sequences. */
-static const double noise_variance = 0.02;
-static const double slope_mean = 0.3;
-static const double slope_variance = 0.09;
-static const double bend_variance = 0.04;
-static const double scale_variance = 0.25;
-static const double sudden_variance = 1;
-static const double log_mtp_pass = -3;
-static const double costs_kept = 0.9995;
-static const double optimism = 0.7;
-static const double step_s_min = 1e-9;
-static const double step_s_max = 1e6;
-
-/* While drafts do not pay, probes may lose this share of the time, and have so much at first. */
-static const double probe_share = 0.02;
+/* Tokens that probes may lose at first, and most (draft_cost.h). */
 static const double credit_first = 1;
 static const double credit_max = 4;
 
@@ -54,9 +41,7 @@ static const double credit_max = 4;
 
 static double prior_covariance(uint32_t i, uint32_t j)
 {
-    const double a = i * M_LN2;
-    const double b = j * M_LN2;
-    return scale_variance + slope_variance * a * b + bend_variance * (a < b ? a : b);
+    return rows_covariance(i * M_LN2, j * M_LN2);
 }
 
 /* Keep a share of what is known. */

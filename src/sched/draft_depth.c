@@ -3,6 +3,7 @@
 #include "sched/draft_depth.h"
 
 #include "base/assert.h"
+#include "sched/draft_cost.h"
 
 #include <math.h>
 #include <string.h>
@@ -56,32 +57,12 @@ static const double first_drafts = 1.5;
    so depth grows into what was never tried. */
 static const double further_drafts = 4;
 
-/* Costs: a time is off by 14 %, as on a machine with other work. */
-static const double noise_variance = 0.02;
-/* Verification of r rows costs r^0.3, between a GPU (r^0) and plain C on a CPU (r^1) ... */
-static const double slope_mean = 0.3;
-static const double slope_variance = 0.09;
-/* ... with bends, where another kernel takes over: some 10 % from one row count to the next. */
-static const double bend_variance = 0.04;
-/* All costs rise and fall together, with the context and the machine: faded, by 1 % a step. */
-static const double scale_variance = 0.25;
-/* When they do so suddenly, by a factor of 3. */
-static const double sudden_variance = 1;
-/* An MTP pass is 1/20 of the trunk's, a further row 1/10 of that, each within a factor of 4.5. */
-static const double log_mtp_pass = -3;
+/* A further row of an MTP pass is 1/10 of its first, each within a factor of 4.5. */
 static const double log_mtp_row = -5.3;
 static const double mtp_variance = 2.25;
-/* What is known of costs fades over 2,000 steps: contexts grow slowly. */
-static const double costs_kept = 0.9995;
-/* Depths are taken for faster than known by so many standard deviations, so that they get known. */
-static const double optimism = 0.7;
-/* Times outside are errors of the clock or of the caller. */
-static const double step_s_min = 1e-9;
-static const double step_s_max = 1e6;
 
-/* Probes: while drafts do not pay, they may lose this share of the time ... */
-static const double probe_share = 0.02;
-/* ... from a stock in tokens, as what is learnt first serves longest, and not too many at once. */
+/* Probes have a stock in tokens, as what is learnt first serves longest, and not too many at once.
+ */
 static const double credit_first = 6;
 static const double credit_max = 20;
 /* Less gain than this with every draft right is not worth a probe. */
@@ -109,8 +90,7 @@ static const double log_rows[N_VERIFY] = {
 static double prior_covariance(int i, int j)
 {
     if (i < N_VERIFY && j < N_VERIFY) {
-        const double least = i < j ? log_rows[i] : log_rows[j];
-        return scale_variance + slope_variance * log_rows[i] * log_rows[j] + bend_variance * least;
+        return rows_covariance(log_rows[i], log_rows[j]);
     }
     if (i < N_VERIFY || j < N_VERIFY) {
         return scale_variance;
