@@ -169,7 +169,7 @@ static bool emit(void *context, int32_t token, const float *logits)
 static qn_status tell_rows(qn_generator *g, uint32_t first, const float *logits, qn_error *err)
 {
     const uint32_t n_rows = qn_sequence_computed(g->sequence) - first;
-    if (n_rows == 0) {
+    if (n_rows == 0 || g->sink->rows == NULL) {
         return QN_OK;
     }
     return g->sink->rows(g->sink->context, first, n_rows, qn_sequence_ids(g->sequence) + first,

@@ -42,7 +42,7 @@ typedef struct qn_generator_sink {
     /** Sees the passes of the prompt; asked before each with its number of rows; NULL: nobody. */
     const qn_probe *(*probe)(void *context, uint32_t n_rows);
     /**
-     * Positions computed that belong to the sequence.
+     * Positions computed that belong to the sequence; NULL: nobody.
      * @param ids     [n_rows]
      * @param logits  [n_rows][n_vocab]; NULL of the prompt where its logits are not wanted
      */

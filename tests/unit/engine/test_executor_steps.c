@@ -180,18 +180,6 @@ static bool see_token(void *context, int32_t token, uint32_t position, const flo
     return true;
 }
 
-static qn_status see_rows(void *context, uint32_t position, uint32_t n_rows, const int32_t *ids,
-                          const float *logits, qn_error *err)
-{
-    (void)context;
-    (void)position;
-    (void)n_rows;
-    (void)ids;
-    (void)logits;
-    (void)err;
-    return QN_OK;
-}
-
 static void test_a_pinned_acceptance_is_that_of_a_generator(void **state)
 {
     (void)state;
@@ -201,7 +189,7 @@ static void test_a_pinned_acceptance_is_that_of_a_generator(void **state)
     qn_error err = {0};
     hand_open(h);
     const qn_sequence_options options = rig_sequence_options(&h->rig);
-    const qn_generator_sink sink = {.context = want, .rows = see_rows, .token = see_token};
+    const qn_generator_sink sink = {.context = want, .token = see_token};
     const qn_generator_request request = {.ids = h->ids[1],
                                           .n_ids = LENGTH,
                                           .sampling = &greedy,

@@ -176,18 +176,6 @@ static bool hear_token(void *context, int32_t token, uint32_t position, const fl
     return true;
 }
 
-static qn_status hear_rows(void *context, uint32_t position, uint32_t n_rows, const int32_t *ids,
-                           const float *logits, qn_error *err)
-{
-    (void)context;
-    (void)position;
-    (void)n_rows;
-    (void)ids;
-    (void)logits;
-    (void)err;
-    return QN_OK;
-}
-
 static void answer_alone(alone *out, const qn_runner_request *request)
 {
     qn_generator *generator = NULL;
@@ -201,7 +189,7 @@ static void answer_alone(alone *out, const qn_runner_request *request)
                                         .n_stop_ids = request->n_stop_ids,
                                         .max_tokens = request->max_tokens,
                                         .draft_tokens = request->draft_tokens};
-    const qn_generator_sink ears = {.context = out, .rows = hear_rows, .token = hear_token};
+    const qn_generator_sink ears = {.context = out, .token = hear_token};
     *out = (alone){0};
     assert_int_equal(qn_generator_open(&generator, g_t.glm, &options, &err), QN_OK);
     qn_generator_begin(generator, &inner);
