@@ -20,7 +20,10 @@ class BenchEngine(Case):
         return json.loads(result.out)
 
     def test_every_cell_is_measured_and_its_figures_fit(self):
-        result = self.bench("--batch", "1,3", "--context", "0,200", "--draft-tokens", "0,5")
+        # Of one round, so that the figures are of the same time and fit on any machine: of several
+        # each is a median of its own.
+        result = self.bench("--batch", "1,3", "--context", "0,200", "--draft-tokens", "0,5",
+                            "--repeat", "1")
         self.assertEqual([(c["draft_tokens"], c["context"], c["batch"]) for c in result["cells"]],
                          [(d, c, b) for d in (0, 5) for c in (0, 200) for b in (1, 3)])
         one = {}
@@ -28,8 +31,7 @@ class BenchEngine(Case):
             rate, step_s = c["decode_tokens_per_s"], c["step_ms"] / 1e3
             self.assertGreater(c["prefill_tokens_per_s"], 0)
             self.assertAlmostEqual(c["decode_tokens_per_s_per_sequence"] * c["batch"] / rate, 1, 5)
-            # Medians of two rounds, each of which is tokens by time.
-            self.assertLess(abs(c["acceptance_length"] * c["batch"] / step_s / rate - 1), 0.5)
+            self.assertAlmostEqual(c["acceptance_length"] * c["batch"] / step_s / rate, 1, 5)
             if c["batch"] == 1:
                 one[c["draft_tokens"], c["context"]] = rate
             self.assertAlmostEqual(c["ratio_to_batch_1"],
