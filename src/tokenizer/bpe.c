@@ -12,13 +12,22 @@ typedef struct qn_symbol {
     bool is_gone;
 } qn_symbol;
 
-/* Two neighbours that could merge. */
+/*
+ * Two neighbours that could merge.  Merges of one rank go from left to right, and so find new pairs
+ * of another rank from left to right: candidates of a rank that come so are a run, and only the
+ * first of each run is in the heap, which so stays small however long the word is.
+ */
 typedef struct qn_candidate {
     uint32_t rank;
-    uint32_t at; /* the left one */
+    uint32_t at;   /* the left one */
+    uint32_t next; /* of its run; NONE at the end */
 } qn_candidate;
 
 #define NONE UINT32_MAX /* beyond int, so no enumerator */
+
+#define WORD_BYTES_MAX (UINT32_MAX / 3) /* candidates have 32 bits */
+
+enum { TAILS_MAX = 1 << 16 };
 
 /* ------------------------------------------------------------------------------ hash tables -- */
 
@@ -119,42 +128,84 @@ qn_status qn_tokenizer_index_words(qn_tokenizer *tokenizer, qn_error *err)
 
 /* ------------------------------------------------------------------------------------ merging */
 
-static bool comes_before(qn_candidate a, qn_candidate b)
+static bool comes_before(const qn_bpe *bpe, uint32_t i, uint32_t k)
 {
-    return a.rank != b.rank ? a.rank < b.rank : a.at < b.at;
+    const qn_candidate *const a = &bpe->candidates[i];
+    const qn_candidate *const b = &bpe->candidates[k];
+    return a->rank != b->rank ? a->rank < b->rank : a->at < b->at;
 }
 
-static void push(qn_candidate *heap, size_t *n, qn_candidate moving)
+static void push(qn_bpe *bpe, uint32_t moving)
 {
-    size_t at = (*n)++;
-    while (at > 0 && comes_before(moving, heap[(at - 1) / 2])) {
+    uint32_t *const heap = bpe->heap;
+    size_t at = bpe->n_heap++;
+    while (at > 0 && comes_before(bpe, moving, heap[(at - 1) / 2])) {
         heap[at] = heap[(at - 1) / 2];
         at = (at - 1) / 2;
     }
     heap[at] = moving;
 }
 
-static qn_candidate pop(qn_candidate *heap, size_t *n)
+/* Put a candidate at the top, whose place is free. */
+static void sift(qn_bpe *bpe, uint32_t moving)
 {
-    const qn_candidate top = heap[0];
-    const qn_candidate moving = heap[--(*n)];
+    uint32_t *const heap = bpe->heap;
     size_t at = 0;
-    for (size_t child = 1; child < *n; child = 2 * at + 1) {
-        if (child + 1 < *n && comes_before(heap[child + 1], heap[child])) {
+    for (size_t child = 1; child < bpe->n_heap; child = 2 * at + 1) {
+        if (child + 1 < bpe->n_heap && comes_before(bpe, heap[child + 1], heap[child])) {
             child++;
         }
-        if (!comes_before(heap[child], moving)) {
+        if (!comes_before(bpe, heap[child], moving)) {
             break;
         }
         heap[at] = heap[child];
         at = child;
     }
     heap[at] = moving;
+}
+
+/* Where the last candidate of a rank is found, unless one of another rank took its place. */
+static uint32_t *tail_of(const qn_bpe *bpe, uint32_t rank)
+{
+    return &bpe->tails[rank & (bpe->n_tails - 1)];
+}
+
+/* A further candidate, at the end of a run or as one of its own. */
+static void add(qn_bpe *bpe, uint32_t rank, uint32_t at)
+{
+    QN_DEBUG_ASSERT(bpe->n_candidates < 3 * bpe->capacity);
+    const uint32_t added = (uint32_t)bpe->n_candidates++;
+    uint32_t *const tail = tail_of(bpe, rank);
+    bpe->candidates[added] = (qn_candidate){.rank = rank, .at = at, .next = NONE};
+    qn_candidate *const last = *tail != NONE ? &bpe->candidates[*tail] : NULL;
+    if (last != NULL && last->rank == rank && last->at < at) {
+        last->next = added;
+    } else {
+        push(bpe, added);
+    }
+    *tail = added;
+}
+
+/* The first of all candidates; its run goes on with the next.  There is one. */
+static qn_candidate pop(qn_bpe *bpe)
+{
+    const uint32_t i_top = bpe->heap[0];
+    const qn_candidate top = bpe->candidates[i_top];
+    uint32_t *const tail = tail_of(bpe, top.rank);
+    if (top.next != NONE) {
+        sift(bpe, top.next);
+        return top;
+    }
+    *tail = *tail == i_top ? NONE : *tail; /* nothing may follow what has gone */
+    const uint32_t moving = bpe->heap[--bpe->n_heap];
+    if (bpe->n_heap > 0) {
+        sift(bpe, moving);
+    }
     return top;
 }
 
-/* Put the pair that begins at @p at into the heap, where it merges. */
-static void consider(qn_bpe *bpe, size_t *n_heap, const qn_tokenizer *t, uint32_t at)
+/* Is the pair that begins at @p at one that merges? */
+static void consider(qn_bpe *bpe, const qn_tokenizer *t, uint32_t at)
 {
     if (at == NONE || bpe->symbols[at].next == NONE) {
         return;
@@ -162,26 +213,38 @@ static void consider(qn_bpe *bpe, size_t *n_heap, const qn_tokenizer *t, uint32_
     const int64_t rank =
         qn_tokenizer_find_merge(t, bpe->symbols[at].id, bpe->symbols[bpe->symbols[at].next].id);
     if (rank >= 0) {
-        QN_DEBUG_ASSERT(*n_heap < 3 * bpe->capacity);
-        push(bpe->heap, n_heap, (qn_candidate){(uint32_t)rank, at});
+        add(bpe, (uint32_t)rank, at);
     }
 }
 
-/* Each merge removes a symbol and adds at most two candidates, so 3 n of them are enough. */
+/* Each merge removes a symbol and adds at most two candidates, so 3 n of them are enough.  Behind a
+ * word all tails are NONE. */
 static qn_status reserve(qn_bpe *bpe, size_t n, qn_error *err)
 {
     if (n <= bpe->capacity) {
         return QN_OK;
     }
+    if (n > WORD_BYTES_MAX) {
+        return qn_fail(err, QN_E_INVAL, 0, __func__,
+                       "text: a word of %zu bytes, expected at most %u", n, WORD_BYTES_MAX);
+    }
     qn_bpe_deinit(bpe);
     const size_t capacity = n < 64 ? 64 : n;
+    bpe->n_tails = 64;
+    while (bpe->n_tails < capacity && bpe->n_tails < TAILS_MAX) {
+        bpe->n_tails *= 2;
+    }
     bpe->symbols = malloc(capacity * sizeof *bpe->symbols);
+    bpe->candidates = malloc(3 * capacity * sizeof *bpe->candidates);
     bpe->heap = malloc(3 * capacity * sizeof *bpe->heap);
-    if (bpe->symbols == NULL || bpe->heap == NULL) {
+    bpe->tails = malloc(bpe->n_tails * sizeof *bpe->tails);
+    if (bpe->symbols == NULL || bpe->candidates == NULL || bpe->heap == NULL ||
+        bpe->tails == NULL) {
         qn_bpe_deinit(bpe);
         (void)qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "tokenizer: no memory for a word");
         return QN_E_NOMEM; /* spelled out: the analyser does not see through qn_fail() */
     }
+    memset(bpe->tails, 0xff, bpe->n_tails * sizeof *bpe->tails); /* NONE */
     bpe->capacity = capacity;
     return QN_OK;
 }
@@ -189,19 +252,21 @@ static qn_status reserve(qn_bpe *bpe, size_t n, qn_error *err)
 void qn_bpe_deinit(qn_bpe *bpe)
 {
     free(bpe->symbols);
+    free(bpe->candidates);
     free(bpe->heap);
+    free(bpe->tails);
     *bpe = (qn_bpe){0};
 }
 
 /* Merge the lowest rank, leftmost first, until nothing merges. */
 static void merge_all(qn_bpe *bpe, const qn_tokenizer *t, uint32_t n)
 {
-    size_t n_heap = 0;
+    bpe->n_candidates = bpe->n_heap = 0;
     for (uint32_t i = 0; i + 1 < n; i++) {
-        consider(bpe, &n_heap, t, i);
+        consider(bpe, t, i);
     }
-    while (n_heap > 0) {
-        const qn_candidate best = pop(bpe->heap, &n_heap);
+    while (bpe->n_heap > 0) {
+        const qn_candidate best = pop(bpe);
         const qn_merge *merge = &t->merges[best.rank];
         qn_symbol *left = &bpe->symbols[best.at];
         if (left->is_gone || left->id != merge->left || left->next == NONE ||
@@ -215,8 +280,8 @@ static void merge_all(qn_bpe *bpe, const qn_tokenizer *t, uint32_t n)
         if (left->next != NONE) {
             bpe->symbols[left->next].previous = best.at;
         }
-        consider(bpe, &n_heap, t, left->previous);
-        consider(bpe, &n_heap, t, best.at);
+        consider(bpe, t, left->previous);
+        consider(bpe, t, best.at);
     }
 }
 

@@ -42,9 +42,14 @@ struct qn_tokenizer {
 
 /** Growing scratch of one encode call. */
 typedef struct qn_bpe {
-    struct qn_symbol *symbols; /* owned */
-    struct qn_candidate *heap; /* owned */
-    size_t capacity;           /* symbols there is room for; the heap has three times as many */
+    struct qn_symbol *symbols;       /* [capacity] owned */
+    struct qn_candidate *candidates; /* [3 capacity] owned; of the word, in the order they came */
+    uint32_t *heap;                  /* [3 capacity] owned; candidates that begin runs */
+    uint32_t *tails;                 /* [n_tails] owned; the last candidate of a run, by its rank */
+    size_t capacity;
+    size_t n_candidates;
+    size_t n_heap;
+    uint32_t n_tails; /* a power of two */
 } qn_bpe;
 
 /** Append the ids of one word (bytes of one piece of the split). */
