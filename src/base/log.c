@@ -4,7 +4,12 @@
 #include "base/clock.h"
 #include "base/str.h"
 
+#include <poll.h>
 #include <stdarg.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+enum { STUCK_MS = 1000 };
 
 static struct {
     qn_log_level level;
@@ -35,12 +40,31 @@ static void escape(char *out, size_t out_bytes, const char *text)
     out[at] = '\0';
 }
 
+/* Does anybody read stderr?  Who does not holds us up for a second, once; then lines are dropped
+ * until it is read again: a server hangs on no log. */
+static bool is_read(void)
+{
+    static atomic_bool is_stuck;
+    static atomic_uint n_dropped;
+    struct pollfd descriptor = {.fd = STDERR_FILENO, .events = POLLOUT};
+    if (poll(&descriptor, 1, atomic_load(&is_stuck) ? 0 : STUCK_MS) == 0) {
+        atomic_store(&is_stuck, true);
+        atomic_fetch_add(&n_dropped, 1);
+        return false;
+    }
+    if (atomic_exchange(&is_stuck, false)) {
+        qn_log(QN_LOG_WARN, "log: %u lines were dropped, since nobody read them",
+               atomic_exchange(&n_dropped, 0));
+    }
+    return true;
+}
+
 void qn_log(qn_log_level level, const char *format, ...)
 {
     static const char *const names[] = {"error", "warn", "info", "debug"};
     static const char *const prefixes[] = {"error: ", "warn: ", "", ""};
     char text[2048];
-    if (!qn_log_enabled(level)) {
+    if (!qn_log_enabled(level) || !is_read()) {
         return;
     }
     va_list args;

@@ -16,7 +16,8 @@ bool qn_log_enabled(qn_log_level level);
 /**
  * One line "quern: LEVEL: text" on stderr (error and warn; info and debug without the level's
  * word), or {"ts", "level", "msg"} as JSON (ts: seconds since
- * 1970).  Control characters become '?'.  Any thread; a line is written whole.
+ * 1970).  Control characters become '?'.  Any thread; a line is written whole, or
+ * dropped where stderr is a pipe that nobody has read for a second.
  */
 QN_PRINTF(2, 3)
 void qn_log(qn_log_level level, const char *format, ...);
