@@ -197,6 +197,25 @@ typedef struct qn_model_info {
 /** Never NULL; borrowed until the model is closed. */
 QN_API const qn_model_info *qn_model_get_info(const qn_model *model);
 
+/** The kernel that serves an operation of some shape. */
+typedef struct qn_kernel_choice {
+    char operation[32]; /**< "matmul", "moe" (of routed experts), "mla", "indexer" ... */
+    char weights[16];   /**< Format of weights or cache rows: "bf16", "fp8", "mxfp4", "f32". */
+    char variant[32];   /**< What was chosen: "avx512bf16". */
+    char source[16];    /**< "default": the best that there is for this CPU; "fallback": plain C, or
+                             less than the best by a mask; "tuned". */
+    uint32_t n_in;      /**< Columns; 0 where the operation has no such shape. */
+    uint32_t n_out;     /**< Rows of the weights; likewise. */
+    uint32_t n_uses;    /**< Tensors, or layers without one, that it serves; 0: not counted. */
+} qn_kernel_choice;
+
+/**
+ * The kernels of a loaded model, one entry for each operation, shape and format.
+ * @param[out] out  room for @p n_max entries; NULL with 0
+ * Returns  how many there are, also where that is more than @p n_max
+ */
+QN_API size_t qn_model_kernels(qn_kernel_choice *out, size_t n_max, const qn_model *model);
+
 /** Does this token end an answer? */
 QN_API bool qn_model_is_stop(const qn_model *model, int32_t token);
 
@@ -236,12 +255,15 @@ typedef struct qn_chat_options {
     bool no_thinking;       /**< The answer starts at once. */
     bool is_effort_high;    /**< Reasoning effort "high" instead of "max"; of glm5.2 only. */
     bool keep_thinking;     /**< Keep the reasoning of earlier turns (clear_thinking = false). */
+    bool continue_final;    /**< The last message is the assistant's, and the answer goes on behind
+                                 its content, of which white space at both ends is no part, or
+                                 behind its reasoning_content where it has no content. */
 } qn_chat_options;
 
 /**
  * A conversation in OpenAI form, a JSON array of {"role", "content", "tool_calls"?, ...}, to the
- * ids of a prompt that ends where the assistant's answer begins.  Nothing in a message becomes a
- * control token.
+ * ids of a prompt that ends where the assistant's answer begins or goes on.  Nothing in a message
+ * becomes a control token.
  *
  * @param options  NULL: defaults
  * Returns  QN_OK; QN_E_FORMAT naming the message or tool and the field; QN_E_INVAL; QN_E_NOMEM
@@ -256,7 +278,7 @@ QN_MUST_CHECK QN_API qn_status qn_chat_encode(int32_t **ids, size_t *n_ids, cons
 typedef enum qn_finish {
     QN_FINISH_STOP,       /**< A stop token or stop text. */
     QN_FINISH_LENGTH,     /**< max_tokens, or the context is full. */
-    QN_FINISH_TOOL_CALLS, /**< A stop token after at least one tool call. */
+    QN_FINISH_TOOL_CALLS, /**< A stop token after at least one tool call, or a single_call. */
     QN_FINISH_ABORT,      /**< Cancelled. */
     QN_FINISH_ERROR, /**< Of a session: the step returned an error; of an engine: its END tells. */
     QN_FINISH_DEADLINE, /**< Its deadline_s has passed. */
@@ -276,8 +298,12 @@ typedef struct qn_token_logprob {
 typedef enum qn_event_kind {
     QN_EVENT_REASONING,    /**< A piece of what stands between <think> and </think>. */
     QN_EVENT_TEXT,         /**< A piece of the answer. */
+    QN_EVENT_CALL_BEGIN,   /**< Where streams_calls asked for it: a tool call has begun. */
+    QN_EVENT_CALL_PIECE,   /**< Likewise: a piece of its arguments; all of them, one behind the
+                                other, are the text of the TOOL_CALL that follows. */
     QN_EVENT_TOOL_CALL,    /**< A whole tool call. */
-    QN_EVENT_WARNING,      /**< The model broke its format; what it wrote came or comes as text. */
+    QN_EVENT_WARNING,      /**< The model broke its format; what it wrote came or comes as text, or
+                                was mended where a CALL_BEGIN had come. */
     QN_EVENT_PROMPT_TOKEN, /**< A token of the prompt, where wants_prompt_logprobs asked for it. */
     QN_EVENT_TOKEN,        /**< A generated token, stop tokens included; before its text. */
     QN_EVENT_END,          /**< The last event of a request. */
@@ -287,19 +313,23 @@ typedef enum qn_event_kind {
 typedef struct qn_event {
     qn_event_kind kind;     /**< What happened. */
     qn_finish finish;       /**< END */
-    const char *text;       /**< REASONING, TEXT: whole characters, never empty; WARNING: what
-                                 was wrong; TOOL_CALL: the arguments, one JSON object.  Not
-                                 NUL-terminated. */
+    const char *text;       /**< REASONING, TEXT, CALL_PIECE: whole characters, never empty;
+                                 WARNING: what was wrong; TOOL_CALL: the arguments, one JSON
+                                 object.  Not NUL-terminated. */
     size_t len;             /**< Bytes of text. */
-    const char *name;       /**< TOOL_CALL: the function, not NUL-terminated. */
+    const char *name;       /**< CALL_BEGIN, TOOL_CALL: the function, not NUL-terminated. */
     size_t name_len;        /**< Bytes of name. */
     qn_token_logprob token; /**< PROMPT_TOKEN, TOKEN; logprob is 0 where none was asked for, and
                                  of a prompt's first token. */
     uint32_t position;      /**< PROMPT_TOKEN, TOKEN: place in the sequence. */
     uint32_t n_top;         /**< PROMPT_TOKEN, TOKEN: as asked for. */
+    uint32_t rank;          /**< PROMPT_TOKEN: how many are as likely or likelier, itself counted;
+                                 0 of the first one. */
+    uint32_t stop_number;   /**< END: 1 + which of qn_request.stops ended it; 0: none did. */
     const qn_token_logprob *top;          /**< [n_top] by falling logprob, ties to the lower id. */
     const struct qn_session_stats *stats; /**< END of an engine's request: what it did. */
     const qn_error *error;                /**< END of an engine's request with QN_FINISH_ERROR. */
+    void *tag;                            /**< Of an engine's request: its qn_request.tag. */
 } qn_event;
 
 /** Receives events in order; what they point to is borrowed during the call. */
@@ -315,8 +345,10 @@ typedef struct qn_parser_options {
     size_t n_prompt;
     const char *tools_json; /**< As in qn_chat_options: types of the arguments. */
     size_t tools_len;       /**< Bytes of it. */
-    qn_event_fn *fn;        /**< Receives REASONING, TEXT, TOOL_CALL and WARNING. */
+    qn_event_fn *fn;        /**< Receives REASONING, TEXT, calls and WARNING. */
     void *context;          /**< Given to fn. */
+    bool streams_calls; /**< Calls come in pieces too.  What the model breaks behind a CALL_BEGIN
+                             is then mended, as it cannot become text any more. */
 } qn_parser_options;
 
 /**
@@ -424,6 +456,8 @@ typedef struct qn_request {
                                      so many tokens on average.  For benchmarks: the text is then
                                      not the model's.  0: off. */
     bool ignore_eos;            /**< The model's own stop ids do not end the answer. */
+    bool streams_calls;         /**< As in qn_parser_options. */
+    bool single_call;           /**< The answer ends with its first tool call. */
     bool prompt_only;           /**< Compute the prompt and draw nothing. */
     bool wants_logprobs;        /**< Of generated tokens. */
     bool wants_prompt_logprobs; /**< Of the prompt, all of which is then computed. */
@@ -431,8 +465,11 @@ typedef struct qn_request {
     const char *cache_salt; /**< [cache_salt_len] Computed prompts are shared only between requests
                                  of the same salt; NULL: those without one. */
     size_t cache_salt_len;  /**< Bytes of it. */
-    uint64_t affinity;      /**< Requests of the same number go where its cache is; 0: none. */
-    double deadline_s;      /**< Seconds after which it ends, finished or not; 0: never. */
+    void *tag;              /**< Given back in events. */
+    void (*on_begin)(void *tag); /**< Called by the step that begins it, before it computes: until
+                                      then it waits.  It may not call the engine.  NULL: nothing. */
+    uint64_t affinity;           /**< Requests of the same number go where its cache is; 0: none. */
+    double deadline_s;           /**< Seconds after which it ends, finished or not; 0: never. */
     int priority; /**< -100 to 100, higher first: a step is worth 10 seconds of waiting. */
 } qn_request;
 
@@ -487,6 +524,7 @@ typedef struct qn_session_stats {
     /** Steps in which draft i was reached and emitted; by n_steps: acceptance by position. */
     uint64_t n_accepted_at[QN_DRAFT_TOKENS_MAX];
     uint64_t kv_bytes;       /**< Cache memory now. */
+    double queue_s;          /**< From submit to the step that began it, or its end; of engines. */
     double prefill_s;        /**< Time computing the prompt. */
     double ttft_s;           /**< From submit to the first token; 0: none yet. */
     double decode_s;         /**< Time of all steps after the first token ... */
@@ -588,22 +626,26 @@ QN_API bool qn_engine_poll(uint64_t *id, qn_event *event, qn_engine *engine);
 
 /** What an engine has done and holds. */
 typedef struct qn_engine_stats {
-    uint32_t n_running;           /**< Requests now. */
-    uint32_t n_waiting;           /**< Likewise. */
-    uint64_t n_pages_free;        /**< Pages now: that hold nothing, */
-    uint64_t n_pages_used;        /**< that running sequences use, */
-    uint64_t n_pages_cached;      /**< that wait for a prompt to come again; evicted at need. */
-    uint64_t page_bytes;          /**< Of one page. */
-    uint64_t workspace_bytes;     /**< The most that all but pages and requests takes: buffers, what
-                                       each sequence has beside its pages, the queue's places, and
-                                       the model's workspace, which its sessions and engines
-                                       share. */
-    uint64_t n_steps;             /**< Since open, as all that follows. */
-    uint64_t n_prompt_tokens;     /**< Of requests admitted. */
-    uint64_t n_cached_tokens;     /**< Of them: not computed, since they were in the cache. */
-    uint64_t n_generated_tokens;  /**< Drawn. */
-    uint64_t n_drafted;           /**< Tokens drafted ... */
-    uint64_t n_accepted;          /**< ... and those of them that were emitted. */
+    uint32_t n_running;          /**< Requests now. */
+    uint32_t n_waiting;          /**< Likewise. */
+    uint64_t n_pages_free;       /**< Pages now: that hold nothing, */
+    uint64_t n_pages_used;       /**< that running sequences use, */
+    uint64_t n_pages_cached;     /**< that wait for a prompt to come again; evicted at need. */
+    uint64_t page_bytes;         /**< Of one page, */
+    uint32_t page_tokens;        /**< which has so many positions. */
+    uint64_t workspace_bytes;    /**< The most that all but pages and requests takes: buffers, what
+                                      each sequence has beside its pages, the queue's places, and
+                                      the model's workspace, which its sessions and engines
+                                      share. */
+    uint64_t n_steps;            /**< Since open, as all that follows. */
+    uint64_t n_prompt_tokens;    /**< Of requests admitted. */
+    uint64_t n_cached_tokens;    /**< Of them: not computed, since they were in the cache. */
+    uint64_t n_generated_tokens; /**< Drawn. */
+    uint64_t n_drafted;          /**< Tokens drafted ... */
+    uint64_t n_accepted;         /**< ... and those of them that were emitted. */
+    uint64_t n_verifications;    /**< Steps of sequences that had drafts ... */
+    /** ... and those in which draft i was reached and emitted. */
+    uint64_t n_accepted_at[QN_DRAFT_TOKENS_MAX];
     uint64_t n_preempted;         /**< Times that a sequence gave its pages back. */
     uint64_t n_recomputed_tokens; /**< Computed again after that. */
     uint64_t n_evicted;           /**< Cached pages that had to go. */

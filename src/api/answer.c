@@ -48,6 +48,7 @@ static void take(void *context, const qn_event *event)
     }
     answer->n_calls += event->kind == QN_EVENT_TOOL_CALL ? 1 : 0;
     tell(answer, event);
+    answer->is_stopped = answer->single_call && answer->n_calls > 0;
 }
 
 qn_status qn_answer_begin(qn_answer *answer, const qn_model *model, const qn_request *request,
@@ -63,6 +64,7 @@ qn_status qn_answer_begin(qn_answer *answer, const qn_model *model, const qn_req
         .tools_len = request->tools_len,
         .fn = take,
         .context = answer,
+        .streams_calls = request->streams_calls,
     };
     QN_TRY(status, qn_parser_open(&parser, model, &options, err), fail);
     QN_TRY(status, qn_chat_stops_init(&answer->stops, request->stops, request->n_stops, err), fail);
@@ -73,6 +75,7 @@ qn_status qn_answer_begin(qn_answer *answer, const qn_model *model, const qn_req
     answer->min_tokens = request->min_tokens;
     answer->wants_logprobs = request->wants_logprobs;
     answer->wants_prompt_logprobs = request->wants_prompt_logprobs;
+    answer->single_call = request->single_call;
     answer->is_stopped = answer->is_stopped_by_id = false;
     answer->n_calls = 0;
     return QN_OK;
@@ -110,7 +113,9 @@ void qn_answer_see_prompt(qn_answer *answer, const qn_sampler *sampler, uint32_t
         qn_event event = {.kind = QN_EVENT_PROMPT_TOKEN,
                           .token = {.token = ids[i + 1]},
                           .position = position + i + 1};
-        tell_token(answer, sampler, &event, logits + (size_t)i * n_vocab, true);
+        const float *const row = logits + (size_t)i * n_vocab;
+        event.rank = qn_sampler_rank(row, n_vocab, ids[i + 1]);
+        tell_token(answer, sampler, &event, row, true);
     }
 }
 
@@ -143,7 +148,14 @@ void qn_answer_flush(qn_answer *answer)
 
 qn_finish qn_answer_stop_reason(const qn_answer *answer)
 {
-    return answer->is_stopped_by_id && answer->n_calls > 0 ? QN_FINISH_TOOL_CALLS : QN_FINISH_STOP;
+    const bool may_end_with_calls = answer->is_stopped_by_id || answer->single_call;
+    return may_end_with_calls && answer->n_calls > 0 ? QN_FINISH_TOOL_CALLS : QN_FINISH_STOP;
+}
+
+uint32_t qn_answer_stop_number(const qn_answer *answer)
+{
+    const qn_chat_stops *const stops = &answer->stops;
+    return stops->found != NULL ? (uint32_t)(stops->found - stops->stops) + 1 : 0;
 }
 
 uint64_t qn_answer_reasoning_tokens(const qn_answer *answer)

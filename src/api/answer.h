@@ -21,7 +21,8 @@ typedef struct qn_answer {
     uint32_t min_tokens;
     bool wants_logprobs, wants_prompt_logprobs;
     bool heeds_stops;      /**< Enough tokens for a stop text to count. */
-    bool is_stopped;       /**< A stop text was met: nothing more comes out. */
+    bool single_call;      /**< It ends with its first tool call. */
+    bool is_stopped;       /**< A stop text was met, or it has its call: nothing more comes out. */
     bool is_stopped_by_id; /**< A stop id was drawn. */
     uint32_t n_calls;      /**< Tool calls so far. */
     qn_chat_stops stops;
@@ -65,6 +66,9 @@ void qn_answer_flush(qn_answer *answer);
 
 /** Why an answer that stopped did so: QN_FINISH_STOP or QN_FINISH_TOOL_CALLS. */
 qn_finish qn_answer_stop_reason(const qn_answer *answer);
+
+/** 1 + which of the request's stop texts ended the answer; 0: none did. */
+uint32_t qn_answer_stop_number(const qn_answer *answer);
 
 /** Ids of the reasoning so far; 0 without a request. */
 uint64_t qn_answer_reasoning_tokens(const qn_answer *answer);

@@ -35,6 +35,8 @@ typedef struct request {
     struct request *next;  /* in the list of those that run and wait, or of those that ended */
     struct request **link; /* what points to it, to take it out */
     uint64_t id;
+    void *tag; /* of its events */
+    void (*on_begin)(void *tag);
     qn_answer answer;
     bool is_prompt_only;
     qn_error error; /* what ended it; for its END, as the following */
@@ -301,6 +303,8 @@ qn_status qn_engine_submit(uint64_t *id, qn_engine *engine, const qn_request *re
         return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "request: no memory");
     }
     r->is_prompt_only = request_in->prompt_only;
+    r->tag = request_in->tag;
+    r->on_begin = request_in->on_begin;
     inner.user = r;
     qn_answer_init(&r->answer, &engine->events, NULL, NULL);
     QN_TRY(status, qn_answer_begin(&r->answer, engine->model, request_in, err), fail);
@@ -326,6 +330,13 @@ void qn_engine_cancel(qn_engine *engine, uint64_t id)
 /* ---------------------------------------------------------------------------------------- a step
  */
 
+/* Events that come now are those of @p r. */
+static void begin_telling(qn_engine *e, const request *r)
+{
+    e->events.owner = r->id;
+    e->events.tag = r->tag;
+}
+
 /* An event that found no memory is the failure of the request whose it was, and of no other. */
 static bool take_failure(qn_engine *e, request *r)
 {
@@ -336,12 +347,21 @@ static bool take_failure(qn_engine *e, request *r)
     return r->error.status < 0;
 }
 
+static void see_begin(void *context, void *user)
+{
+    const request *const r = user;
+    (void)context;
+    if (r->on_begin != NULL) {
+        r->on_begin(r->tag);
+    }
+}
+
 static void see_rows(void *context, void *user, uint32_t position, uint32_t n_rows,
                      const int32_t *ids, const float *logits, const qn_sampler *sampler)
 {
     qn_engine *const e = context;
     request *const r = user;
-    e->events.owner = r->id;
+    begin_telling(e, r);
     qn_answer_see_prompt(&r->answer, sampler, position, n_rows, ids, logits,
                          e->model->config.n_vocab);
 }
@@ -354,7 +374,7 @@ static bool see_token(void *context, void *user, int32_t token, uint32_t positio
     if (r->is_prompt_only) { /* the scheduler has no request that draws nothing */
         return false;
     }
-    e->events.owner = r->id;
+    begin_telling(e, r);
     const bool goes_on = qn_answer_see_token(&r->answer, sampler, token, position, logits, is_stop);
     return !take_failure(e, r) && goes_on;
 }
@@ -377,7 +397,7 @@ static void see_end(void *context, void *user, qn_sched_end_reason reason,
 {
     qn_engine *const e = context;
     request *const r = user;
-    e->events.owner = r->id;
+    begin_telling(e, r);
     if (error != NULL) {
         r->error = *error;
     }
@@ -393,6 +413,7 @@ static void see_end(void *context, void *user, qn_sched_end_reason reason,
     qn_events_add(&e->events,
                   &(qn_event){.kind = QN_EVENT_END,
                               .finish = is_failed ? QN_FINISH_ERROR : finish_of(r, reason),
+                              .stop_number = qn_answer_stop_number(&r->answer),
                               .stats = &r->stats,
                               .error = is_failed ? &r->error : NULL});
     unlink_from_list(r);
@@ -408,8 +429,11 @@ qn_status qn_engine_step(qn_engine *engine, qn_error *err)
     }
     qn_events_begin_step(&engine->events);
     free_list(&engine->ended);
-    const qn_runner_sink sink = {
-        .context = engine, .rows = see_rows, .token = see_token, .end = see_end};
+    const qn_runner_sink sink = {.context = engine,
+                                 .begin = see_begin,
+                                 .rows = see_rows,
+                                 .token = see_token,
+                                 .end = see_end};
     return qn_runner_step(engine->runner, &sink);
 }
 
@@ -424,6 +448,7 @@ bool qn_engine_poll(uint64_t *id, qn_event *event, qn_engine *engine)
 qn_engine_stats qn_engine_get_stats(const qn_engine *engine)
 {
     qn_engine_stats stats = qn_runner_count(engine->runner);
+    stats.page_tokens = QN_PAGE_TOKENS;
     stats.workspace_bytes += sizeof *engine + qn_events_bytes(&engine->events);
     stats.n_generated_tokens -= engine->n_untold;
     return stats;

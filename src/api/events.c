@@ -59,7 +59,8 @@ static bool keep(qn_events *events, size_t *at, const char *ptr, size_t len)
 static bool join(qn_events *events, const qn_event *event)
 {
     qn_kept_event *const last = events->n_kept > 0 ? &events->kept[events->n_kept - 1] : NULL;
-    const bool is_text = event->kind == QN_EVENT_TEXT || event->kind == QN_EVENT_REASONING;
+    const bool is_text = event->kind == QN_EVENT_TEXT || event->kind == QN_EVENT_REASONING ||
+                         event->kind == QN_EVENT_CALL_PIECE;
     size_t at = 0;
     if (last == NULL || !is_text || last->event.kind != event->kind ||
         last->owner != events->owner) {
@@ -79,6 +80,7 @@ void qn_events_add(void *context, const qn_event *event)
     qn_kept_event *const kept = &events->kept[events->n_kept];
     const size_t text_len = events->text.len;
     *kept = (qn_kept_event){.event = *event, .owner = events->owner};
+    kept->event.tag = events->tag;
     if (keep(events, &kept->text_at, event->text, event->len) &&
         keep(events, &kept->name_at, event->name, event->name_len)) {
         events->n_kept++;

@@ -29,6 +29,7 @@ typedef struct qn_kept_event {
 /** Caller's storage; all-zero is closed. */
 typedef struct qn_events {
     uint64_t owner;      /**< Whose events are added: what poll says. */
+    void *tag;           /**< Of the events that are added. */
     qn_error failure;    /**< An event that found no memory was left out. */
     qn_kept_event *kept; /**< [n_kept_max] owned. */
     uint32_t n_kept_max;

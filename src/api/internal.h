@@ -21,6 +21,7 @@ struct qn_model {
     char *path;         /* owned */
     qn_config config;   /* stop_ids: those in force */
     qn_kernels kernels;
+    uint32_t cpu_flags;      /* that kernels are chosen by */
     qn_pool *pool;           /* owned; NULL with tokenizer_only, as the next two */
     qn_glm *glm;             /* owned */
     qn_tokenizer *tokenizer; /* owned; NULL for dummy weights without one */

@@ -73,8 +73,9 @@ static qn_status choose_machine(qn_model *m, const qn_model_options *o, qn_error
     if (level != NULL) {
         QN_TRY(status, qn_cpu_mask_parse(&cpu_mask, level, err), fail);
     }
-    qn_kernels_init(&m->kernels, qn_cpu_flags() & cpu_mask);
-    m->info.kernels = qn_kernels_level(qn_cpu_flags() & cpu_mask);
+    m->cpu_flags = qn_cpu_flags() & cpu_mask;
+    qn_kernels_init(&m->kernels, m->cpu_flags);
+    m->info.kernels = qn_kernels_level(m->cpu_flags);
 fail:
     return status;
 }

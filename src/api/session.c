@@ -240,15 +240,19 @@ static qn_generator_sink make_sink(qn_session *s)
         .context = s, .probe = choose_probe, .rows = see_rows, .token = see_token};
 }
 
-/* Text that found no memory makes any end an error. */
+/* Of an answer that stopped, what is held back may say why.  Text that found no memory makes any
+ * end an error. */
 static qn_status end_request(qn_session *s, qn_finish finish, qn_error *err)
 {
     qn_answer_flush(&s->answer);
+    finish = finish == QN_FINISH_STOP ? qn_answer_stop_reason(&s->answer) : finish;
     const qn_status status = s->events.failure.status;
     if (status < 0 && err != NULL) {
         *err = s->events.failure;
     }
-    const qn_event end = {.kind = QN_EVENT_END, .finish = status < 0 ? QN_FINISH_ERROR : finish};
+    const qn_event end = {.kind = QN_EVENT_END,
+                          .finish = status < 0 ? QN_FINISH_ERROR : finish,
+                          .stop_number = qn_answer_stop_number(&s->answer)};
     s->answer.fn(s->answer.context, &end);
     s->is_active = false;
     return status;
@@ -257,9 +261,8 @@ static qn_status end_request(qn_session *s, qn_finish finish, qn_error *err)
 /* The generator has ended: why? */
 static qn_finish finish_of(const qn_session *s)
 {
-    return qn_generator_end_of(s->generator) == QN_GENERATOR_END_LENGTH
-               ? QN_FINISH_LENGTH
-               : qn_answer_stop_reason(&s->answer);
+    return qn_generator_end_of(s->generator) == QN_GENERATOR_END_LENGTH ? QN_FINISH_LENGTH
+                                                                        : QN_FINISH_STOP;
 }
 
 static qn_status run_step(qn_session *s, qn_error *err)

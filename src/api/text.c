@@ -48,7 +48,8 @@ qn_status qn_chat_encode(int32_t **ids, size_t *n_ids, const qn_model *model,
     const qn_chat_render_options render = {.format = model->chat_format,
                                            .no_thinking = o->no_thinking,
                                            .is_effort_high = o->is_effort_high,
-                                           .keep_thinking = o->keep_thinking};
+                                           .keep_thinking = o->keep_thinking,
+                                           .continue_final = o->continue_final};
     qn_status status = QN_OK;
     qn_ids list = {0};
     qn_json_doc messages = {0};

@@ -33,6 +33,8 @@ typedef struct qn_chat_render_options {
     bool no_thinking;    /**< The answer begins at once. */
     bool is_effort_high; /**< "High" instead of "Max" (GLM-5.2). */
     bool keep_thinking;  /**< Keep the reasoning of all earlier turns (clear_thinking = false). */
+    bool continue_final; /**< The prompt ends behind the text of the last message, an assistant's;
+                              within its reasoning where it has nothing else. */
 } qn_chat_render_options;
 
 /** The function of a tool or of a call: what stands in its "function", or itself where it is flat.
@@ -46,12 +48,14 @@ const qn_json_node *qn_chat_tool_function(const qn_json_node *tool);
 QN_MUST_CHECK qn_status qn_chat_tools_check(const qn_json_node *tools, qn_error *err);
 
 /**
- * Append the prompt for a conversation to @p out; it ends where the assistant's answer begins.
+ * Append the prompt for a conversation to @p out; it ends where the assistant's answer begins, or
+ * goes on (continue_final).
  * What messages and tools say is encoded as text: the name of a control token in it never becomes
  * the token.  Otherwise the ids are those of Hugging Face's tokenizer for what the published
  * template renders (docs/internals/chat.md says where ours accepts or refuses more).
  *
- * @param messages  JSON array of {"role", "content", "reasoning_content"?, "tool_calls"?}; roles
+ * @param messages  JSON array of {"role", "content", "reasoning_content"?, "tool_calls"?}, where
+ *                  "reasoning" is another name of "reasoning_content"; roles
  *                  system, developer, user, assistant, tool; content a string or a list of parts
  * @param tools     JSON array in OpenAI form; NULL: none
  * Returns  QN_OK; QN_E_FORMAT "messages[i].field: seen, expected" or "tools[i].field: ...";

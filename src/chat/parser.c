@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Two layers.  The lower one turns ids or text into whole characters and control tokens; the upper
  * one sorts those into parts and tool calls.  An open call keeps everything as it was written, so
- * that one that turns out malformed comes out as text. */
+ * that one that turns out malformed comes out as text.  Where calls are streamed a call has begun
+ * once its name is complete.  From then on its JSON only grows, what has grown is told, and what is
+ * malformed ends it. */
 #include "chat/parser.h"
 
 #include "base/assert.h"
+#include "base/mapping.h"
 #include "base/try.h"
 #include "chat/schema.h"
 
@@ -16,6 +19,8 @@ enum {
     CHUNK_BYTES = 1024, /* made whole characters at once */
     /* Escapes double the usual text at most; what stands around a value is shorter in JSON. */
     JSON_BYTES_MAX = 2 * QN_CHAT_CALL_BYTES_MAX,
+    /* What was told cannot be given up: the longest escape has six bytes. */
+    STREAMED_JSON_BYTES_MAX = 6 * QN_CHAT_CALL_BYTES_MAX,
     SHOWN_BYTES = 64, /* of the model's words in a warning */
 };
 
@@ -63,6 +68,14 @@ typedef struct span {
     uint32_t len;
 } span;
 
+/* What is known of the value being written, of a call that has begun. */
+typedef enum value_state {
+    UNDECIDED, /* white space so far: a string or something else */
+    AS_STRING, /* its text goes on in the JSON as it comes */
+    AS_WHOLE,  /* it counts when it is complete */
+    DROPPED,   /* its name is a wrong one */
+} value_state;
+
 struct qn_chat_parser {
     const qn_tokenizer *tokenizer; /* borrowed */
     qn_chat_tools *tools;          /* owned; NULL: unknown */
@@ -86,9 +99,17 @@ struct qn_chat_parser {
         span value;
     } arguments[QN_CHAT_CALL_ARGUMENTS_MAX];
     uint32_t n_arguments;
-    char *json; /* [JSON_BYTES_MAX] owned; arguments of the call that is complete */
+    char *json; /* [json_bytes_max] owned; arguments of the call that has begun or is complete */
+    size_t json_bytes_max;
     size_t json_len;
-    bool json_is_full; /* something did not fit */
+    bool json_is_full;        /* something did not fit */
+    bool streams;             /* calls come in pieces */
+    bool is_begun;            /* the open call was told of */
+    size_t n_told;            /* bytes of json that were told of it */
+    const qn_json_node *tool; /* the one it calls; NULL: unknown */
+    value_state value;
+    uint32_t kinds;        /* that the value may have */
+    uint32_t n_value_read; /* bytes of it that were looked at */
 };
 
 static qn_str view(const qn_chat_parser *p, span s)
@@ -127,12 +148,19 @@ QN_PRINTF(2, 3) static void warn(const qn_chat_parser *p, const char *format, ..
     emit(p, QN_EVENT_WARNING, text, strlen(text));
 }
 
-/* The call is text after all, in the part where it was opened. */
+static void end_begun_call(qn_chat_parser *p);
+
+/* The call ends here if it was told of, else it is text after all, in the part where it was opened.
+ */
 static void give_up(qn_chat_parser *p, const char *seen, const char *expected)
 {
     const qn_str name = view_trimmed(p, p->name);
     warn(p, "tool call%s%.*s: %s, %s expected", name.len > 0 ? " " : "", shown(name), name.ptr,
          seen, expected);
+    if (p->is_begun) {
+        end_begun_call(p);
+        return;
+    }
     emit(p, p->part, p->call, p->call_len);
     p->place = OUTSIDE;
     p->n_reasoning += p->n_call_ids;
@@ -158,7 +186,7 @@ static void give_up_at(qn_chat_parser *p, const char *seen)
 
 static void put(qn_chat_parser *p, const char *bytes, size_t n_bytes)
 {
-    if (n_bytes > JSON_BYTES_MAX - p->json_len) {
+    if (n_bytes > p->json_bytes_max - p->json_len) {
         p->json_is_full = true;
         return;
     }
@@ -166,11 +194,11 @@ static void put(qn_chat_parser *p, const char *bytes, size_t n_bytes)
     p->json_len += n_bytes;
 }
 
-static void put_string(qn_chat_parser *p, qn_str text)
+/* A string's text. */
+static void put_escaped(qn_chat_parser *p, qn_str text)
 {
     static const char special[] = "\"\\\b\f\n\r\t";
     static const char *const escapes[] = {"\\\"", "\\\\", "\\b", "\\f", "\\n", "\\r", "\\t"};
-    put(p, "\"", 1);
     for (size_t i = 0; i < text.len; i++) {
         const char c = text.ptr[i];
         const char *const at = c != '\0' ? strchr(special, c) : NULL;
@@ -186,53 +214,66 @@ static void put_string(qn_chat_parser *p, qn_str text)
             put(p, &c, 1);
         }
     }
+}
+
+static void put_string(qn_chat_parser *p, qn_str text)
+{
+    put(p, "\"", 1);
+    put_escaped(p, text);
     put(p, "\"", 1);
 }
 
-static void put_arguments(qn_chat_parser *p, const qn_json_node *tool)
+/* A key, and what stands around it. */
+static void put_key(qn_chat_parser *p, qn_str key)
 {
-    p->json_len = 0;
-    p->json_is_full = false;
-    put(p, "{", 1);
-    for (uint32_t i = 0; i < p->n_arguments; i++) {
-        const qn_str key = view_trimmed(p, p->arguments[i].key);
-        const uint32_t kinds = qn_chat_tool_kinds(tool, key);
-        const qn_chat_value value = qn_chat_value_read(view(p, p->arguments[i].value), kinds);
-        if (!value.fits) {
-            const qn_str name = view_trimmed(p, p->name);
-            char expected[96];
-            qn_chat_kinds_show(expected, sizeof expected, kinds);
-            warn(p, "tool call %.*s: %.*s: %.*s, %s expected", shown(name), name.ptr, shown(key),
-                 key.ptr, shown(value.text), value.text.ptr, expected);
-        }
-        put(p, ", ", i > 0 ? 2 : 0);
-        put_string(p, key);
-        put(p, ": ", 2);
-        if (value.is_json) {
-            put(p, value.text.ptr, value.text.len);
-        } else {
-            put_string(p, value.text);
-        }
-    }
-    put(p, "}", 1);
+    put(p, ", ", p->json_len > 1 ? 2 : 0);
+    put_string(p, key);
+    put(p, ": ", 2);
 }
 
-/* An argument whose name is another one's, or empty: what to say of it, NULL where there is none.
- */
-static const char *find_bad_key(const qn_chat_parser *p)
+/* The argument @p i, whose value is complete. */
+static void put_argument(qn_chat_parser *p, uint32_t i)
 {
-    for (uint32_t i = 0; i < p->n_arguments; i++) {
-        const qn_str key = view_trimmed(p, p->arguments[i].key);
-        if (key.len == 0) {
-            return "an argument without a name";
-        }
-        for (uint32_t k = 0; k < i; k++) {
-            if (qn_str_equal(key, view_trimmed(p, p->arguments[k].key))) {
-                return "an argument given twice";
-            }
+    const qn_str key = view_trimmed(p, p->arguments[i].key);
+    const uint32_t kinds = qn_chat_tool_kinds(p->tool, key);
+    const qn_chat_value value = qn_chat_value_read(view(p, p->arguments[i].value), kinds);
+    if (!value.fits) {
+        const qn_str name = view_trimmed(p, p->name);
+        char expected[96];
+        qn_chat_kinds_show(expected, sizeof expected, kinds);
+        warn(p, "tool call %.*s: %.*s: %.*s, %s expected", shown(name), name.ptr, shown(key),
+             key.ptr, shown(value.text), value.text.ptr, expected);
+    }
+    put_key(p, key);
+    if (value.is_json) {
+        put(p, value.text.ptr, value.text.len);
+    } else {
+        put_string(p, value.text);
+    }
+}
+
+/* Where the argument @p i has no name, or that of one before: what to say of it, else NULL. */
+static const char *check_key(const qn_chat_parser *p, uint32_t i)
+{
+    const qn_str key = view_trimmed(p, p->arguments[i].key);
+    if (key.len == 0) {
+        return "an argument without a name";
+    }
+    for (uint32_t k = 0; k < i; k++) {
+        if (qn_str_equal(key, view_trimmed(p, p->arguments[k].key))) {
+            return "an argument given twice";
         }
     }
     return NULL;
+}
+
+static const char *find_bad_key(const qn_chat_parser *p)
+{
+    const char *bad = NULL;
+    for (uint32_t i = 0; i < p->n_arguments && bad == NULL; i++) {
+        bad = check_key(p, i);
+    }
+    return bad;
 }
 
 /* Could it be a function's name?  Prose and JSON, which a model may write in the place of a call,
@@ -248,29 +289,24 @@ static bool is_name(qn_str name)
     return name.len > 0;
 }
 
-/* Behind </tool_call>. */
-static void finish_call(qn_chat_parser *p)
+/* The name is complete, and it is one: which tool, and where its JSON begins. */
+static void find_tool(qn_chat_parser *p)
 {
     const qn_str name = view_trimmed(p, p->name);
-    const char *const bad_key = find_bad_key(p);
-    if (!is_name(name)) {
-        give_up(p, name.len > 0 ? "no function's name" : "no name", "one");
-        return;
-    }
-    if (bad_key != NULL) {
-        give_up(p, bad_key, "one name for each");
-        return;
-    }
-    const qn_json_node *const tool = p->tools != NULL ? qn_chat_tools_find(p->tools, name) : NULL;
-    if (p->tools != NULL && tool == NULL) {
+    p->tool = p->tools != NULL ? qn_chat_tools_find(p->tools, name) : NULL;
+    if (p->tools != NULL && p->tool == NULL) {
         warn(p, "tool call %.*s: no such tool, one of those offered expected", shown(name),
              name.ptr);
     }
-    put_arguments(p, tool);
-    if (p->json_is_full) {
-        give_up(p, "too long as JSON", "at most 2 MiB");
-        return;
-    }
+    p->json_len = 0;
+    p->json_is_full = false;
+    put(p, "{", 1);
+}
+
+/* The JSON is complete. */
+static void tell_call(qn_chat_parser *p)
+{
+    const qn_str name = view_trimmed(p, p->name);
     const qn_event event = {.kind = QN_EVENT_TOOL_CALL,
                             .text = p->json,
                             .len = p->json_len,
@@ -283,45 +319,201 @@ static void finish_call(qn_chat_parser *p)
     p->part = QN_EVENT_TEXT; /* GLM may call a tool without closing its reasoning first */
 }
 
-/* ----------------------------------------------------------------------------- parts and calls */
-
-/* Add to the open call what was written.  False, and it is given up, where there is no room. */
-static bool keep(qn_chat_parser *p, const char *text, size_t len)
+/* Behind </tool_call> of a call that was not told of. */
+static void finish_call(qn_chat_parser *p)
 {
-    const bool is_name = p->place == IN_NAME || p->place == IN_KEY;
-    const size_t n_left = QN_CHAT_CALL_BYTES_MAX - p->call_len;
-    const size_t n_name_left =
-        is_name ? QN_CHAT_CALL_NAME_BYTES_MAX - (p->call_len - p->word_begin) : SIZE_MAX;
-    if (len > n_left && n_left <= n_name_left) {
-        give_up(p, "too long", "at most 1 MiB");
-        return false;
+    const qn_str name = view_trimmed(p, p->name);
+    const char *const bad_key = find_bad_key(p);
+    if (!is_name(name)) {
+        give_up(p, name.len > 0 ? "no function's name" : "no name", "one");
+        return;
     }
-    if (len > n_name_left) {
-        give_up(p, "more than 256 bytes of a name", expected_in[p->place]);
-        return false;
+    if (bad_key != NULL) {
+        give_up(p, bad_key, "one name for each");
+        return;
     }
-    memcpy(p->call + p->call_len, text, len);
-    p->call_len += (uint32_t)len;
-    return true;
+    find_tool(p);
+    for (uint32_t i = 0; i < p->n_arguments; i++) {
+        put_argument(p, i);
+    }
+    put(p, "}", 1);
+    if (p->json_is_full) {
+        give_up(p, "too long as JSON", "at most 2 MiB");
+        return;
+    }
+    tell_call(p);
 }
 
-/* Whole characters.  What is said of a call depends on the first byte that is wrong, wherever the
- * answer is cut. */
-static void on_text(qn_chat_parser *p, const char *text, size_t len)
+/* -------------------------------------------------------------------------- calls that are told of
+ * while they come */
+
+static void begin_call(qn_chat_parser *p)
 {
+    const qn_str name = view_trimmed(p, p->name);
+    find_tool(p);
+    p->is_begun = true;
+    p->n_told = 0;
+    const qn_event event = {.kind = QN_EVENT_CALL_BEGIN, .name = name.ptr, .name_len = name.len};
+    p->fn(p->context, &event);
+}
+
+/* What has grown. */
+static void tell_piece(qn_chat_parser *p)
+{
+    QN_ASSERT(!p->json_is_full);
+    if (p->json_len > p->n_told) {
+        emit(p, QN_EVENT_CALL_PIECE, p->json + p->n_told, p->json_len - p->n_told);
+        p->n_told = p->json_len;
+    }
+}
+
+/* Its name is complete. */
+static void begin_value(qn_chat_parser *p)
+{
+    const qn_str key = view_trimmed(p, p->arguments[p->n_arguments].key);
+    const char *const bad = check_key(p, p->n_arguments);
+    p->kinds = qn_chat_tool_kinds(p->tool, key);
+    p->value = UNDECIDED;
+    p->n_value_read = 0;
+    if (bad != NULL) {
+        const qn_str name = view_trimmed(p, p->name);
+        warn(p, "tool call %.*s: %.*s: %s, one name for each expected", shown(name), name.ptr,
+             shown(key), key.ptr, bad);
+        p->value = DROPPED;
+    }
+}
+
+/* Is it a string?  What else it may be shows by its first character that is no white space. */
+static void decide_value(qn_chat_parser *p, qn_str text)
+{
+    const qn_str word = qn_chat_trim_left(text);
+    if (p->kinds == QN_CHAT_STRING ||
+        (word.len > 0 && qn_chat_value_is_string(word.ptr[0], p->kinds))) {
+        p->value = AS_STRING;
+        p->n_value_read = 0;
+        put_key(p, view_trimmed(p, p->arguments[p->n_arguments].key));
+        put(p, "\"", 1);
+    } else if (word.len > 0) {
+        p->value = AS_WHOLE;
+    }
+}
+
+/* More of the value has come. */
+static void stream_value(qn_chat_parser *p)
+{
+    const uint32_t value_len = p->call_len - p->word_begin;
+    if (p->value == UNDECIDED) {
+        const span unread = {p->word_begin + p->n_value_read, value_len - p->n_value_read};
+        p->n_value_read = value_len;
+        decide_value(p, view(p, unread));
+    }
+    if (p->value == AS_STRING) {
+        const span unread = {p->word_begin + p->n_value_read, value_len - p->n_value_read};
+        p->n_value_read = value_len;
+        put_escaped(p, view(p, unread));
+        tell_piece(p);
+    }
+}
+
+/* It is complete: the last argument. */
+static void end_value(qn_chat_parser *p)
+{
+    if (p->value == AS_STRING) {
+        put(p, "\"", 1);
+    } else if (p->value != DROPPED) {
+        put_argument(p, p->n_arguments - 1);
+    }
+    p->value = DROPPED; /* there is none */
+    tell_piece(p);
+}
+
+/* A string that is open ends here too; another value that is not complete is left out. */
+static void end_begun_call(qn_chat_parser *p)
+{
+    put(p, "\"", p->value == AS_STRING ? 1 : 0);
+    put(p, "}", 1);
+    tell_piece(p);
+    p->is_begun = false;
+    p->value = DROPPED;
+    tell_call(p);
+}
+
+/* The marker @p c, which belongs here, was taken; the place is the one behind it. */
+static void stream_marker(qn_chat_parser *p, control c)
+{
+    if (!p->is_begun && p->n_arguments == 0 && (c == KEY || c == CALL_END) &&
+        is_name(view_trimmed(p, p->name))) {
+        begin_call(p);
+    } else if (p->is_begun && c == VALUE) {
+        begin_value(p);
+        stream_value(p);
+    } else if (p->is_begun && c == VALUE_END) {
+        end_value(p);
+    }
+}
+
+/* ----------------------------------------------------------------------------- parts and calls */
+
+/* Bytes that the name being written may still have. */
+static size_t name_room(const qn_chat_parser *p)
+{
+    const bool is_name = p->place == IN_NAME || p->place == IN_KEY;
+    return is_name ? QN_CHAT_CALL_NAME_BYTES_MAX - (p->call_len - p->word_begin) : SIZE_MAX;
+}
+
+/* Bytes that the open call may still have here. */
+static size_t room(const qn_chat_parser *p)
+{
+    const size_t n_left = QN_CHAT_CALL_BYTES_MAX - p->call_len;
+    return n_left < name_room(p) ? n_left : name_room(p);
+}
+
+static void give_up_full(qn_chat_parser *p)
+{
+    if (name_room(p) < QN_CHAT_CALL_BYTES_MAX - p->call_len) {
+        give_up(p, "more than 256 bytes of a name", expected_in[p->place]);
+    } else {
+        give_up(p, "too long", "at most 1 MiB");
+    }
+}
+
+static void keep(qn_chat_parser *p, const char *text, size_t len)
+{
+    memcpy(p->call + p->call_len, text, len);
+    p->call_len += (uint32_t)len;
+}
+
+/* Whole characters in a call: bytes of it, and if these are not all it was given up.  What is said
+ * of a call depends on the first character that is wrong, wherever the answer is cut. */
+static size_t take_in_call(qn_chat_parser *p, const char *text, size_t len)
+{
+    const size_t n_room = room(p);
     size_t n_good = len;
     if (p->place == BETWEEN || p->place == BEHIND_KEY) {
         n_good -= qn_chat_trim_left((qn_str){text, len}).len;
     }
-    if (p->place != OUTSIDE && keep(p, text, n_good)) {
-        if (n_good < len) {
-            give_up_at(p, "text");
-        }
-        text += n_good;
-        len -= n_good;
+    size_t n_kept = n_good < n_room ? n_good : n_room;
+    while (n_kept < n_good && n_kept > 0 && ((uint8_t)text[n_kept] & 0xc0) == 0x80) {
+        n_kept--; /* not within a character */
     }
-    if (len > 0) {
-        emit(p, p->part, text, len);
+    keep(p, text, n_kept);
+    if (p->is_begun && p->place == IN_VALUE) {
+        stream_value(p);
+    }
+    if (n_kept < n_good) {
+        give_up_full(p);
+    } else if (n_good < len) {
+        give_up_at(p, "text");
+    }
+    return n_kept;
+}
+
+/* Whole characters. */
+static void on_text(qn_chat_parser *p, const char *text, size_t len)
+{
+    const size_t n_of_call = p->place != OUTSIDE ? take_in_call(p, text, len) : 0;
+    if (len > n_of_call) {
+        emit(p, p->part, text + n_of_call, len - n_of_call);
     }
 }
 
@@ -381,12 +573,19 @@ static void go_on(qn_chat_parser *p, control c, place next)
     }
     p->place = next;
     p->word_begin = p->call_len; /* the marker is no word */
-    if (!keep(p, names[c], strlen(names[c]))) {
+    if (room(p) < strlen(names[c])) {
+        give_up_full(p);
         emit(p, p->part, names[c], strlen(names[c]));
         return;
     }
+    keep(p, names[c], strlen(names[c]));
     p->word_begin = p->call_len;
-    if (next == OUTSIDE) {
+    if (p->streams) {
+        stream_marker(p, c);
+    }
+    if (next == OUTSIDE && p->is_begun) {
+        end_begun_call(p);
+    } else if (next == OUTSIDE) {
         finish_call(p);
     }
 }
@@ -507,10 +706,9 @@ void qn_chat_parser_feed(qn_chat_parser *p, int32_t id)
     const uint64_t n_calls = p->n_calls;
     release_held(p);
     take_id(p, id);
-    if (was_reasoning && p->place != OUTSIDE) {
-        p->n_call_ids++; /* of the reasoning if the call turns out malformed */
-    } else if (was_reasoning && p->n_calls == n_calls) {
-        p->n_reasoning++;
+    if (was_reasoning && p->n_calls == n_calls) { /* else a call has ended with it */
+        *(p->place != OUTSIDE ? &p->n_call_ids    /* of the reasoning if the call is malformed */
+                              : &p->n_reasoning) += 1;
     }
 }
 
@@ -559,8 +757,11 @@ qn_status qn_chat_parser_open(qn_chat_parser **out, const qn_tokenizer *tokenize
     }
     p->part =
         is_thinking(p, options->prompt, options->n_prompt) ? QN_EVENT_REASONING : QN_EVENT_TEXT;
-    p->call = malloc(QN_CHAT_CALL_BYTES_MAX);
-    p->json = malloc(JSON_BYTES_MAX);
+    p->streams = options->streams_calls;
+    p->value = DROPPED;
+    p->json_bytes_max = p->streams ? STREAMED_JSON_BYTES_MAX : JSON_BYTES_MAX;
+    p->call = qn_mapping_alloc(QN_CHAT_CALL_BYTES_MAX);
+    p->json = qn_mapping_alloc(p->json_bytes_max);
     if (p->call == NULL || p->json == NULL) {
         status = qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "parser: no memory for a tool call");
         goto fail;
@@ -583,8 +784,8 @@ void qn_chat_parser_close(qn_chat_parser **parser)
         return;
     }
     qn_chat_tools_close(&(*parser)->tools);
-    free((*parser)->call);
-    free((*parser)->json);
+    qn_mapping_free((*parser)->call, QN_CHAT_CALL_BYTES_MAX);
+    qn_mapping_free((*parser)->json, (*parser)->json_bytes_max);
     free(*parser);
     *parser = NULL;
 }

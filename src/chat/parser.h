@@ -43,8 +43,8 @@ void qn_chat_parser_feed(qn_chat_parser *parser, int32_t id);
  */
 void qn_chat_parser_feed_text(qn_chat_parser *parser, qn_str text);
 
-/** The answer is over: what was held back comes out, an open call as text.  Something fed later
- * goes on in the same part. */
+/** The answer is over: what was held back comes out, an open call as text, or mended where it was
+ * told of.  Something fed later goes on in the same part. */
 void qn_chat_parser_end(qn_chat_parser *parser);
 
 /** Ids fed so far that belong to the reasoning, its closing </think> included. */

@@ -58,6 +58,11 @@ static bool is_string(const qn_json_node *node)
     return node != NULL && node->kind == QN_JSON_STRING;
 }
 
+static bool is_given(const qn_json_node *node)
+{
+    return node != NULL && node->kind != QN_JSON_NULL;
+}
+
 /* What the model reads in place of a picture and the like; NULL for a part of another type. */
 static const char *medium_of(const qn_json_node *type)
 {
@@ -176,6 +181,11 @@ static qn_str strip(qn_str text)
 
 /* ------------------------------------------------------------------------------------ messages */
 
+static bool has_role(const qn_json_node *message, const char *role)
+{
+    return qn_json_string_is(qn_json_member(message, "role"), qn_str_of(role));
+}
+
 static qn_status add_reasoning(qn_chat_prompt *p, qn_str reasoning)
 {
     qn_status status = QN_OK;
@@ -208,9 +218,27 @@ static qn_str split_reasoning(qn_str *content)
     return reasoning;
 }
 
-/* Reasoning apart (or inside the content), the answer without its blanks, calls. */
+/* Could the answer go on behind this message? */
+static qn_status check_continued(const qn_json_node *message, size_t i, qn_error *err)
+{
+    const qn_json_node *const calls = qn_json_member(message, "tool_calls");
+    const bool has_calls = calls != NULL && calls->kind != QN_JSON_NULL &&
+                           !(calls->kind == QN_JSON_ARRAY && calls->n_children == 0);
+    if (!has_role(message, "assistant")) {
+        return qn_chat_refuse(err, qn_json_member(message, "role"),
+                              "assistant, as the answer continues the last message",
+                              "messages[%zu].role", i);
+    }
+    return has_calls
+               ? qn_chat_refuse(err, calls, "none, as the answer continues the message's text",
+                                "messages[%zu].tool_calls", i)
+               : QN_OK;
+}
+
+/* Reasoning apart (or inside the content), the answer without its blanks, calls.  Where the answer
+ * goes on behind it, the prompt ends within a reasoning that stands alone. */
 static qn_status add_assistant(qn_chat_prompt *p, size_t i, const qn_json_node *message,
-                               bool keep_reasoning)
+                               bool keep_reasoning, bool is_continued)
 {
     qn_status status = QN_OK;
     qn_buf text;
@@ -218,7 +246,9 @@ static qn_status add_assistant(qn_chat_prompt *p, size_t i, const qn_json_node *
     qn_buf_init(&text, QN_CHAT_TEXT_BYTES_MAX);
     qn_buf_init(&given, QN_CHAT_TEXT_BYTES_MAX);
     const qn_json_node *const content = qn_json_member(message, "content");
-    const qn_json_node *const thought = qn_json_member(message, "reasoning_content");
+    const bool is_new_name = !is_given(qn_json_member(message, "reasoning_content"));
+    const char *const key = is_new_name ? "reasoning" : "reasoning_content";
+    const qn_json_node *const thought = qn_json_member(message, key);
     if (content != NULL && content->kind != QN_JSON_NULL) {
         QN_TRY(status, qn_chat_read_content(&text, i, content, p->err), fail);
     }
@@ -227,13 +257,18 @@ static qn_status add_assistant(qn_chat_prompt *p, size_t i, const qn_json_node *
     if (is_string(thought)) {
         QN_TRY(status, qn_json_string_append(&given, thought, p->err), fail);
         reasoning = qn_buf_view(&given);
-    } else if (thought == NULL || thought->kind == QN_JSON_NULL) {
+    } else if (!is_given(thought)) {
         reasoning = split_reasoning(&answer);
     } else {
-        status = qn_chat_refuse(p->err, thought, "a string", "messages[%zu].reasoning_content", i);
+        status = qn_chat_refuse(p->err, thought, "a string", "messages[%zu].%s", i, key);
         goto fail;
     }
     QN_TRY(status, qn_chat_add_control(p, "<|assistant|>"), fail);
+    if (is_continued && is_string(thought) && reasoning.len > 0 && strip(answer).len == 0) {
+        QN_TRY(status, qn_chat_add_control(p, "<think>"), fail);
+        QN_TRY(status, qn_chat_add_text(p, reasoning), fail);
+        goto fail;
+    }
     QN_TRY(status, add_reasoning(p, keep_reasoning ? reasoning : (qn_str){0}), fail);
     QN_TRY(status, qn_chat_add_text(p, strip(answer)), fail);
     QN_TRY(status, qn_chat_add_calls(p, i, qn_json_member(message, "tool_calls")), fail);
@@ -243,14 +278,9 @@ fail:
     return status;
 }
 
-static bool has_role(const qn_json_node *message, const char *role)
-{
-    return qn_json_string_is(qn_json_member(message, "role"), qn_str_of(role));
-}
-
 /* @p before is the message before this one, NULL for the first. */
 static qn_status add_message(qn_chat_prompt *p, size_t i, const qn_json_node *message,
-                             const qn_json_node *before, bool keep_reasoning)
+                             const qn_json_node *before, bool keep_reasoning, bool is_continued)
 {
     qn_status status = QN_OK;
     const qn_json_node *const content = qn_json_member(message, "content");
@@ -259,8 +289,11 @@ static qn_status add_message(qn_chat_prompt *p, size_t i, const qn_json_node *me
         return qn_chat_refuse(p->err, message, "an object with role and content", "messages[%zu]",
                               i);
     }
+    if (is_continued) {
+        QN_TRY(status, check_continued(message, i, p->err), fail);
+    }
     if (has_role(message, "assistant")) {
-        return add_assistant(p, i, message, keep_reasoning);
+        return add_assistant(p, i, message, keep_reasoning, is_continued);
     }
     if (has_role(message, "tool")) {
         status = has_role(before, "tool") ? QN_OK : qn_chat_add_control(p, "<|observation|>");
@@ -288,8 +321,9 @@ static qn_status add_messages(qn_chat_prompt *p, const qn_json_node *messages)
     const qn_json_node *before = NULL;
     message = messages + 1;
     for (size_t i = 0; i < messages->n_children && status == QN_OK; i++) {
-        status =
-            add_message(p, i, message, before, p->options->keep_thinking || i >= n_until_last_user);
+        const bool keep_reasoning = p->options->keep_thinking || i >= n_until_last_user;
+        const bool is_continued = p->options->continue_final && i + 1 == messages->n_children;
+        status = add_message(p, i, message, before, keep_reasoning, is_continued);
         before = message;
         message = qn_json_after(message);
     }
@@ -347,7 +381,7 @@ qn_status qn_chat_render(qn_ids *out, const qn_tokenizer *tokenizer, const qn_js
     QN_TRY(status, add_opening(&p), fail);
     QN_TRY(status, qn_chat_add_tools(&p), fail);
     QN_TRY(status, add_messages(&p, messages), fail);
-    QN_TRY(status, add_closing(&p), fail);
+    QN_TRY(status, options->continue_final ? qn_chat_flush(&p) : add_closing(&p), fail);
 fail:
     qn_buf_deinit(&p.text);
     return status;

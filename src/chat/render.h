@@ -13,7 +13,8 @@ typedef struct qn_chat_prompt {
     const qn_tokenizer *tokenizer;
     const qn_json_node *tools; /**< Checked; NULL: none. */
     const qn_chat_render_options *options;
-    qn_buf text; /**< Owned. */
+    qn_buf text;           /**< Owned. */
+    uint64_t n_referenced; /**< What references to tools cost so far (tools.c). */
     qn_error *err;
 } qn_chat_prompt;
 

@@ -361,6 +361,20 @@ qn_chat_value qn_chat_value_read(qn_str written, uint32_t kinds)
     return string;
 }
 
+bool qn_chat_value_is_string(char first, uint32_t kinds)
+{
+    uint32_t others = 0; /* kinds, but for strings, whose JSON may begin so */
+    switch (first) {
+    case '{': others = QN_CHAT_OBJECT; break;
+    case '[': others = QN_CHAT_ARRAY; break;
+    case 't':
+    case 'f': others = QN_CHAT_BOOLEAN; break;
+    case 'n': others = QN_CHAT_NULL; break;
+    default: others = first == '-' || (first >= '0' && first <= '9') ? QN_CHAT_NUMBER : 0; break;
+    }
+    return (kinds & QN_CHAT_STRING) != 0 && (kinds & others) == 0;
+}
+
 void qn_chat_kinds_show(char *out, size_t out_bytes, uint32_t kinds)
 {
     size_t len = 0;

@@ -59,6 +59,12 @@ typedef struct qn_chat_value {
  */
 qn_chat_value qn_chat_value_read(qn_str written, uint32_t kinds);
 
+/**
+ * Is a value a string, whatever follows, whose first character other than white space is @p first?
+ * The answer of qn_chat_value_read() before the value is complete.
+ */
+bool qn_chat_value_is_string(char first, uint32_t kinds);
+
 /** "integer or null": @p kinds for a message. */
 void qn_chat_kinds_show(char *out, size_t out_bytes, uint32_t kinds);
 

@@ -93,6 +93,7 @@ bool qn_chat_stops_feed(qn_chat_stops *stops, qn_str text, qn_str out[2])
         found = find_match(stops, text.ptr[n_read++]);
     }
     stops->n_held = 0;
+    stops->found = found;
     if (found == NULL) {
         hold(stops);
     }

@@ -19,8 +19,9 @@ typedef struct qn_chat_stop {
 /** All stop texts of a request.  Caller's storage, 48 KiB; all-zero has none.  No allocation. */
 typedef struct qn_chat_stops {
     size_t n_stops;
-    const qn_chat_stop *held; /**< The stop text that the answer ends with most bytes of. */
-    size_t n_held;            /**< So many: they are held back. */
+    const qn_chat_stop *held;  /**< The stop text that the answer ends with most bytes of. */
+    size_t n_held;             /**< So many: they are held back. */
+    const qn_chat_stop *found; /**< The one that ended the answer; NULL: none yet. */
     qn_chat_stop stops[QN_STOPS_MAX];
 } qn_chat_stops;
 

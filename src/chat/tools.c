@@ -15,6 +15,12 @@ static const char call_form[] =
     "<tool_call>{function-name}<arg_key>{arg-key-1}</arg_key><arg_value>{arg-value-1}</arg_value>"
     "<arg_key>{arg-key-2}</arg_key><arg_value>{arg-value-2}</arg_value>...</tool_call>";
 
+enum {
+    /* References repeat tools, each that it names: what a body of megabytes may make of itself. */
+    REFERENCED_BYTES_MAX = 1 << 24,
+    TOOL_LOOKED_AT_BYTES = 16, /* and a tool of another name counts as so many */
+};
+
 static bool is_given(const qn_json_node *node)
 {
     return node != NULL && node->kind != QN_JSON_NULL;
@@ -79,7 +85,8 @@ static qn_status add_function(qn_chat_prompt *p, const qn_json_node *function)
     const qn_json_node *key = function + 1;
     for (uint32_t i = 0; i < function->n_children; i++, key = qn_json_after(key + 1)) {
         if (qn_json_string_is(key, qn_str_of("defer_loading")) ||
-            qn_json_string_is(key, qn_str_of("strict"))) {
+            qn_json_string_is(key, qn_str_of("strict")) ||
+            qn_json_string_is(key, qn_str_of("cache_control"))) {
             continue;
         }
         QN_TRY(status, qn_chat_add_text(p, qn_str_of(before)), fail);
@@ -210,7 +217,7 @@ qn_status qn_chat_add_calls(qn_chat_prompt *p, size_t i_message, const qn_json_n
 
 /* ------------------------------------------------------------------------------------- results */
 
-/* Every tool of a name: the template does not stop at the first. */
+/* Every tool of a name: the template does not stop at the first.  QN_AGAIN: too many. */
 static qn_status add_functions_named(qn_chat_prompt *p, const qn_json_node *name)
 {
     qn_status status = QN_OK;
@@ -218,8 +225,13 @@ static qn_status add_functions_named(qn_chat_prompt *p, const qn_json_node *name
     const qn_json_node *tool = n_tools > 0 ? p->tools + 1 : NULL;
     for (uint32_t i = 0; i < n_tools && status == QN_OK; i++, tool = qn_json_after(tool)) {
         const qn_json_node *const function = qn_chat_tool_function(tool);
+        const size_t len = p->text.len;
         if (qn_json_string_compare(qn_json_member(function, "name"), name) == 0) {
             status = add_function(p, function);
+        }
+        p->n_referenced += TOOL_LOOKED_AT_BYTES + (p->text.len - len);
+        if (status == QN_OK && p->n_referenced > REFERENCED_BYTES_MAX) {
+            status = QN_AGAIN;
         }
     }
     return status;
@@ -238,7 +250,16 @@ static qn_status add_references(qn_chat_prompt *p, size_t i_message, const qn_js
             return qn_chat_refuse(p->err, name, "the name of a tool",
                                   "messages[%zu].content[%zu].name", i_message, i);
         }
-        QN_TRY(status, add_functions_named(p, name), fail);
+        status = add_functions_named(p, name);
+        if (status == QN_AGAIN) {
+            return qn_fail(p->err, QN_E_FORMAT, 0, "qn_chat_render",
+                           "messages[%zu].content[%zu]: references that repeat more than %d bytes "
+                           "of tools, expected fewer",
+                           i_message, i, REFERENCED_BYTES_MAX);
+        }
+        if (status < 0) {
+            return status;
+        }
     }
     QN_TRY(status, qn_chat_add_text(p, qn_str_of("</tools>")), fail);
     QN_TRY(status, qn_chat_add_control(p, "</tool_response>"), fail);

@@ -39,6 +39,8 @@ void cli_answer_take(cli_answer *answer, const qn_event *event, const char *pref
     case QN_EVENT_TOOL_CALL: take_call(answer, event, prefix); break;
     case QN_EVENT_END: answer->finish = event->finish; break;
     case QN_EVENT_WARNING:
+    case QN_EVENT_CALL_BEGIN:
+    case QN_EVENT_CALL_PIECE:
     case QN_EVENT_PROMPT_TOKEN:
     case QN_EVENT_TOKEN: break;
     }

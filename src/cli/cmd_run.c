@@ -226,6 +226,8 @@ static void collect(run_state *a, const qn_event *event)
     case QN_EVENT_WARNING:
         collect_into(a, a->warnings, json_stringn(event->text, event->len));
         break;
+    case QN_EVENT_CALL_BEGIN:
+    case QN_EVENT_CALL_PIECE: break;
     case QN_EVENT_PROMPT_TOKEN:
         if (event->position == 0) {
             collect_into(a, a->prompt_logprobs, json_null());

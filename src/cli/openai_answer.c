@@ -188,6 +188,8 @@ void openai_choice_take(openai_choice *choice, const openai_request *request, co
         choice->stats = event->stats != NULL ? *event->stats : choice->stats;
         break;
     case QN_EVENT_WARNING:
+    case QN_EVENT_CALL_BEGIN:
+    case QN_EVENT_CALL_PIECE:
     case QN_EVENT_PROMPT_TOKEN: break;
     }
 }

@@ -114,6 +114,8 @@ void cli_printer_show(cli_printer *printer, const qn_event *event)
             (void)fputc('\n', stderr);
         }
         break;
+    case QN_EVENT_CALL_BEGIN:
+    case QN_EVENT_CALL_PIECE:
     case QN_EVENT_PROMPT_TOKEN:
     case QN_EVENT_TOKEN:
     case QN_EVENT_END: break;

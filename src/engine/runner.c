@@ -248,12 +248,15 @@ static const qn_executor_request *find(void *context, qn_request_id id)
     return &found->executed;
 }
 
-static void count_begins(qn_runner *r, uint64_t start_ns)
+static void tell_begins(qn_runner *r, const qn_runner_sink *sink, uint64_t start_ns)
 {
     for (uint32_t i = 0; i < r->step->n_begins; i++) {
         record *const begun = record_of(r, r->step->begins[i].request);
         if (!begun->is_begun) { /* what a preempted one finds is its own */
             begun->is_begun = true;
+            if (sink->begin != NULL) {
+                sink->begin(sink->context, begun->user);
+            }
             begun->begun_ns = start_ns;
             begun->stats.n_cached_tokens = r->step->begins[i].n_cached;
             begun->stats.n_computed_tokens = begun->stats.n_cached_tokens;
@@ -325,7 +328,7 @@ static uint32_t tell_tokens(qn_runner *r, const qn_runner_sink *sink, record *of
 }
 
 /* What a sequence's rows were good for. */
-static void count_rows(const qn_runner *r, record *of, uint32_t i_seq, uint32_t n_told)
+static void count_rows(qn_runner *r, record *of, uint32_t i_seq, uint32_t n_told)
 {
     const qn_step_seq *const seq = &r->step->seqs[i_seq];
     const qn_seq_result *const result = &r->result->seqs[i_seq];
@@ -345,8 +348,11 @@ static void count_rows(const qn_runner *r, record *of, uint32_t i_seq, uint32_t 
     stats->n_drafted += seq->n_drafts;
     stats->n_accepted += n_accepted;
     stats->n_draft_tokens = of->is_auto ? seq->n_drafts : stats->n_draft_tokens;
+    r->totals.n_verifications += seq->n_drafts > 0 ? 1 : 0;
+    r->totals.n_accepted += n_accepted;
     for (uint32_t i = 0; i < n_accepted; i++) {
         stats->n_accepted_at[i]++;
+        r->totals.n_accepted_at[i]++;
     }
     stats->draft_s += r->result->draft_s;
     stats->verify_s += r->result->verify_s;
@@ -354,8 +360,8 @@ static void count_rows(const qn_runner *r, record *of, uint32_t i_seq, uint32_t 
 
 static void execute(qn_runner *r, const qn_runner_sink *sink, uint64_t start_ns)
 {
+    tell_begins(r, sink, start_ns);
     qn_executor_run(r->result, r->executor, r->step, find, r);
-    count_begins(r, start_ns);
     if (r->step->n_seqs == 0) {
         return;
     }
@@ -391,6 +397,7 @@ static void tell_end(qn_runner *r, const qn_runner_sink *sink, const qn_sched_en
                        "step: failed on the device, its results expected");
     }
     const uint64_t now_ns = qn_clock_ns();
+    stats->queue_s = qn_clock_seconds(of->submitted_ns, of->is_begun ? of->begun_ns : now_ns);
     const uint64_t prefilled_ns = of->first_token_ns > 0 ? of->first_token_ns : now_ns;
     stats->kv_bytes = qn_pages_for(of->n_ids) * r->page_bytes;
     stats->prefill_s = of->is_begun ? qn_clock_seconds(of->begun_ns, prefilled_ns) : 0.0;
@@ -438,7 +445,6 @@ qn_engine_stats qn_runner_count(const qn_runner *runner)
     stats.n_prompt_tokens = n.n_queried_tokens;
     stats.n_cached_tokens = n.n_hit_tokens;
     stats.n_drafted = n.n_drafted;
-    stats.n_accepted = n.n_accepted;
     stats.n_preempted = n.n_preempted;
     stats.n_recomputed_tokens = n.n_recomputed_tokens;
     stats.n_evicted = n.n_evicted;

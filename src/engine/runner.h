@@ -65,6 +65,8 @@ void qn_runner_cancel(qn_runner *runner, qn_request_id id);
  */
 typedef struct qn_runner_sink {
     void *context;
+    /** A request has its first slot; nothing of it was computed yet.  NULL: not told. */
+    void (*begin)(void *context, void *user);
     /**
      * Positions of a prompt whose logits are wanted were computed; each is told once, in order.
      * @param ids     [n_rows + 1], without the one behind the last row where that is the prompt's

@@ -212,3 +212,13 @@ qn_token_logprob qn_sampler_logprobs(const qn_sampler *sampler, const float *log
     }
     return (qn_token_logprob){token, log_probability(logits[token], log_sum)};
 }
+
+uint32_t qn_sampler_rank(const float *logits, uint32_t n_vocab, int32_t token)
+{
+    const float logit = logits[token] > -INFINITY ? logits[token] : -INFINITY;
+    uint32_t n = isnan(logits[token]) ? 1U : 0U; /* equal to nothing else */
+    for (uint32_t id = 0; id < n_vocab; id++) {
+        n += logits[id] >= logit;
+    }
+    return n;
+}

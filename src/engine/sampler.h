@@ -72,4 +72,7 @@ void qn_sampler_commit(qn_sampler *sampler, int32_t token);
  */
 qn_token_logprob qn_sampler_logprobs(const qn_sampler *sampler, const float *logits, int32_t token,
                                      qn_token_logprob *top, uint32_t n_top);
+
+/** Of @p logits [n_vocab]: how many are at least that of @p token, itself counted. */
+uint32_t qn_sampler_rank(const float *logits, uint32_t n_vocab, int32_t token);
 #endif

@@ -62,6 +62,8 @@ static qn_status take(qn_reply *reply, const qn_event *event, qn_error *err)
         break;
     case QN_EVENT_END: reply->finish = event->finish; break;
     case QN_EVENT_WARNING:
+    case QN_EVENT_CALL_BEGIN:
+    case QN_EVENT_CALL_PIECE:
     case QN_EVENT_PROMPT_TOKEN: break;
     }
     return QN_OK;

@@ -16,6 +16,22 @@ const char *qn_kernels_level(uint32_t cpu_flags)
     return qn_cpu_level_name(cpu_flags & LEVELS);
 }
 
+const char *qn_kernels_level_of(qn_kernel_class class, uint32_t cpu_flags)
+{
+    enum { ALL = QN_CPU_AVX2 | QN_CPU_AVX512, WITH_BF16 = ALL | QN_CPU_AVX512BF16 };
+    static const uint32_t levels_of[] = {
+        [QN_KERNEL_MATMUL_F32] = ALL,
+        [QN_KERNEL_MATMUL_BF16] = WITH_BF16 | QN_CPU_AMX,
+        [QN_KERNEL_MATMUL_INT8] = WITH_BF16 | QN_CPU_AMX | QN_CPU_AVXVNNI,
+        [QN_KERNEL_ROUNDED_ROWS] = WITH_BF16,
+        [QN_KERNEL_PREPARE] = QN_CPU_AVX2,
+        [QN_KERNEL_OTHER] = ALL,
+    };
+    const uint32_t flags = cpu_flags & levels_of[class];
+    const bool is_vnni = (flags & QN_CPU_AVXVNNI) != 0 && (flags & QN_CPU_AVX512) == 0;
+    return is_vnni ? "avxvnni" : qn_cpu_level_name(flags & ~(uint32_t)QN_CPU_AVXVNNI);
+}
+
 void qn_kernels_init(qn_kernels *table, uint32_t cpu_flags)
 {
     *table = (qn_kernels){

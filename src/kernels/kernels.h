@@ -404,6 +404,19 @@ typedef struct qn_kernels {
 void qn_kernels_init(qn_kernels *table, uint32_t cpu_flags);
 /** Name of the highest level that is taken from with these flags: "ref" .. */
 const char *qn_kernels_level(uint32_t cpu_flags);
+
+/** Operations that have kernels at the same levels. */
+typedef enum qn_kernel_class {
+    QN_KERNEL_MATMUL_F32, /**< qn_matmul_fn by how its rows are prepared, ... */
+    QN_KERNEL_MATMUL_BF16,
+    QN_KERNEL_MATMUL_INT8,
+    QN_KERNEL_ROUNDED_ROWS, /**< qn_attend_fn, qn_index_scores_fn where queries are rounded. */
+    QN_KERNEL_PREPARE,
+    QN_KERNEL_OTHER, /**< All others, and the two above where nothing is rounded. */
+} qn_kernel_class;
+
+/** Name of the level whose kernel serves with these flags: "ref", "avx2", "avxvnni" .. "amx". */
+const char *qn_kernels_level_of(qn_kernel_class class, uint32_t cpu_flags);
 /** Every level that this build has, separated by spaces. */
 extern const char qn_kernels_levels[];
 

@@ -63,6 +63,18 @@ bool qn_glm_has_mtp(const qn_glm *model);
 /** Elements of all weights, and bytes as stored (scales included). */
 uint64_t qn_glm_parameters(const qn_glm *model);
 uint64_t qn_glm_weight_bytes(const qn_glm *model);
+/** Products with matrices of one shape and storage. */
+typedef struct qn_glm_product {
+    qn_weight_kind kind;
+    uint32_t n_in, n_out;
+    uint32_t n_uses;   /**< Matrices. */
+    bool is_of_expert; /**< Routed ones. */
+} qn_glm_product;
+
+enum { QN_GLM_PRODUCTS_MAX = 128 }; /**< 18 matrices of a model's layers, each of five storages. */
+
+/** All products of the model's passes, those alike as one; returns how many. */
+uint32_t qn_glm_list_products(qn_glm_product out[QN_GLM_PRODUCTS_MAX], const qn_glm *model);
 /** "none", "fp8" or "mxfp4": the smallest storage of any matrix. */
 const char *qn_glm_quantization(const qn_glm *model);
 

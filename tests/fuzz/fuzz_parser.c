@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A line of tools, then what a model wrote: however it is cut, the events are the same. */
+/* A line of tools, then what a model wrote: however it is cut, the events are the same, and where
+ * calls come in pieces these are what event_log_add() checks. */
 #include "base/rng.h"
 #include "chat/parser.h"
 #include "support/event_log.h"
@@ -31,20 +32,37 @@ static void parse(qn_chat_parser *parser, event_log *log, qn_str text, uint64_t 
         qn_chat_parser_feed_text(parser, (qn_str){text.ptr + at, n});
     }
     qn_chat_parser_end(parser);
+    QN_ASSERT(!log->is_begun);
 }
 
 /* With the tools, or with none where they are wrong. */
-static qn_chat_parser *open_parser(qn_str tools)
+static qn_chat_parser *open_parser(qn_str tools, bool streams)
 {
     qn_chat_parser *parser = NULL;
     qn_error err = {0};
-    qn_parser_options options = {.tools_json = tools.ptr, .tools_len = tools.len, .fn = log_event};
+    qn_parser_options options = {
+        .tools_json = tools.ptr, .tools_len = tools.len, .fn = log_event, .streams_calls = streams};
     if (qn_chat_parser_open(&parser, NULL, &options, &err) != QN_OK) {
         QN_ASSERT(parser == NULL && err.status == QN_E_FORMAT && err.text[0] != '\0');
         options.tools_json = NULL;
         QN_ASSERT(qn_chat_parser_open(&parser, NULL, &options, &err) == QN_OK);
     }
     return parser;
+}
+
+static void check(qn_str tools, qn_str text, bool streams)
+{
+    event_log whole;
+    qn_chat_parser *parser = open_parser(tools, streams);
+    parse(parser, &whole, text, 0);
+    for (uint64_t way = 1; way <= N_WAYS; way++) {
+        event_log cut;
+        parse(parser, &cut, text, way);
+        QN_ASSERT(whole.len == cut.len && memcmp(whole.text, cut.text, whole.len) == 0);
+        event_log_deinit(&cut);
+    }
+    qn_chat_parser_close(&parser);
+    event_log_deinit(&whole);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes) /* NOLINT */
@@ -58,17 +76,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes) /* NOLINT */
     const size_t n_tools = line_end != NULL ? (size_t)(line_end - exact) : 0;
     const size_t n_before = line_end != NULL ? n_tools + 1 : 0;
     const qn_str text = {exact + n_before, n_bytes - n_before};
-    event_log whole;
-    qn_chat_parser *parser = open_parser((qn_str){exact, n_tools});
-    parse(parser, &whole, text, 0);
-    for (uint64_t way = 1; way <= N_WAYS; way++) {
-        event_log cut;
-        parse(parser, &cut, text, way);
-        QN_ASSERT(whole.len == cut.len && memcmp(whole.text, cut.text, whole.len) == 0);
-        event_log_deinit(&cut);
-    }
-    qn_chat_parser_close(&parser);
-    event_log_deinit(&whole);
+    check((qn_str){exact, n_tools}, text, false);
+    check((qn_str){exact, n_tools}, text, true);
     free(exact);
     return 0;
 }

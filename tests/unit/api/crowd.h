@@ -26,13 +26,15 @@ static inline qn_engine *open_engine(qn_model *model, const qn_engine_options *o
     return engine;
 }
 
-/** Queue a request; its place is the number of those before. */
+/** Queue a request; its place is the number of those before, and its tag what it says. */
 static inline uint32_t crowd_submit(crowd *c, qn_engine *engine, const qn_request *request)
 {
     qn_error err = {0};
     assert_true(c->n < CROWD_MAX);
     memset(&c->said[c->n], 0, sizeof c->said[0]);
-    if (qn_engine_submit(&c->ids[c->n], engine, request, &err) != QN_OK) {
+    qn_request tagged = *request;
+    tagged.tag = &c->said[c->n];
+    if (qn_engine_submit(&c->ids[c->n], engine, &tagged, &err) != QN_OK) {
         fail_msg("%s", err.text);
     }
     assert_int_not_equal(c->ids[c->n], 0);
@@ -50,6 +52,7 @@ static inline void crowd_poll(crowd *c, qn_engine *engine, uint32_t n_max)
             i++;
         }
         assert_true(i < c->n);
+        assert_ptr_equal(event.tag, &c->said[i]);
         said_event(&c->said[i].said, &event);
         assert_int_equal(event.kind == QN_EVENT_END, event.stats != NULL);
         assert_int_equal(event.finish == QN_FINISH_ERROR, event.error != NULL);

@@ -52,7 +52,7 @@ static int close_model(void **state)
 static void add_kind(void *context, const qn_event *event)
 {
     char *const kinds = context;
-    kinds[strlen(kinds)] = "rxcw"[event->kind];
+    kinds[strlen(kinds)] = "rxbdcw"[event->kind];
 }
 
 static void test_answer_tells_a_token_before_its_text_and_end_last(void **state)
@@ -225,6 +225,7 @@ static void test_answer_ends_before_a_stop_text_wherever_tokens_end(void **state
             request.draft_tokens = depths[i];
             answer(&t, session, &request);
             assert_int_equal(t.said.finish, QN_FINISH_STOP);
+            assert_int_equal(t.said.stop_number, 2);
             assert_int_equal(strlen(t.said.text), at - ANSWER);
             assert_memory_equal(t.said.text, ANSWER, strlen(t.said.text));
             assert_true(t.said.n_ids < g_plain.said.n_ids);
@@ -244,6 +245,7 @@ static void test_answer_says_what_only_began_like_a_stop_text(void **state)
     request.n_stops = 3;
     answer_alone(&t, g_model, &request);
     assert_int_equal(t.said.finish, QN_FINISH_STOP);
+    assert_int_equal(t.said.stop_number, 0);
     assert_string_equal(t.said.text, ANSWER);
     request.max_tokens = 3; /* cut off while a beginning is held back */
     answer_alone(&t, g_model, &request);

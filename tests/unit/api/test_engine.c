@@ -132,17 +132,26 @@ static void test_engine_counts_of_a_request_are_those_of_a_session(void **state)
     crowd_finish(&g_crowd, engine);
     uint64_t n_prompt = 0;
     uint64_t n_generated = 0;
+    uint64_t n_drafted = 0;
+    uint64_t n_accepted = 0;
+    uint64_t n_accepted_at[QN_DRAFT_TOKENS_MAX] = {0};
     for (uint32_t i = 0; i < N_CROWD; i++) {
         const qn_session_stats *const a = &g_crowd.said[i].stats;
         const qn_session_stats *const b = &g_alone[i].stats;
         n_prompt += a->n_prompt_tokens;
         n_generated += a->n_generated_tokens;
+        n_drafted += a->n_drafted;
+        for (uint32_t k = 0; k < QN_DRAFT_TOKENS_MAX; k++) {
+            n_accepted_at[k] += a->n_accepted_at[k];
+            n_accepted += a->n_accepted_at[k];
+        }
         assert_int_equal(a->n_prompt_tokens, b->n_prompt_tokens);
         assert_int_equal(a->n_cached_tokens, 0);
         assert_int_equal(a->n_computed_tokens, b->n_computed_tokens);
         assert_int_equal(a->n_generated_tokens, b->n_generated_tokens);
         assert_int_equal(a->n_reasoning_tokens, b->n_reasoning_tokens);
-        assert_true(a->ttft_s > 0.0 && a->prefill_s > 0.0 && a->prefill_s <= a->ttft_s);
+        assert_true(a->queue_s > 0.0 && a->prefill_s > 0.0 && a->ttft_s > 0.0);
+        assert_true(fabs(a->queue_s + a->prefill_s - a->ttft_s) < 1e-6);
         assert_int_equal(a->decode_s > 0.0, a->n_steps > 0);
         assert_true(a->kv_bytes > 0);
         if (g_requests[i].draft_tokens != QN_DRAFT_DEFAULT) { /* its depth goes by the clock */
@@ -158,7 +167,11 @@ static void test_engine_counts_of_a_request_are_those_of_a_session(void **state)
     assert_int_equal(stats.n_prompt_tokens, n_prompt);
     assert_int_equal(stats.n_generated_tokens, n_generated);
     assert_int_equal(stats.n_cached_tokens, 0);
-    assert_true(stats.n_accepted > 0 && stats.n_accepted <= stats.n_drafted);
+    assert_int_equal(stats.n_drafted, n_drafted);
+    assert_int_equal(stats.n_accepted, n_accepted);
+    assert_memory_equal(stats.n_accepted_at, n_accepted_at, sizeof n_accepted_at);
+    assert_true(stats.n_accepted > 0 && stats.n_verifications >= n_accepted_at[0]);
+    assert_true(stats.n_verifications <= stats.n_drafted);
     assert_true(stats.n_steps > 0 && stats.n_steps <= g_crowd.n_steps);
     assert_true(stats.prompt_s + stats.mixed_s + stats.decode_s > 0.0);
     qn_engine_close(&engine);
@@ -354,6 +367,9 @@ static void test_engine_cancel_ends_a_request_wherever_it_is(void **state)
         assert_int_equal(g_crowd.n_ended, 1); /* the next step brings its END */
         assert_int_equal(g_crowd.said[0].said.finish, QN_FINISH_ABORT);
         assert_int_equal(g_crowd.said[0].said.n_ids, n_before);
+        assert_true(g_crowd.said[0].stats.queue_s > 0.0);
+        /* ... and its pages: what is used is the other's, which had one step at most */
+        assert_true(qn_engine_get_stats(engine).n_pages_used <= 1 + 65 / 64);
         crowd_finish(&g_crowd, engine);
         qn_engine_cancel(engine, g_crowd.ids[0]);
         assert_said_equal(&g_crowd.said[1].said, &g_alone[2].said);
@@ -389,6 +405,33 @@ static void test_engine_deadline_ends_a_request_in_the_queue_or_running(void **s
     crowd_finish(&g_crowd, engine);
     assert_int_equal(g_crowd.said[3].said.finish, QN_FINISH_LENGTH);
     assert_int_equal(g_crowd.said[3].said.n_ids, N_CONTEXT - 150);
+    qn_engine_close(&engine);
+}
+
+static int g_n_begun;
+
+static void count_begin(void *tag)
+{
+    assert_non_null(tag);
+    g_n_begun++;
+}
+
+static void test_engine_tells_when_a_request_begins(void **state)
+{
+    (void)state;
+    qn_engine *engine =
+        open_engine(g_model, &(qn_engine_options){.n_sequences = 1, .n_step_rows = 65});
+    crowd_clear(&g_crowd);
+    for (int i = 1; i <= 2; i++) {
+        qn_request request = g_requests[i];
+        request.on_begin = count_begin;
+        crowd_submit(&g_crowd, engine, &request);
+    }
+    assert_int_equal(g_n_begun, 0);
+    assert_int_equal(crowd_step(&g_crowd, engine, 1), QN_OK);
+    assert_int_equal(g_n_begun, 1); /* the other one waits */
+    crowd_finish(&g_crowd, engine);
+    assert_int_equal(g_n_begun, 2);
     qn_engine_close(&engine);
 }
 
@@ -708,6 +751,7 @@ int main(void)
         cmocka_unit_test(test_engine_prompt_alone_tells_its_logprobs_and_draws_nothing),
         cmocka_unit_test(test_engine_cancel_ends_a_request_wherever_it_is),
         cmocka_unit_test(test_engine_deadline_ends_a_request_in_the_queue_or_running),
+        cmocka_unit_test(test_engine_tells_when_a_request_begins),
         cmocka_unit_test(test_engine_full_queue_says_again_and_takes_more_later),
         cmocka_unit_test(test_engine_higher_priority_goes_first),
         cmocka_unit_test(test_engine_request_without_a_possible_token_fails_alone),

@@ -268,6 +268,45 @@ static void test_model_unknown_template_is_an_error_with_strict(void **state)
     folder_remove(dir);
 }
 
+/* Every parameter of a matrix but the embedding's is in a product that is told of. */
+static void test_model_kernels_are_those_in_use(void **state)
+{
+    (void)state;
+    static const char *const masks[] = {NULL, "ref"};
+    for (size_t k = 0; k < sizeof masks / sizeof masks[0]; k++) {
+        qn_model *model = NULL;
+        qn_kernel_choice choices[64];
+        qn_kernel_choice untouched;
+        qn_error err = {0};
+        memset(choices, 0x55, sizeof choices);
+        untouched = choices[2];
+        const qn_model_options options = {.cpu_mask = masks[k]};
+        assert_int_equal(qn_model_open(&model, NANO, &options, &err), QN_OK);
+        const size_t n = qn_model_kernels(NULL, 0, model);
+        assert_in_range(n, 12, 64);
+        assert_int_equal(qn_model_kernels(choices, 2, model), n);
+        assert_memory_equal(&choices[2], &untouched, sizeof untouched);
+        assert_int_equal(qn_model_kernels(choices, 64, model), n);
+        uint64_t n_weights = 0;
+        for (size_t i = 0; i < n; i++) {
+            const qn_kernel_choice *const c = &choices[i];
+            const bool is_product =
+                strcmp(c->operation, "matmul") == 0 || strcmp(c->operation, "moe") == 0;
+            n_weights += is_product ? (uint64_t)c->n_in * c->n_out * c->n_uses : 0;
+            assert_true(!is_product || strcmp(c->weights, "bf16") == 0);
+            const bool is_plain = strcmp(c->variant, "ref") == 0;
+            assert_string_equal(c->source, is_plain ? "fallback" : "default");
+            assert_true(k == 0 || is_plain);
+        }
+        const qn_model_info *const info = qn_model_get_info(model);
+        const uint64_t n_table = (uint64_t)info->n_vocab * info->n_embd;
+        const uint64_t n_vectors = 40000; /* norms and biases, at most */
+        assert_in_range(n_weights, info->n_parameters - n_table - n_vectors,
+                        info->n_parameters - n_table - 1);
+        qn_model_close(&model);
+    }
+}
+
 int main(void)
 {
     qn_log_configure(QN_LOG_WARN, false);
@@ -283,6 +322,7 @@ int main(void)
         cmocka_unit_test(test_model_generation_config_gives_sampling_and_stops),
         cmocka_unit_test(test_model_files_that_are_missing_or_wrong_are_named),
         cmocka_unit_test(test_model_unknown_template_is_an_error_with_strict),
+        cmocka_unit_test(test_model_kernels_are_those_in_use),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -171,6 +171,41 @@ static void test_text_chat_prompt_follows_the_options(void **state)
     assert_string_equal(text, "[gMASK]<sop><|user|>Hi <|user|><|assistant|><think></think>");
 }
 
+static void count_reasoning(void *context, const qn_event *event)
+{
+    *(size_t *)context += event->kind == QN_EVENT_REASONING ? event->len : 0;
+}
+
+/* The answer goes on where the prompt ends: in a reasoning that stands alone, else in the text. */
+static void test_text_an_answer_goes_on_in_its_part(void **state)
+{
+    (void)state;
+    static const char *const messages[] = {
+        "[{\"role\": \"assistant\", \"reasoning_content\": \"So\"}]",
+        "[{\"role\": \"assistant\", \"reasoning_content\": \"So\", \"content\": \"It\"}]",
+        "[{\"role\": \"assistant\", \"content\": \"It\"}]",
+    };
+    for (size_t i = 0; i < sizeof messages / sizeof messages[0]; i++) {
+        int32_t *ids = NULL;
+        size_t n_ids = 0;
+        size_t n_reasoning = 0;
+        qn_parser *parser = NULL;
+        qn_error err = {0};
+        const qn_chat_options options = {.continue_final = true};
+        assert_int_equal(
+            qn_chat_encode(&ids, &n_ids, g_nano, &options, messages[i], strlen(messages[i]), &err),
+            QN_OK);
+        const qn_parser_options parser_options = {
+            .prompt = ids, .n_prompt = n_ids, .fn = count_reasoning, .context = &n_reasoning};
+        assert_int_equal(qn_parser_open(&parser, g_nano, &parser_options, &err), QN_OK);
+        qn_parser_feed_text(parser, " is", 3);
+        qn_parser_end(parser);
+        assert_int_equal(n_reasoning, i == 0 ? 3 : 0);
+        qn_parser_close(&parser);
+        qn_free(ids);
+    }
+}
+
 static void test_text_messages_that_are_wrong_name_the_place(void **state)
 {
     (void)state;
@@ -231,6 +266,7 @@ int main(void)
         cmocka_unit_test(test_text_ids_out_of_range_are_refused),
         cmocka_unit_test(test_text_without_a_tokenizer_ids_print_as_numbers),
         cmocka_unit_test(test_text_chat_prompt_follows_the_options),
+        cmocka_unit_test(test_text_an_answer_goes_on_in_its_part),
         cmocka_unit_test(test_text_messages_that_are_wrong_name_the_place),
         cmocka_unit_test(test_text_tools_stand_in_the_prompt_or_are_refused_by_name),
     };

@@ -18,8 +18,10 @@ typedef struct said {
     char reasoning[SAID_BYTES];
     char text[SAID_BYTES];
     char calls[SAID_BYTES];     /**< "name(arguments);" of each. */
-    char kinds[2 * SAID_BYTES]; /**< Every event: r x c w p t e, as qn_event_kind goes. */
+    char pieces[SAID_BYTES];    /**< Of the calls. */
+    char kinds[2 * SAID_BYTES]; /**< Every event: r x b d c w p t e, as qn_event_kind goes. */
     qn_finish finish;
+    uint32_t stop_number;
     uint32_t n_ends;
 } said;
 
@@ -59,7 +61,7 @@ static inline void said_event(void *context, const qn_event *event)
     const size_t n_events = strlen(s->kinds);
     assert_true(n_events + 1 < sizeof s->kinds);
     assert_int_equal(s->n_ends, 0); /* nothing comes behind END */
-    s->kinds[n_events] = "rxcwpte"[event->kind];
+    s->kinds[n_events] = "rxbdcwpte"[event->kind];
     switch (event->kind) {
     case QN_EVENT_REASONING: said_append(s->reasoning, event->text, event->len); break;
     case QN_EVENT_TEXT: said_append(s->text, event->text, event->len); break;
@@ -69,12 +71,15 @@ static inline void said_event(void *context, const qn_event *event)
         said_append(s->calls, event->text, event->len);
         said_append(s->calls, ");", 2);
         break;
+    case QN_EVENT_CALL_PIECE: said_append(s->pieces, event->text, event->len); break;
+    case QN_EVENT_CALL_BEGIN:
     case QN_EVENT_WARNING: break;
     case QN_EVENT_PROMPT_TOKEN:
     case QN_EVENT_TOKEN: said_token(s, event); break;
     case QN_EVENT_END:
         s->n_ends++;
         s->finish = event->finish;
+        s->stop_number = event->stop_number;
         break;
     }
 }

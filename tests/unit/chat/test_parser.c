@@ -602,7 +602,7 @@ static qn_status open_once(qn_error *err)
 static void test_no_memory_is_a_status(void **state)
 {
     (void)state;
-    fail_each(open_once, 1, 5);
+    fail_each(open_once, 1, 3);
 }
 
 static void test_bad_options_are_named(void **state)

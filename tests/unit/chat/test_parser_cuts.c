@@ -16,6 +16,7 @@ static event_log g_cut;
 static event_log *g_log; /* that events go to */
 /* One for all streams: a fresh one for each pair of cuts takes minutes with sanitizers. */
 static qn_chat_parser *g_parser;
+static bool g_streams; /* calls come in pieces */
 
 static void log_event(void *context, const qn_event *event)
 {
@@ -42,6 +43,7 @@ static void parse_whole(qn_str text, bool is_thinking)
     start(&g_whole, is_thinking);
     feed(text, 0, text.len);
     qn_chat_parser_end(g_parser);
+    assert_false(g_whole.is_begun);
 }
 
 #define ARG(key, value) "<arg_key>" key "</arg_key><arg_value>" value "</arg_value>"
@@ -240,8 +242,10 @@ static int set_up_all(void **state)
     event_log_init(&g_whole, LOG_BYTES);
     event_log_init(&g_cut, LOG_BYTES);
     const int is_failed = set_up(state);
-    const qn_parser_options options = {
-        .tools_json = tools_json, .tools_len = strlen(tools_json), .fn = log_event};
+    const qn_parser_options options = {.tools_json = tools_json,
+                                       .tools_len = strlen(tools_json),
+                                       .fn = log_event,
+                                       .streams_calls = g_streams};
     return is_failed != 0 ? is_failed : qn_chat_parser_open(&g_parser, g_nano, &options, NULL);
 }
 
@@ -262,5 +266,13 @@ int main(void)
         cmocka_unit_test(test_tokens_that_spell_a_marker_are_text),
         cmocka_unit_test(test_nothing_of_what_is_malformed_is_lost),
     };
-    return cmocka_run_group_tests(tests, set_up_all, tear_down_all);
+    const struct CMUnitTest streaming[] = {
+        cmocka_unit_test(test_every_pair_of_cuts_gives_the_same_events),
+        cmocka_unit_test(test_random_streams_and_cuts_give_the_same_events),
+        cmocka_unit_test(test_ids_give_the_events_of_their_text),
+        cmocka_unit_test(test_tokens_that_spell_a_marker_are_text),
+    };
+    const int n_failed = cmocka_run_group_tests(tests, set_up_all, tear_down_all);
+    g_streams = true;
+    return n_failed + cmocka_run_group_tests(streaming, set_up_all, tear_down_all);
 }

@@ -222,6 +222,71 @@ static void test_assistant_text_is_stripped_as_python_does_and_user_text_is_not(
                       "«<|assistant|>»«<think>»");
 }
 
+static void test_an_answer_goes_on_behind_the_last_message(void **state)
+{
+    (void)state;
+    static const qn_chat_render_options options = {.format = QN_CHAT_GLM5_2,
+                                                   .continue_final = true};
+    static const qn_chat_render_options older = {.format = QN_CHAT_GLM5, .continue_final = true};
+    static const struct {
+        const char *message;
+        const char *expected;
+        const char *expected_of_older;
+    } cases[] = {
+        {ASSISTANT("It is "), "«<think>»«</think>»It is", "«</think>»It is"},
+        {ASSISTANT(""), "«<think>»«</think>»", "«</think>»"},
+        {REASONED("It is", "add"), "«<think>»add«</think>»It is", "«<think>»add«</think>»It is"},
+        {REASONED("", "add "), "«<think>»add ", "«<think>»add "},
+        {REASONED(" ", "add"), "«<think>»add", "«<think>»add"},
+        {REASONED("", ""), "«<think>»«</think>»", "«</think>»"},
+        {ASSISTANT("<think>add</think>"), "«<think>»add«</think>»", "«<think>»add«</think>»"},
+        {"{\"role\": \"assistant\", \"reasoning_content\": \"add\", \"tool_calls\": []}",
+         "«<think>»add", "«<think>»add"},
+        {"{\"role\": \"assistant\", \"content\": [{\"type\": \"text\", \"text\": \"It\"}], "
+         "\"tool_calls\": null}",
+         "«<think>»«</think>»It", "«</think>»It"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char messages[512];
+        char expected[512];
+        (void)snprintf(messages, sizeof messages, "[" USER("2+2?") ",%s]", cases[i].message);
+        (void)snprintf(expected, sizeof expected, MAX "«<|user|>»2+2?«<|assistant|>»%s",
+                       cases[i].expected);
+        expect_prompt(messages, options, expected);
+        (void)snprintf(expected, sizeof expected, START "«<|user|>»2+2?«<|assistant|>»%s",
+                       cases[i].expected_of_older);
+        expect_prompt(messages, older, expected);
+    }
+    expect_prompt("[" ASSISTANT("a") "]", options, MAX "«<|assistant|>»«<think>»«</think>»a");
+}
+
+static void test_a_message_that_cannot_go_on_is_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *messages;
+        const char *text;
+    } cases[] = {
+        {HI, "messages[0].role: \"user\", expected assistant, as the answer continues the last"},
+        {"[" ASSISTANT("a") "," TOOL("b") "]", "messages[1].role: \"tool\", expected assistant"},
+        {"[" USER("a") "," CALLS(CALL("f", "{}")) "]",
+         "messages[1].tool_calls: a list, expected none, as the answer continues"},
+        {"[" USER("a") ",{\"role\": \"assistant\", \"tool_calls\": \"\"}]",
+         "messages[1].tool_calls: \"\", expected none"},
+        {"[" USER("a") ",5]", "messages[1]: 5, expected an object"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qn_ids ids = {0};
+        qn_error err = {0};
+        const qn_chat_render_options options = {.format = QN_CHAT_GLM5_2, .continue_final = true};
+        assert_int_equal(render(&ids, cases[i].messages, options, &err), QN_E_FORMAT);
+        if (strstr(err.text, cases[i].text) == NULL) {
+            fail_msg("%s: '%s' expected", err.text, cases[i].text);
+        }
+        qn_ids_deinit(&ids);
+    }
+}
+
 static void test_parts_are_joined_and_developer_is_system(void **state)
 {
     (void)state;
@@ -299,7 +364,8 @@ static void test_deferred_tools_are_left_out_until_a_search_finds_them(void **st
         " {\"type\": \"tool_reference\", \"name\": \"none\"},"
         " {\"type\": \"tool_reference\", \"name\": \"\\u0061\"}]}]";
     static const char tools[] =
-        "[{\"function\": {\"name\": \"a\", \"strict\": true, \"defer_loading\": false}},"
+        "[{\"function\": {\"name\": \"a\", \"strict\": true, \"defer_loading\": false, "
+        "\"cache_control\": {}}},"
         " {\"strict\": 1, \"name\": \"b\", \"defer_loading\": true}]";
     static const char expected[] = MAX TOOLS_HEAD
         "{\"name\": \"a\"}\n" TOOLS_TAIL
@@ -309,6 +375,41 @@ static void test_deferred_tools_are_left_out_until_a_search_finds_them(void **st
     expect_prompt(messages, glm52,
                   MAX
                   "«<|observation|>»«<tool_response>»<tools>\n</tools>«</tool_response>»" ANSWER);
+}
+
+/* A body of megabytes may not ask for a prompt of terabytes, or hours of looking for names. */
+static void test_references_to_tools_have_a_limit(void **state)
+{
+    (void)state;
+    enum { N = 1200 };
+    static char messages[96 * N];
+    static char tools[32 * N];
+    static char long_tool[1 << 20];
+    for (int k = 0; k < 2; k++) {
+        size_t len = (size_t)snprintf(messages, sizeof messages, "[" TOOL("a"));
+        size_t n_tools = (size_t)snprintf(tools, sizeof tools, "[{\"name\": \"f\"}");
+        for (int i = 0; i < N; i++) { /* each in a message of its own */
+            len += (size_t)snprintf(messages + len, sizeof messages - len,
+                                    ",{\"role\":\"tool\",\"content\":[{\"type\":"
+                                    "\"tool_reference\",\"name\":\"%s\"}]}",
+                                    k == 0 ? "none" : "f");
+            n_tools += (size_t)snprintf(tools + n_tools, sizeof tools - n_tools,
+                                        ",{\"name\": \"t%d\"}", i);
+        }
+        (void)snprintf(messages + len, sizeof messages - len, "]");
+        (void)snprintf(tools + n_tools, sizeof tools - n_tools, "]");
+        const int n_begin =
+            snprintf(long_tool, sizeof long_tool, "[{\"name\": \"f\", \"description\": \"");
+        memset(long_tool + n_begin, 'x', sizeof long_tool - (size_t)n_begin);
+        (void)snprintf(long_tool + sizeof long_tool - 4, 4, "\"}]");
+        qn_ids ids = {0};
+        qn_error err = {0};
+        assert_int_equal(render_with(&ids, messages, k == 0 ? tools : long_tool, glm52, &err),
+                         QN_E_FORMAT);
+        assert_non_null(
+            strstr(err.text, "].content[0]: references that repeat more than 16777216"));
+        qn_ids_deinit(&ids);
+    }
 }
 
 static void test_a_message_may_hold_several_results(void **state)
@@ -566,11 +667,14 @@ int main(void)
         cmocka_unit_test(test_reasoning_is_found_inside_the_content),
         cmocka_unit_test(test_reasoning_is_dropped_before_the_last_user_message),
         cmocka_unit_test(test_assistant_text_is_stripped_as_python_does_and_user_text_is_not),
+        cmocka_unit_test(test_an_answer_goes_on_behind_the_last_message),
+        cmocka_unit_test(test_a_message_that_cannot_go_on_is_named),
         cmocka_unit_test(test_parts_are_joined_and_developer_is_system),
         cmocka_unit_test(test_calls_and_results_are_replayed),
         cmocka_unit_test(test_a_call_may_have_no_arguments),
         cmocka_unit_test(test_numbers_keep_their_text),
         cmocka_unit_test(test_deferred_tools_are_left_out_until_a_search_finds_them),
+        cmocka_unit_test(test_references_to_tools_have_a_limit),
         cmocka_unit_test(test_a_message_may_hold_several_results),
         cmocka_unit_test(test_an_empty_list_of_tools_is_no_tools),
         cmocka_unit_test(test_tools_of_the_older_formats_stand_in_the_same_block),

@@ -320,6 +320,16 @@ static void test_sampler_logprobs_of_broken_logits_are_no_nan(void **state)
     qn_sampler_close(&sampler);
 }
 
+static void test_ranks_count_the_likelier_and_the_equal(void **state)
+{
+    (void)state;
+    static const float logits[] = {1.0F, 3.0F, 3.0F, -INFINITY, NAN, 0.5F};
+    static const uint32_t want[] = {3, 2, 2, 5, 6, 4};
+    for (int32_t id = 0; id < 6; id++) {
+        assert_int_equal(qn_sampler_rank(logits, 6, id), want[id]);
+    }
+}
+
 /* --------------------------------------------------------------------------------- memory -- */
 
 static qn_status open_and_close(qn_error *err)
@@ -375,6 +385,7 @@ int main(void)
         cmocka_unit_test(test_sampler_logprobs_ignore_the_settings),
         cmocka_unit_test(test_sampler_top_logprobs_fall_and_ties_go_to_the_lower_id),
         cmocka_unit_test(test_sampler_logprobs_of_broken_logits_are_no_nan),
+        cmocka_unit_test(test_ranks_count_the_likelier_and_the_equal),
         cmocka_unit_test(test_sampler_open_survives_every_failing_allocation),
         cmocka_unit_test(test_sampler_allocates_nothing_after_open),
     };
