@@ -19,9 +19,10 @@ function(qn_flags target)
 endfunction()
 
 # One folder of src/ is one static library that links what the layer table lets it include, so a
-# forbidden dependency fails at link time as well as in tools/tidy.py.
+# forbidden dependency fails at link time as well as in tools/tidy.py.  PROGRAM: a part of the program
+# quern, not of the library.
 function(qn_module name)
-  cmake_parse_arguments(ARG "" "" "DEPS;LIBS;SOURCES" ${ARGN})
+  cmake_parse_arguments(ARG "PROGRAM" "" "DEPS;LIBS;SOURCES" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.c)
   add_library(qn_${name} STATIC ${sources} ${ARG_SOURCES})
   qn_flags(qn_${name})
@@ -30,5 +31,8 @@ function(qn_module name)
     target_link_libraries(qn_${name} PUBLIC qn_${dep})
   endforeach()
   target_link_libraries(qn_${name} PUBLIC ${ARG_LIBS})
-  set_property(GLOBAL APPEND PROPERTY QN_MODULES ${name})
+  set_property(GLOBAL APPEND PROPERTY QN_TESTED_MODULES ${name})
+  if(NOT ARG_PROGRAM)
+    set_property(GLOBAL APPEND PROPERTY QN_MODULES ${name})
+  endif()
 endfunction()

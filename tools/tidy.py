@@ -33,7 +33,8 @@ LAYERS = {
     "src/api": ["src/base", "src/device", "src/format", "src/tokenizer", "src/sched", "src/chat",
                 "src/kernels", "src/model", "src/engine", "src/quant", "src/inspect"],
     "src/eval": ["src/base"],
-    "src/cli": [],
+    "src/server": ["src/base"],
+    "src/cli": ["src/server"],
 }
 BANNED = {
     "strcpy": "memcpy or qn_buf_append", "strcat": "qn_buf_append", "sprintf": "snprintf",
