@@ -385,6 +385,28 @@ def gguf_plan(have):
                        lambda p=layer, w=which: experts(p, w))
 
 
+def add_tokenizer(writer, path, config):
+    """Tokens, merges and the end of an answer, where the model has them."""
+    if not path.exists():
+        writer.add_tokenizer_model("none")  # ids in, ids out
+        return
+    normal, control, unused = 1, 3, 5
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    tokens = [(f"[PAD{i}]", unused) for i in range(config["vocab_size"])]
+    for text, i in tokenizer["model"]["vocab"].items():
+        tokens[i] = (text, normal)
+    for token in tokenizer["added_tokens"]:
+        tokens[token["id"]] = (token["content"], control)
+    writer.add_tokenizer_model("gpt2")  # BPE of bytes
+    writer.add_tokenizer_pre("glm4")
+    writer.add_token_list([text for text, _ in tokens])
+    writer.add_token_types([kind for _, kind in tokens])
+    writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
+    stops = config["eos_token_id"]
+    writer.add_eos_token_id(stops[0] if isinstance(stops, list) else stops)
+    writer.add_add_bos_token(False)
+
+
 def make_gguf(source, path):
     """Every array is made twice, first for its shape alone: no more than one is in memory."""
     import gguf
@@ -395,7 +417,7 @@ def make_gguf(source, path):
                writer.add_bool if isinstance(value, bool) else
                writer.add_float32 if isinstance(value, float) else writer.add_uint32)
         add("glm-dsa." + key, value)
-    writer.add_tokenizer_model("none")  # ids in, ids out
+    add_tokenizer(writer, pathlib.Path(source) / "tokenizer.json", have.config)
     plan = list(gguf_plan(have))
     for name, kind, make in plan:
         array = make()

@@ -1,6 +1,7 @@
-# Sourced by bench/cpu_peer.sh and bench/batch_peer.sh, which set usage(), $program and $targets: takes
-# their options, builds quern and llama.cpp, makes the models.  Leaves $quick, $rounds, $python, $models
-# and $threads behind, the working folder in the root, and what follows the options in "$@".
+# Sourced by bench/cpu_peer.sh, batch_peer.sh and serve_peer.sh, which set usage(), $program, $targets
+# and, where the seeded model is not needed, only_nano=yes: takes their options, builds quern and
+# llama.cpp, makes the models.  Leaves $quick, $rounds, $python, $peer, $peer_folder, $models, $jobs and
+# $threads behind, the working folder in the root, and what follows the options in "$@".
 
 packages="gcc g++ libc6-dev cmake ninja-build pkg-config libjansson-dev libpcre2-dev libxxhash-dev libedit-dev
  binutils python3 python3-venv git"
@@ -76,10 +77,12 @@ make() {
     "$python" -B bench/models.py "$@" "$models/new"
     mv "$models/new" "$models/$name"
 }
-make nano-mxfp4 mxfp4 models/glm-nano
-make nano-bf16.gguf gguf models/glm-nano
-make nano-mxfp4.gguf gguf "$models/nano-mxfp4"
-make dummy-bf16 dummy
-make dummy-mxfp4 mxfp4 "$models/dummy-bf16"
-make dummy-bf16.gguf gguf "$models/dummy-bf16"
-make dummy-mxfp4.gguf gguf "$models/dummy-mxfp4"
+if [ "${only_nano:-no}" = no ]; then
+    make nano-mxfp4 mxfp4 models/glm-nano
+    make nano-bf16.gguf gguf models/glm-nano
+    make nano-mxfp4.gguf gguf "$models/nano-mxfp4"
+    make dummy-bf16 dummy
+    make dummy-mxfp4 mxfp4 "$models/dummy-bf16"
+    make dummy-bf16.gguf gguf "$models/dummy-bf16"
+    make dummy-mxfp4.gguf gguf "$models/dummy-mxfp4"
+fi
