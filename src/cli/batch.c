@@ -2,10 +2,10 @@
 #include "batch.h"
 
 #include "batch_input.h"
-#include "openai_answer.h"
 #include "progress.h"
 #include "raw_json.h"
 #include "report.h"
+#include "server/exchange.h"
 #include "speed.h"
 
 #include <stdlib.h>
@@ -19,16 +19,22 @@ enum { SLOTS_PER_SEQUENCE = 2, WAIT_MS = 100, ID_BYTES = 48, WHAT_BYTES = 64 };
 /* Of lines that run or wait; and of those read, good or not, before those that run get a step. */
 enum { LINES_BYTES_MAX = 64 << 20, LINES_BYTES_PER_STEP = 1 << 20 };
 
+/* What is told in the end. */
+typedef struct counts {
+    uint64_t n_requests, n_failed, n_skipped;
+    uint64_t n_prompt, n_cached, n_generated, n_steps, n_step_tokens;
+} counts;
+
 /* A line that is being answered. */
 typedef struct item {
-    char id[ID_BYTES]; /* of the answer */
     uint64_t line;
     size_t n_bytes; /* of the line */
     char *custom_id;
-    openai_request request;
-    openai_choice *choices;
+    server_api api;
+    server_exchange *exchange;
     size_t n_choices, n_submitted, n_ended;
-    openai_error error; /* status_code 0: none yet */
+    counts n;
+    server_error error; /* status_code 0: none yet */
 } item;
 
 /* A choice in the engine. */
@@ -38,25 +44,22 @@ typedef struct slot {
     size_t i_choice;
 } slot;
 
-typedef struct counts {
-    uint64_t n_requests, n_failed, n_skipped;
-    uint64_t n_prompt, n_cached, n_generated, n_steps, n_step_tokens;
-} counts;
-
 typedef struct batch {
     const batch_options *o;
     qn_model *model;
     qn_engine *engine;
     batch_input input;
     batch_output output;
-    slot *slots; /* [n_slots_max] those in use first */
+    exchange_settings settings;
+    qn_buf body;   /* of the answer at hand, */
+    qn_buf record; /* and its record */
+    slot *slots;   /* [n_slots_max] those in use first */
     size_t n_slots, n_slots_max;
     size_t n_bytes;     /* of the lines that run or wait */
     size_t i_last_slot; /* whose event came last: the next is near */
     item *filling;      /* choices of it are still to be submitted; NULL: none */
     uint64_t run_id;    /* makes ids that no other run makes */
-    int draft_tokens;
-    bool has_ended; /* no more lines */
+    bool has_ended;     /* no more lines */
     double started_s;
     counts n;
     cli_progress progress;
@@ -65,54 +68,61 @@ typedef struct batch {
 
 /* ------------------------------------------------------------------------------------- records */
 
-/* {"id", "custom_id", "response", "error"} */
+/* The value as text; it is released.  Without memory the run has ended, see take_memory(). */
+static char *dump(json_t *value)
+{
+    char *const text = json_dumps(value, JSON_ENCODE_ANY);
+    json_decref(value);
+    return text;
+}
+
+/* {"id", "custom_id", "response", "error"}; the body is b->body. */
 static qn_status write_record(batch *b, uint64_t line, const char *custom_id, int status_code,
-                              json_t *body, json_t *error, qn_error *err)
+                              json_t *error, qn_error *err)
 {
     char id[ID_BYTES];
+    char *const name = dump(custom_id != NULL ? json_string(custom_id) : json_null());
+    char *const why = dump(error);
     (void)snprintf(id, sizeof id, "%016llx-%llu", (unsigned long long)b->run_id,
                    (unsigned long long)line);
-    json_t *const record = json_pack(
-        "{ss+, so, s{si, ss+, so}, so}", "id", "batch_req_", id, "custom_id",
-        custom_id != NULL ? json_string(custom_id) : json_null(), "response", "status_code",
-        status_code, "request_id", "req_", id, "body", body, "error", error);
+    qn_buf_clear(&b->record);
+    qn_status status = qn_buf_append_printf(
+        &b->record, err,
+        "{\"id\": \"batch_req_%s\", \"custom_id\": %s, \"response\": {\"status_code\": %d, "
+        "\"request_id\": \"req_%s\", \"body\": ",
+        id, name != NULL ? name : "null", status_code, id);
+    if (status == QN_OK) {
+        status = qn_buf_append(&b->record, b->body.ptr, b->body.len, err);
+    }
+    if (status == QN_OK) {
+        status = qn_buf_append_printf(&b->record, err, "}, \"error\": %s}\n",
+                                      why != NULL ? why : "null");
+    }
+    free(name);
+    free(why);
     b->n.n_requests++;
-    return record != NULL
-               ? batch_output_add(&b->output, record, err)
-               : qn_fail(err, QN_E_NOMEM, 0, __func__, "line %llu: no memory for its record",
-                         (unsigned long long)line);
+    return status == QN_OK ? batch_output_add(&b->output, b->record.ptr, b->record.len, err)
+                           : status;
 }
 
 static qn_status write_error(batch *b, uint64_t line, const char *custom_id,
-                             const openai_error *error, qn_error *err)
+                             const server_error *error, qn_error *err)
 {
     b->n.n_failed++;
+    qn_buf_clear(&b->body);
+    const qn_status status = server_error_append(&b->body, error, SERVER_API_CHAT, err);
+    if (status < 0) {
+        return status;
+    }
     json_t *const why =
         json_pack("{ss, ss, sI}", "code", error->code != NULL ? error->code : "server_error",
                   "message", error->message, "line", (json_int_t)line);
-    return write_record(b, line, custom_id, error->status_code, openai_error_body(error), why, err);
-}
-
-static void count_tokens(batch *b, const item *it)
-{
-    for (size_t i = 0; i < it->n_choices; i++) {
-        const qn_session_stats *const s = &it->choices[i].stats;
-        const bool is_first = i % it->request.n == 0; /* as "usage" counts */
-        b->n.n_prompt += is_first ? s->n_prompt_tokens : 0;
-        b->n.n_cached += is_first ? s->n_cached_tokens : 0;
-        b->n.n_generated += s->n_generated_tokens;
-        b->n.n_steps += s->n_steps;
-        b->n.n_step_tokens += s->n_step_tokens;
-    }
+    return write_record(b, line, custom_id, error->status_code, why, err);
 }
 
 static void close_item(item *it)
 {
-    for (size_t i = 0; it->choices != NULL && i < it->n_choices; i++) {
-        openai_choice_close(&it->choices[i]);
-    }
-    free(it->choices);
-    openai_request_close(&it->request);
+    exchange_close(&it->exchange);
     free(it->custom_id);
     free(it);
 }
@@ -120,18 +130,19 @@ static void close_item(item *it)
 static qn_status finish_item(batch *b, item *it, qn_error *err)
 {
     qn_status status = QN_OK;
-    json_t *body = NULL;
-    if (it->error.status_code == 0) {
-        body = openai_response(it->choices, &it->request, b->model, it->id);
-        if (body == NULL) {
-            openai_fail(&it->error, 500, NULL, "", "answer: no memory to keep it");
-        }
-    }
-    if (body != NULL) {
-        count_tokens(b, it);
-        status = write_record(b, it->line, it->custom_id, 200, body, json_null(), err);
-    } else {
+    if (it->error.status_code != 0) {
         status = write_error(b, it->line, it->custom_id, &it->error, err);
+    } else {
+        qn_buf_clear(&b->body);
+        status = exchange_finish(it->exchange, &b->body, err);
+        b->n.n_prompt += it->n.n_prompt;
+        b->n.n_cached += it->n.n_cached;
+        b->n.n_generated += it->n.n_generated;
+        b->n.n_steps += it->n.n_steps;
+        b->n.n_step_tokens += it->n.n_step_tokens;
+        if (status == QN_OK) {
+            status = write_record(b, it->line, it->custom_id, 200, json_null(), err);
+        }
     }
     b->n_bytes -= it->n_bytes;
     close_item(it);
@@ -144,7 +155,7 @@ static qn_status finish_item(batch *b, item *it, qn_error *err)
 typedef struct request_line {
     json_t *root;
     const char *custom_id; /* NULL: not known */
-    openai_endpoint endpoint;
+    server_api api;
     const char *body;
     size_t body_len;
 } request_line;
@@ -160,26 +171,26 @@ static bool is_blank(const batch_line *line)
 }
 
 /* Who asks. */
-static bool parse_line(request_line *out, const batch_line *line, openai_error *error)
+static bool parse_line(request_line *out, const batch_line *line, server_error *error)
 {
     static const char bad_line[] = "invalid_json_line";
     const unsigned long long number = line->number;
     json_error_t why;
     if (line->text == NULL) {
-        openai_fail(error, 400, bad_line, "", "line %llu: over %d bytes, expected at most that",
+        server_fail(error, 400, bad_line, "", "line %llu: over %d bytes, expected at most that",
                     number, BATCH_LINE_BYTES_MAX);
         return false;
     }
     out->root =
         json_loadb(line->text, line->len, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &why);
     if (!json_is_object(out->root)) {
-        openai_fail(error, 400, bad_line, "", "line %llu: %s, expected a JSON object", number,
+        server_fail(error, 400, bad_line, "", "line %llu: %s, expected a JSON object", number,
                     out->root != NULL ? "a list" : why.text);
         return false;
     }
     const json_t *const id = json_object_get(out->root, "custom_id");
     if (!json_is_string(id) || json_string_length(id) == 0) {
-        openai_fail(error, 400, "missing_required_parameter", "custom_id",
+        server_fail(error, 400, "missing_required_parameter", "custom_id",
                     "line %llu: custom_id: %s, expected a text", number,
                     id == NULL ? "missing" : "none");
         return false;
@@ -189,23 +200,23 @@ static bool parse_line(request_line *out, const batch_line *line, openai_error *
 }
 
 /* What is asked of whom. */
-static bool check_line(request_line *out, const batch_line *line, openai_error *error)
+static bool check_line(request_line *out, const batch_line *line, server_error *error)
 {
     const unsigned long long number = line->number;
     const char *const method = json_string_value(json_object_get(out->root, "method"));
     const char *const url = json_string_value(json_object_get(out->root, "url"));
     if (method == NULL || strcmp(method, "POST") != 0) {
-        openai_fail(error, 400, "invalid_method", "method",
+        server_fail(error, 400, "invalid_method", "method",
                     "line %llu: method: %.32s, expected POST", number,
                     method != NULL ? method : "missing");
         return false;
     }
     if (url != NULL && strcmp(url, "/v1/chat/completions") == 0) {
-        out->endpoint = OPENAI_CHAT;
+        out->api = SERVER_API_CHAT;
     } else if (url != NULL && strcmp(url, "/v1/completions") == 0) {
-        out->endpoint = OPENAI_COMPLETION;
+        out->api = SERVER_API_COMPLETION;
     } else {
-        openai_fail(error, 400, "invalid_url", "url",
+        server_fail(error, 400, "invalid_url", "url",
                     "line %llu: url: %.64s, expected /v1/chat/completions or /v1/completions",
                     number, url != NULL ? url : "missing");
         return false;
@@ -213,7 +224,7 @@ static bool check_line(request_line *out, const batch_line *line, openai_error *
     const json_t *const body = json_object_get(out->root, "body");
     if (!json_is_object(body) ||
         !raw_json_member(&out->body, &out->body_len, line->text, line->len, "body")) {
-        openai_fail(error, 400, body == NULL ? "missing_required_parameter" : "invalid_value",
+        server_fail(error, 400, body == NULL ? "missing_required_parameter" : "invalid_value",
                     "body", "line %llu: body: %s, expected an object", number,
                     body == NULL ? "missing" : "none");
         return false;
@@ -223,7 +234,8 @@ static bool check_line(request_line *out, const batch_line *line, openai_error *
 
 static qn_status make_item(batch *b, const request_line *from, const batch_line *of, qn_error *err)
 {
-    openai_error error;
+    char id[ID_BYTES];
+    server_error error;
     const uint64_t line = of->number;
     item *const it = calloc(1, sizeof *it);
     if (it == NULL || (it->custom_id = strdup(from->custom_id)) == NULL) {
@@ -232,25 +244,19 @@ static qn_status make_item(batch *b, const request_line *from, const batch_line 
                        (unsigned long long)line);
     }
     it->line = line;
-    (void)snprintf(it->id, sizeof it->id, "%016llx-%llu", (unsigned long long)b->run_id,
+    it->api = from->api;
+    (void)snprintf(id, sizeof id, "%016llx-%llu", (unsigned long long)b->run_id,
                    (unsigned long long)line);
-    if (!openai_request_open(&it->request, b->model, from->endpoint, from->body, from->body_len,
-                             &error)) {
-        const qn_status status = write_error(b, line, it->custom_id, &error, err);
+    if (!exchange_open(&it->exchange, &b->settings, from->api, from->body, from->body_len, id,
+                       &error)) {
+        const qn_status status = error.status_code < 500
+                                     ? write_error(b, line, it->custom_id, &error, err)
+                                     : qn_fail(err, QN_E_NOMEM, 0, __func__, "line %llu: %s",
+                                               (unsigned long long)line, error.message);
         close_item(it);
         return status;
     }
-    it->n_choices = openai_n_choices(&it->request);
-    it->choices = calloc(it->n_choices, sizeof *it->choices);
-    if (it->choices == NULL) {
-        close_item(it);
-        return qn_fail(err, QN_E_NOMEM, 0, __func__, "line %llu: no memory",
-                       (unsigned long long)line);
-    }
-    for (size_t i = 0; i < it->n_choices; i++) {
-        openai_choice_open(&it->choices[i], &it->request, i);
-    }
-    it->request.request.draft_tokens = b->draft_tokens;
+    it->n_choices = exchange_n_choices(it->exchange);
     b->filling = it;
     b->n_bytes += it->n_bytes = of->len;
     return QN_OK;
@@ -259,7 +265,7 @@ static qn_status make_item(batch *b, const request_line *from, const batch_line 
 /* A failure that is told by the number of its line: once, however often the file is gone on with.
  */
 static qn_status write_line_error(batch *b, const batch_line *line, const char *custom_id,
-                                  const openai_error *error, qn_error *err)
+                                  const server_error *error, qn_error *err)
 {
     char number[32];
     (void)snprintf(number, sizeof number, "%llu", (unsigned long long)line->number);
@@ -272,7 +278,7 @@ static qn_status write_line_error(batch *b, const batch_line *line, const char *
 
 static qn_status take_line(batch *b, const batch_line *line, qn_error *err)
 {
-    openai_error error;
+    server_error error;
     request_line r = {0};
     qn_status status = QN_OK;
     if (!parse_line(&r, line, &error)) {
@@ -282,7 +288,7 @@ static qn_status take_line(batch *b, const batch_line *line, qn_error *err)
     /* false: the output has it; true: a line before was it. */
     const json_t *const known = json_object_get(b->output.ids, r.custom_id);
     if (json_is_true(known)) {
-        openai_fail(&error, 400, "duplicate_custom_id", "custom_id",
+        server_fail(&error, 400, "duplicate_custom_id", "custom_id",
                     "line %llu: custom_id: %.64s once more, expected one of its own",
                     (unsigned long long)line->number, r.custom_id);
         status = write_line_error(b, line, r.custom_id, &error, err);
@@ -322,20 +328,20 @@ static qn_status submit_choice(batch *b, qn_error *err)
     qn_sampling sampling;
     qn_error why = {0};
     uint64_t id = 0;
-    const qn_request request = openai_request_choice(&it->request, it->n_submitted, &sampling);
+    const qn_request request = exchange_choice(it->exchange, it->n_submitted, &sampling);
     const qn_status status = qn_engine_submit(&id, b->engine, &request, &why);
     if (status == QN_AGAIN) {
         return QN_AGAIN;
     }
     if (status < 0) {
-        openai_error_of(&it->error, &why, it->request.endpoint);
+        server_error_of(&it->error, &why, it->api == SERVER_API_COMPLETION ? "prompt" : "messages");
         cancel_item(b, it);
         return it->n_ended == it->n_submitted ? finish_item(b, it, err) : QN_OK;
     }
     b->slots[b->n_slots++] = (slot){.id = id, .item = it, .i_choice = it->n_submitted};
     it->n_submitted++;
     if (it->n_submitted == it->n_choices) {
-        openai_request_shrink(&it->request);
+        exchange_shrink(it->exchange);
         b->filling = NULL;
     }
     return QN_OK;
@@ -377,15 +383,27 @@ static slot *find_slot(batch *b, uint64_t id)
     return NULL;
 }
 
+/* As "usage" counts. */
+static void count_tokens(item *it, size_t i_choice, const qn_session_stats *stats)
+{
+    const bool is_first = exchange_counts_prompt(it->exchange, i_choice);
+    it->n.n_prompt += is_first ? stats->n_prompt_tokens : 0;
+    it->n.n_cached += is_first ? stats->n_cached_tokens : 0;
+    it->n.n_generated += stats->n_generated_tokens;
+    it->n.n_steps += stats->n_steps;
+    it->n.n_step_tokens += stats->n_step_tokens;
+}
+
 static qn_status take_end(batch *b, slot *from, const qn_event *event, qn_error *err)
 {
     item *const it = from->item;
+    count_tokens(it, from->i_choice, event->stats);
     *from = b->slots[--b->n_slots];
     it->n_ended++;
     const bool is_whole = event->finish == QN_FINISH_STOP || event->finish == QN_FINISH_LENGTH ||
                           event->finish == QN_FINISH_TOOL_CALLS;
     if (!is_whole && it->error.status_code == 0) {
-        openai_fail(&it->error, 500, NULL, "", "%s",
+        server_fail(&it->error, 500, NULL, "", "%s",
                     event->error != NULL ? event->error->text
                                          : "engine: the request was ended, expected an answer");
         cancel_item(b, it);
@@ -407,8 +425,8 @@ static qn_status take_events(batch *b, bool *has_any, qn_error *err)
             continue;
         }
         item *const it = from->item;
-        openai_choice_take(&it->choices[from->i_choice], &it->request, b->model, &event, it->id);
-        if (event.kind == QN_EVENT_END) {
+        status = exchange_take(it->exchange, from->i_choice, &event, err);
+        if (status == QN_OK && event.kind == QN_EVENT_END) {
             status = take_end(b, from, &event, err);
         }
     }
@@ -503,13 +521,16 @@ static int finish(batch *b)
 static qn_status open_engine(batch *b, qn_error *err)
 {
     qn_engine_options options;
-    qn_status status = cli_engine_fill(&options, &b->draft_tokens, b->o->engine, err);
+    qn_status status = cli_engine_fill(&options, &b->settings.draft_tokens, b->o->engine, err);
     if (status < 0) {
         return status;
     }
     /* Dummy weights have no tokenizer: prompts are ids then. */
     status = cli_open_model(&b->model, b->o->model, b->o->load, b->o->load->load_format == 1,
                             b->o->is_quiet, err);
+    b->settings.model = b->model;
+    b->settings.context_tokens = options.context_tokens;
+    b->settings.refuses_stream = true;
     b->n_slots_max = SLOTS_PER_SEQUENCE * (size_t)options.n_sequences;
     options.n_queue = (uint32_t)b->n_slots_max;
     if (status == QN_OK) {
@@ -535,6 +556,8 @@ static void close_batch(batch *b)
         close_item(b->filling);
     }
     free(b->slots);
+    qn_buf_deinit(&b->body);
+    qn_buf_deinit(&b->record);
     qn_engine_close(&b->engine);
     qn_model_close(&b->model);
     batch_output_close(&b->output);
@@ -556,7 +579,10 @@ int batch_run(const batch_options *options)
 {
     json_set_alloc_funcs(take_memory, free);
     qn_error err = {0};
-    batch b = {.o = options, .input = {.fd = -1}};
+    batch b = {.o = options,
+               .input = {.fd = -1},
+               .body = {.bytes_max = SIZE_MAX / 2},
+               .record = {.bytes_max = SIZE_MAX / 2}};
     qn_status status = batch_input_open(&b.input, options->input, &err);
     if (status == QN_OK) {
         status = batch_output_open(&b.output, options->output, options->existing, b.input.fd, &err);

@@ -203,21 +203,12 @@ qn_status batch_output_begin(batch_output *output, qn_error *err)
     return QN_OK;
 }
 
-qn_status batch_output_add(batch_output *output, json_t *record, qn_error *err)
+/* One write. */
+qn_status batch_output_add(batch_output *output, const char *record, size_t len, qn_error *err)
 {
-    /* 9 digits tell f32 values apart. */
-    char *const text = json_dumps(record, JSON_REAL_PRECISION(9));
-    json_decref(record);
-    if (text == NULL) {
-        return qn_fail(err, QN_E_NOMEM, 0, __func__, "%s: no memory for a record", output->path);
-    }
-    const size_t len = strlen(text);
-    text[len] = '\n'; /* in place of the NUL: one write */
     const bool is_written =
-        fwrite(text, 1, len + 1, output->file) == len + 1 && fflush(output->file) == 0;
-    const int why = errno;
-    free(text);
-    return is_written ? QN_OK : fail_io(output, why, err);
+        fwrite(record, 1, len, output->file) == len && fflush(output->file) == 0;
+    return is_written ? QN_OK : fail_io(output, errno, err);
 }
 
 void batch_output_close(batch_output *output)

@@ -43,8 +43,9 @@ QN_MUST_CHECK qn_status batch_output_open(batch_output *out, const char *path,
 /** From now on records are written: what is to go from the file goes.  QN_E_IO; QN_E_NOMEM. */
 QN_MUST_CHECK qn_status batch_output_begin(batch_output *output, qn_error *err);
 
-/** Write a record, which is released.  QN_E_IO; QN_E_NOMEM. */
-QN_MUST_CHECK qn_status batch_output_add(batch_output *output, json_t *record, qn_error *err);
+/** Write a record, @p len bytes that end in a line break.  QN_E_IO. */
+QN_MUST_CHECK qn_status batch_output_add(batch_output *output, const char *record, size_t len,
+                                         qn_error *err);
 
 /** A file that was made and never begun vanishes.  Closing twice is fine. */
 void batch_output_close(batch_output *output);

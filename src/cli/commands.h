@@ -8,6 +8,7 @@ extern const cli_command cmd_chat;  /**< A conversation. */
 extern const cli_command cmd_run;   /**< One answer. */
 extern const cli_command cmd_eval;  /**< Right answers, and what they say. */
 extern const cli_command cmd_batch; /**< A file of requests. */
+extern const cli_command cmd_serve; /**< Answers over HTTP. */
 extern const cli_command cmd_bench; /**< How fast a model runs. */
 
 extern const cli_command cmd_tokenize;   /**< Text to ids. */

@@ -12,39 +12,26 @@
 /* As qn_engine_options has it. */
 enum { SEQUENCES_DEFAULT = 64, ROWS_DEFAULT = 512, ROWS_BESIDE = 64 };
 
-static const char sequences_help[] = "Sequences that run at once (default 64)";
-static const char rows_help[] =
-    "Rows of a step: prompts are computed in chunks of what decoding leaves of it (default 512, or "
-    "64 more than the sequences)";
-
-/* Names of vLLM, SGLang and ours for the same thing fill one field. */
 const cli_option cli_engine_options[CLI_N_ENGINE_OPTIONS] = {
-    {"max-num-seqs", 0, CLI_COUNT, "N", ENGINE(n_sequences), 1, QN_ENGINE_SEQUENCES_MAX,
-     sequences_help},
-    {"max-running-requests", 0, CLI_COUNT, "N", ENGINE(n_sequences), 1, QN_ENGINE_SEQUENCES_MAX,
-     "The same as --max-num-seqs"},
-    {"max-num-batched-tokens", 0, CLI_COUNT, "N", ENGINE(n_step_rows), ROWS_BESIDE + 1,
-     QN_ENGINE_ROWS_MAX, rows_help},
-    {"chunked-prefill-size", 0, CLI_COUNT, "N", ENGINE(n_step_rows), ROWS_BESIDE + 1,
-     QN_ENGINE_ROWS_MAX, "The same as --max-num-batched-tokens"},
+    {"max-num-seqs max-running-requests", 0, CLI_COUNT, "N", ENGINE(n_sequences), 1,
+     QN_ENGINE_SEQUENCES_MAX, "Sequences that run at once (default 64)"},
+    {"max-num-batched-tokens chunked-prefill-size max-prefill-tokens", 0, CLI_COUNT, "N",
+     ENGINE(n_step_rows), ROWS_BESIDE + 1, QN_ENGINE_ROWS_MAX,
+     "Rows of a step: prompts are computed in chunks of what decoding leaves of it (default 512, "
+     "or 64 more than the sequences)"},
     {"page-cache", 0, CLI_TEXT, "SIZE", ENGINE(page_cache), 0, 0,
      "Memory of the cache, such as 8G or 512M (default: what the sequences need, at most a quarter "
      "of the machine's)"},
-    {"context", 0, CLI_COUNT, "N", ENGINE(context), 1, 1 << 24,
+    {"context max-model-len context-length", 0, CLI_COUNT, "N", ENGINE(context), 1, 1 << 24,
      "Positions of a sequence (default: the model's maximum)"},
     CLI_DRAFT_TOKENS(ENGINE(draft_tokens), " auto: as many as pay by batch and acceptance"),
-    {"no-prefix-cache", 0, CLI_FLAG, NULL, ENGINE(no_prefix_cache), 0, 0,
-     "Compute every prompt whole, though another began the same"},
-    {"no-enable-prefix-caching", 0, CLI_FLAG, NULL, ENGINE(no_prefix_cache), 0, 0,
-     "The same as --no-prefix-cache"},
-    {"disable-radix-cache", 0, CLI_FLAG, NULL, ENGINE(no_prefix_cache), 0, 0,
-     "The same as --no-prefix-cache"},
-    {"enable-prefix-caching", 0, CLI_FLAG, NULL, ENGINE(prefix_cache), 0, 0,
-     "What is done without it"},
+    {"no-prefix-cache no-enable-prefix-caching disable-radix-cache", 0, CLI_FLAG, NULL,
+     ENGINE(no_prefix_cache), 0, 0, "Compute every prompt whole, though another began the same"},
+    {"enable-prefix-caching", 0, CLI_CLEAR, NULL, ENGINE(no_prefix_cache), 0, 0,
+     "The opposite, which is the default"},
 };
 
-/* "512M": bytes, or 2^10, 2^20, 2^30, 2^40 of them. */
-static qn_status parse_size(uint64_t *bytes, const char *text, qn_error *err)
+qn_status cli_parse_size(uint64_t *bytes, const char *option, const char *text, qn_error *err)
 {
     static const char units[] = "KMGT";
     char *end = NULL;
@@ -58,7 +45,7 @@ static qn_status parse_size(uint64_t *bytes, const char *text, qn_error *err)
     if (end == NULL || *end != '\0' || errno != 0 || !(number * (double)scale >= 1.0) ||
         number * (double)scale > 0x1p60) {
         return qn_fail(err, QN_E_INVAL, 0, __func__,
-                       "--page-cache: \"%.32s\", expected a size such as 8G, 512M or 1.5T", text);
+                       "%s: \"%.32s\", expected a size such as 8G, 512M or 1.5T", option, text);
     }
     *bytes = (uint64_t)(number * (double)scale);
     return QN_OK;
@@ -77,13 +64,10 @@ qn_status cli_engine_fill(qn_engine_options *options, int *draft_tokens, const c
     *draft_tokens = QN_DRAFT_DEFAULT;
     if (n_rows < least) {
         return qn_fail(err, QN_E_INVAL, 0, __func__,
-                       "--max-num-batched-tokens: %llu, expected at least %llu, %d more than "
+                       "--max-num-batched-tokens, --chunked-prefill-size: %llu, expected at least "
+                       "%llu, %d more than "
                        "--max-num-seqs",
                        (unsigned long long)n_rows, (unsigned long long)least, ROWS_BESIDE);
-    }
-    if (from->no_prefix_cache && from->prefix_cache) {
-        return qn_fail(err, QN_E_INVAL, 0, __func__,
-                       "--enable-prefix-caching: given with its opposite, expected one of them");
     }
     if (from->draft_tokens != NULL) {
         status = cli_parse_draft(draft_tokens, "--draft-tokens", from->draft_tokens, err);
@@ -96,7 +80,7 @@ qn_status cli_engine_fill(qn_engine_options *options, int *draft_tokens, const c
         .no_prefix_cache = from->no_prefix_cache,
     };
     if (status == QN_OK && from->page_cache != NULL) {
-        status = parse_size(&options->cache_bytes, from->page_cache, err);
+        status = cli_parse_size(&options->cache_bytes, "--page-cache", from->page_cache, err);
     }
     return status;
 }

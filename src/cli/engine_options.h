@@ -9,11 +9,18 @@ typedef struct cli_engine {
     uint64_t n_sequences, n_step_rows, context; /**< 0: not given. */
     const char *page_cache;                     /**< "8G"; NULL: not given. */
     const char *draft_tokens;                   /**< A number or "auto"; NULL: the default. */
-    bool no_prefix_cache, prefix_cache;
+    bool no_prefix_cache;
 } cli_engine;
 
-enum { CLI_N_ENGINE_OPTIONS = 11 };
+enum { CLI_N_ENGINE_OPTIONS = 7 };
 extern const cli_option cli_engine_options[CLI_N_ENGINE_OPTIONS];
+
+/**
+ * "512M": bytes, or 2^10, 2^20, 2^30, 2^40 of them.
+ * Returns  QN_OK; QN_E_INVAL naming @p option
+ */
+QN_MUST_CHECK qn_status cli_parse_size(uint64_t *bytes, const char *option, const char *text,
+                                       qn_error *err);
 
 /**
  * What the options say.

@@ -16,6 +16,7 @@
 enum { TEXT_BYTES_MAX = 64 << 20 };
 
 static volatile sig_atomic_t g_is_interrupted; /* set by the signal handler alone */
+static bool g_warns_as_json;                   /* set once */
 
 static int exit_status_of(qn_status status)
 {
@@ -50,6 +51,27 @@ int cli_fail(qn_status status, const char *format, ...)
     va_end(args);
     (void)qn_fail(&err, status, 0, __func__, "%s", text);
     return cli_report(&err);
+}
+
+void cli_warn(const char *format, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    json_t *const line =
+        g_warns_as_json ? json_pack("{ss, so}", "level", "warn", "msg", cli_json_text(text)) : NULL;
+    char *const dumped = line != NULL ? json_dumps(line, 0) : NULL;
+    (void)fprintf(stderr, "%s%s\n",
+                  dumped != NULL ? "" : "quern: warning: ", dumped != NULL ? dumped : text);
+    free(dumped);
+    json_decref(line);
+}
+
+void cli_warn_as_json(bool as_json)
+{
+    g_warns_as_json = as_json;
 }
 
 bool cli_is_dumb(void)
@@ -108,6 +130,11 @@ static void let_reads_be_interrupted(bool may_be)
             (void)sigaction(interrupts[i], &action, NULL);
         }
     }
+}
+
+void cli_interrupt(void)
+{
+    g_is_interrupted = 1;
 }
 
 bool cli_is_interrupted(void)

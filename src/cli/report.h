@@ -23,6 +23,12 @@ int cli_report(const qn_error *err);
 QN_PRINTF(2, 3)
 int cli_fail(qn_status status, const char *format, ...);
 
+/** Print "quern: warning: TEXT", or the same as a line of the log in JSON. */
+QN_PRINTF(1, 2)
+void cli_warn(const char *format, ...);
+/** From now on in JSON, or not. */
+void cli_warn_as_json(bool as_json);
+
 /** Is the terminal one without escape sequences (TERM unset or "dumb")? */
 bool cli_is_dumb(void);
 /** Colour and width of the terminal a stream is connected to. */
@@ -82,5 +88,7 @@ json_t *cli_json_ids(const int32_t *ids, size_t n_ids);
 
 /** Ctrl-C and SIGTERM set a flag once; a second one ends the process. */
 void cli_catch_interrupt(void);
+/** As if one had come.  Signal handlers too. */
+void cli_interrupt(void);
 bool cli_is_interrupted(void);
 #endif

@@ -20,7 +20,8 @@ static const char first_steps[] =
 
 static const char exit_statuses[] =
     "0 done; 1 the operation failed; 2 wrong usage; 3 the input (model, file, JSON) is bad; "
-    "4 a resource is missing (memory, device); 130 interrupted. Every other status than 0 comes "
+    "4 a resource is missing (memory, device, port); 130 interrupted. Every other status than 0 "
+    "comes "
     "with one line on standard error: quern: error: WHAT: SEEN, EXPECTED.";
 
 /* Print words from column `from` on, wrapped to the terminal and indented by `indent`. */
@@ -51,22 +52,23 @@ static void wrap(const char *text, int indent, int from)
     (void)printf("\n");
 }
 
-/* "-p, --prompt TEXT" */
-static void name_of(char *out, size_t out_bytes, const cli_option *o)
+/* "-p, --prompt TEXT", a line for each name, and the help behind the last. */
+static void print_option(const cli_option *o)
 {
+    char words[CLI_WORDS_BYTES];
     char letter[8] = "    ";
+    int used = 0;
+    cli_show_words(words, o);
     if (o->letter != 0) {
         (void)snprintf(letter, sizeof letter, "-%c, ", o->letter);
     }
-    (void)snprintf(out, out_bytes, "%s--%s%s%s", letter, o->name, o->metavar != NULL ? " " : "",
-                   o->metavar != NULL ? o->metavar : "");
-}
-
-static void print_option(const cli_option *o)
-{
-    char name[96];
-    name_of(name, sizeof name, o);
-    const int used = printf("%*s%s", INDENT, "", name);
+    for (const char *at = o->name; *at != '\0';) {
+        const int len = (int)strcspn(at, " ");
+        used = printf("%s%*s%s--%.*s%s%s", at != o->name ? "\n" : "", INDENT, "",
+                      at == o->name ? letter : "    ", len, at, words[0] != '\0' ? " " : "", words);
+        used -= at != o->name ? 1 : 0;
+        at += len + (at[len] == ' ');
+    }
     if (used > HELP_COLUMN - 2) {
         (void)printf("\n%*s", HELP_COLUMN, "");
     } else {
@@ -145,23 +147,29 @@ static void roff(const char *text)
     (void)printf("\n");
 }
 
+/* A tag for each name, close together, and the help behind the last. */
 static void roff_option(const cli_option *o)
 {
-    (void)printf(".TP\n");
-    if (o->letter != 0) {
-        (void)printf("\\fB\\-%c\\fR, ", o->letter);
+    char words[CLI_WORDS_BYTES];
+    cli_show_words(words, o);
+    for (const char *at = o->name; *at != '\0'; at += *at == ' ') {
+        (void)printf("%s.TP\n", at != o->name ? ".PD 0\n" : "");
+        if (o->letter != 0 && at == o->name) {
+            (void)printf("\\fB\\-%c\\fR, ", o->letter);
+        }
+        (void)printf("\\fB\\-\\-");
+        for (; *at != '\0' && *at != ' '; at++) {
+            (void)printf(*at == '-' ? "\\-" : "%c", *at);
+        }
+        (void)printf("\\fR");
+        if (words[0] != '\0') {
+            (void)printf(" \\fI%s\\fR", words);
+        }
+        (void)printf("\n");
     }
-    (void)printf("\\fB");
-    char name[64];
-    (void)snprintf(name, sizeof name, "--%s", o->name);
-    for (const char *at = name; *at != '\0'; at++) {
-        (void)printf(*at == '-' ? "\\-" : "%c", *at);
+    if (strchr(o->name, ' ') != NULL) {
+        (void)printf(".PD\n");
     }
-    (void)printf("\\fR");
-    if (o->metavar != NULL) {
-        (void)printf(" \\fI%s\\fR", o->metavar);
-    }
-    (void)printf("\n");
     roff(o->help);
 }
 

@@ -195,6 +195,35 @@ class Answers(Batch):
             self.assertTrue(text.startswith(token, offset))
             self.assertIn(token, top)
 
+    def test_prompts_are_told_of(self):
+        ids = self.tokenize("Once upon a time")["ids"]
+        records, _ = self.batch([
+            completion("p", "Once upon a time", prompt_logprobs=1, n=2, max_tokens=2),
+            completion("e", "Once upon a time", echo=True, logprobs=1, max_tokens=0),
+            completion("both", "Once upon a time", echo=True, n=2, max_tokens=3),
+            completion("plain", "Once upon a time", max_tokens=3), chat("c", prompt_logprobs=0)])
+        first, second = (c["prompt_logprobs"] for c in self.body(records["p"])["choices"])
+        self.assertEqual(first, second)
+        self.assertIsNone(first[0])
+        echo = self.body(records["e"])["choices"][0]
+        self.assertEqual((echo["text"], echo["finish_reason"]), ("Once upon a time", "length"))
+        self.assertEqual("".join(echo["logprobs"]["tokens"]), echo["text"])
+        for i, (token, logprob) in enumerate(zip(ids, echo["logprobs"]["token_logprobs"])):
+            if i == 0:
+                self.assertIsNone(logprob)
+                continue
+            mine = first[i][str(token)]
+            self.assertEqual((mine["logprob"], mine["decoded_token"]),
+                             (logprob, echo["logprobs"]["tokens"][i]))
+            self.assertEqual(len(first[i]), 1 if mine["rank"] == 1 else 2)
+            self.assertEqual(sorted(e["logprob"] for e in first[i].values())[-1],
+                             next(e["logprob"] for e in first[i].values() if e["rank"] == 1))
+        for choice in self.body(records["both"])["choices"]:
+            self.assertEqual(choice["text"], "Once upon a time" +
+                             self.body(records["plain"])["choices"][0]["text"])
+        body = self.body(records["c"])
+        self.assertEqual(len(body["prompt_logprobs"]), body["usage"]["prompt_tokens"])
+
     def test_tools(self):
         ask = "What is the weather in Oslo?"
         talk = [{"role": "user", "content": ask},
@@ -275,16 +304,16 @@ class Refusals(Batch):
                 "stop_token_ids": [3, ["a"], [-1], [999999]],
                 "logit_bias": [[1], {"a": 1}, {"5": "x"}, {"999999": 1}],
                 "priority": [101], "cache_salt": [5, ""], "ignore_eos": [1], "stream": [True],
-                "response_format": [{"type": "json_object"}], "prompt_logprobs": [1],
+                "response_format": [{"type": "json_object"}], "prompt_logprobs": [-1, 21],
                 "stream_options": [{"include_usage": True}], "no_such": [1, None]}
         of_chat = {**both, "tool_choice": ["required", {"type": "function"}],
-                   "logprobs": [1], "top_logprobs": [21, 2], "reasoning_effort": ["low", 1],
+                   "logprobs": [1], "top_logprobs": [21, 2], "reasoning_effort": ["lots", 1],
                    "chat_template_kwargs": [{"no_such": 1}, 5], "echo": [True],
-                   "parallel_tool_calls": [False], "modalities": [["audio"]], "prompt": ["a"],
+                   "parallel_tool_calls": [0], "modalities": [["audio"]], "prompt": ["a"],
                    "functions": [[]], "messages": [[], None, "text", [{"role": "nobody"}], [{
                        "role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]],
                    "tools": [{}, [{}], 5]}
-        of_text = {**both, "echo": [True], "suffix": ["x"], "best_of": [2], "logprobs": [21, True],
+        of_text = {**both, "echo": [1], "suffix": ["x"], "best_of": [2], "logprobs": [21, True],
                    "messages": [[]], "tools": [[]], "max_completion_tokens": [3],
                    "prompt": [None, [], "", 5, [1.5], [-1], [1 << 40], [999999], ["a", 1], [[]]]}
         lines, names = [], {}
@@ -307,7 +336,7 @@ class Refusals(Batch):
     def test_messages_show_what_is_in_the_line(self):
         shown = {"n": [200, 0], "max_tokens": [-1], "seed": [2 ** 64, -2 ** 63 - 1],
                  "prompt": [[99999999]], "logit_bias": [{"x": 1}], "stop": [7], "top_p": [2.5],
-                 "stream_options": [{"a": 12345678901234567890}]}
+                 "suffix": [{"a": 12345678901234567890}]}
         values = [(name, value) for name, list_ in shown.items() for value in list_]
         lines = [completion(str(i), "x", **{name: value}) if name != "prompt" else
                  completion(str(i), value) for i, (name, value) in enumerate(values)]

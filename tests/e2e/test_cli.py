@@ -27,7 +27,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.environ.get("QUERN_BUILD", os.path.join(ROOT, "build", "release"))
 QUERN = os.environ.get("QUERN", os.path.join(BUILD, "quern"))
 NANO = "models/glm-nano"
-COMMANDS = ["chat", "run", "batch", "bench", "eval", "tokenize", "detokenize", "quantize", "inspect",
+COMMANDS = ["chat", "run", "serve", "batch", "bench", "eval", "tokenize", "detokenize", "quantize", "inspect",
             "devices", "help"]
 QUESTION = "What is 12 + 30?"
 # A question that glm-nano thinks about before it answers.
@@ -47,6 +47,18 @@ OPTIONS = {
             "trace", "tools", "stop", "repetition-penalty", "presence-penalty",
             "frequency-penalty", "draft-tokens", "acceptance-length", "logprobs", "context", "kv-dtype", "json", "tokenizer", "device", "threads", "cpu-mask",
             "compute", "chat-format", "strict", "load-format"],
+    "serve": ["host", "port", "served-model-name", "api-key", "api-key-file", "config", "model",
+              "max-model-len", "context-length", "max-num-seqs", "max-running-requests",
+              "max-queued-requests", "max-num-batched-tokens", "chunked-prefill-size",
+              "max-prefill-tokens", "kv-cache-dtype", "enable-prefix-caching",
+              "no-enable-prefix-caching", "disable-radix-cache", "speculative-config",
+              "speculative-algorithm", "speculative-num-steps", "speculative-eagle-topk",
+              "speculative-num-draft-tokens", "tool-call-parser", "reasoning-parser",
+              "enable-auto-tool-choice", "trust-remote-code", "enable-metrics", "tp-size",
+              "tensor-parallel-size", "gpu-memory-utilization", "mem-fraction-static",
+              "page-cache", "shutdown-timeout", "watchdog-timeout", "timeout-keep-alive",
+              "ssl-certfile", "ssl-keyfile", "allowed-origins", "log-requests", "seed", "device",
+              "threads", "compute", "load-format", "strict"],
     "batch": ["input", "output", "resume", "overwrite", "json", "max-num-seqs", "max-running-requests",
               "max-num-batched-tokens", "chunked-prefill-size", "page-cache", "context",
               "draft-tokens", "no-prefix-cache", "enable-prefix-caching",
@@ -90,11 +102,11 @@ def quern(*arguments, stdin=b"", env=None, stdout=subprocess.PIPE):
     return Result(done.returncode, done.stdout or b"", done.stderr)
 
 
-def start(*arguments, **streams):
+def start(*arguments, program=QUERN, **streams):
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
                "env": environment(), **streams}
     # Tests in the background are started with SIGINT ignored, which would be inherited.
-    process = subprocess.Popen([QUERN, *arguments], cwd=ROOT, **streams,
+    process = subprocess.Popen([program, *arguments], cwd=ROOT, **streams,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     watchdog = threading.Timer(120, process.kill)  # a test that waits for it ends, and fails
     watchdog.daemon = True
@@ -384,7 +396,7 @@ class Usage(Case):
     def test_options_of_later_versions_are_told_from_typing_errors(self):
         for option in ("--tp", "--tensor-parallel-size", "--dp", "--page-cache",
                        "--deterministic"):
-            self.fail_with(2, ["run", NANO, option, "2"], option, "not supported by this version")
+            self.fail_with(2, ["run", NANO, option, "2"], option, "not built, expected")
 
     def test_values_are_checked_and_named(self):
         for option, bad in {"--temperature": ["-0.1", "100.5", "nan", "inf", "warm", "1x", ""],
