@@ -160,8 +160,8 @@ static void test_hung_step_ends_the_process(void **state)
         fail_msg("status %x, SIGABRT expected; stderr: %s", status, output);
     }
     const char *const expected[] = {
-        "quern: error: watchdog: thread worker: busy for 0.2 s with a step, its end within "
-        "0.2 s (--watchdog-timeout) expected; what requests were doing:\n",
+        "quern: error: watchdog: thread worker: busy for 0.2 s with a step, ",
+        "its end within 0.2 s (--watchdog-timeout) expected; what requests were doing:\n",
         "request c62963ff: prefill, ", " s, 3 prompt tokens, 0 generated\n",
         "request mine: queued, "};
     for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
