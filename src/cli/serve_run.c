@@ -19,6 +19,7 @@ typedef struct serve {
     qn_server *server;
     qn_model *model;
     uint64_t n_pages, page_bytes;
+    uint32_t page_tokens;
 } serve;
 
 /* ----------------------------------------------------------------------------------- signals -- */
@@ -98,20 +99,19 @@ static qn_status judge_fallbacks(const qn_kernel_choice *first, size_t n_fallbac
 /* A product without a kernel made for it is slow, and nobody would see why. */
 static qn_status check_kernels(const qn_model *model, bool is_strict, qn_error *err)
 {
-    const size_t n = qn_model_kernels(NULL, 0, model);
-    qn_kernel_choice *const choices = calloc(n + 1, sizeof *choices);
+    qn_kernel_choice *choices = NULL;
     const qn_kernel_choice *first = NULL;
+    size_t n = 0;
     size_t n_fallbacks = 0;
-    if (choices == NULL) {
-        return qn_fail(err, QN_E_NOMEM, 0, __func__, "kernels: no memory to look at them");
-    }
-    (void)qn_model_kernels(choices, n, model);
-    for (size_t i = 0; i < n; i++) {
+    qn_status status = server_list_kernels(&choices, &n, model, err);
+    for (size_t i = 0; status == QN_OK && i < n; i++) {
         const bool is_fallback = strcmp(choices[i].source, "fallback") == 0;
         first = is_fallback && first == NULL ? &choices[i] : first;
         n_fallbacks += is_fallback ? 1 : 0;
     }
-    const qn_status status = judge_fallbacks(first, n_fallbacks, n, is_strict, err);
+    if (status == QN_OK) {
+        status = judge_fallbacks(first, n_fallbacks, n, is_strict, err);
+    }
     free(choices);
     return status;
 }
@@ -141,6 +141,7 @@ static qn_status load(void *context, server_backend *out, qn_error *err)
         const qn_engine_stats stats = out->get_stats(out->context);
         s->n_pages = stats.n_pages_free + stats.n_pages_used + stats.n_pages_cached;
         s->page_bytes = stats.page_bytes;
+        s->page_tokens = stats.page_tokens;
     }
     return status;
 }
@@ -172,12 +173,12 @@ static void tell_ready(void *context)
     char url[URL_BYTES];
     show_url(url, sizeof url, s);
     (void)printf("quern: %s serves %s: %s weights (%s), kernels %s, compute %s, cache %s, %llu "
-                 "pages of 64 positions (%.2f GB), %u sequences\n",
+                 "pages of %u positions (%.2f GB), %u sequences\n",
                  url, server_model_name(s->server),
                  strcmp(info->quantization, "none") == 0 ? "unquantized" : info->quantization,
                  info->weights, info->kernels, info->compute, info->kv_dtype,
-                 (unsigned long long)s->n_pages, (double)(s->n_pages * s->page_bytes) * 1e-9,
-                 s->plan.engine.n_sequences);
+                 (unsigned long long)s->n_pages, s->page_tokens,
+                 (double)(s->n_pages * s->page_bytes) * 1e-9, s->plan.engine.n_sequences);
     (void)fflush(stdout);
     if (is_talkative(s)) {
         (void)fprintf(stderr,

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "server/backend.h"
 
+#include <errno.h>
+#include <stdlib.h>
+
 static qn_status submit(void *context, uint64_t *id, const qn_request *request, qn_error *err)
 {
     return qn_engine_submit(id, context, request, err);
@@ -59,5 +62,17 @@ qn_status server_backend_open(server_backend *out, qn_model *model,
         .n_queue = options->n_queue,
         .context_tokens = options->context_tokens,
     };
+    return QN_OK;
+}
+
+qn_status server_list_kernels(qn_kernel_choice **out, size_t *n, const qn_model *model,
+                              qn_error *err)
+{
+    *n = qn_model_kernels(NULL, 0, model);
+    *out = calloc(*n + 1, sizeof **out);
+    if (*out == NULL) {
+        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "kernels: no memory for %zu", *n);
+    }
+    (void)qn_model_kernels(*out, *n, model); /* they are fixed once the model is open */
     return QN_OK;
 }

@@ -29,4 +29,13 @@ typedef qn_status server_load_fn(void *context, server_backend *out, qn_error *e
  * qn_engine_open(). */
 QN_MUST_CHECK qn_status server_backend_open(server_backend *out, qn_model *model,
                                             const qn_engine_options *options, qn_error *err);
+
+/**
+ * The kernels of a model, as qn_model_kernels() tells them.
+ *
+ * @param[out] out  [n] owned by the caller (free)
+ * Returns  QN_OK; QN_E_NOMEM
+ */
+QN_MUST_CHECK qn_status server_list_kernels(qn_kernel_choice **out, size_t *n,
+                                            const qn_model *model, qn_error *err);
 #endif

@@ -3,6 +3,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "server/backend.h"
 #include "server/process.h"
 #include "server/prometheus.h"
 
@@ -479,19 +480,17 @@ static void append_positions(prom_page *page, const metrics_now *now)
 
 static void append_kernels(prom_page *page, const qn_model *model)
 {
-    const size_t n = qn_model_kernels(NULL, 0, model);
-    qn_kernel_choice *const choices = n > 0 ? calloc(n, sizeof *choices) : NULL;
-    if (n == 0) {
+    qn_kernel_choice *choices = NULL;
+    size_t n = 0;
+    const qn_status status = server_list_kernels(&choices, &n, model, page->err);
+    if (status < 0) {
+        page->status = status;
         return;
     }
-    if (choices == NULL) {
-        page->status = qn_fail(page->err, QN_E_NOMEM, ENOMEM, __func__,
-                               "metrics: no memory for %zu kernels", n);
-        return;
+    if (n > 0) {
+        prom_family(page, "quern_kernel_info", gauge, "1 for each kernel chosen for a shape.");
     }
-    const size_t n_told = qn_model_kernels(choices, n, model);
-    prom_family(page, "quern_kernel_info", gauge, "1 for each kernel chosen for a shape.");
-    for (size_t i = 0; i < n && i < n_told; i++) {
+    for (size_t i = 0; i < n; i++) {
         const qn_kernel_choice *const k = &choices[i];
         char in[16];
         char out[16];

@@ -188,12 +188,9 @@ fail:
 static qn_status append_kernels(qn_buf *out, const qn_server *server)
 {
     qn_status status = QN_OK;
-    const size_t n = qn_model_kernels(NULL, 0, server->settings.model);
-    qn_kernel_choice *const choices = calloc(n + 1, sizeof *choices);
-    if (choices == NULL) {
-        return QN_E_NOMEM;
-    }
-    (void)qn_model_kernels(choices, n, server->settings.model); /* they are fixed once it is open */
+    qn_kernel_choice *choices = NULL;
+    size_t n = 0;
+    QN_TRY(status, server_list_kernels(&choices, &n, server->settings.model, NULL), fail);
     QN_TRY(status, qn_buf_append_printf(out, NULL, ",\"kernels\":["), fail);
     for (size_t i = 0; i < n; i++) {
         const qn_kernel_choice *const at = &choices[i];
