@@ -50,6 +50,18 @@ size_t qn_utf8_len(const uint8_t *bytes, size_t n_bytes)
     return len;
 }
 
+bool qn_utf8_is_valid(qn_str text)
+{
+    for (size_t at = 0; at < text.len;) {
+        const size_t len = qn_utf8_len((const uint8_t *)text.ptr + at, text.len - at);
+        if (len == 0) {
+            return false;
+        }
+        at += len;
+    }
+    return true;
+}
+
 void qn_text_clean(char *text)
 {
     uint8_t *from = (uint8_t *)text;

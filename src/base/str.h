@@ -72,6 +72,9 @@ bool qn_utf8_accepts(uint8_t first, uint32_t i_byte, uint8_t next);
 /** Bytes of the valid UTF-8 sequence that @p bytes begin with, of @p n_bytes; 0: there is none. */
 size_t qn_utf8_len(const uint8_t *bytes, size_t n_bytes);
 
+/** Is all of it valid UTF-8? */
+bool qn_utf8_is_valid(qn_str text);
+
 /**
  * Make @p text, in place, one printable line of valid UTF-8: a control character (C0, DEL, C1)
  * becomes one '?', so does every byte that is not part of a valid sequence.

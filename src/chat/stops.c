@@ -12,18 +12,6 @@ static uint32_t advance(const qn_chat_stop *stop, uint32_t n_matched, char byte)
     return n_matched + (stop->text[n_matched] == byte ? 1 : 0);
 }
 
-static bool is_utf8(qn_str text)
-{
-    for (size_t at = 0; at < text.len;) {
-        const size_t len = qn_utf8_len((const uint8_t *)text.ptr + at, text.len - at);
-        if (len == 0) {
-            return false;
-        }
-        at += len;
-    }
-    return true;
-}
-
 qn_status qn_chat_stops_init(qn_chat_stops *stops, const char *const *texts, size_t n_texts,
                              qn_error *err)
 {
@@ -40,7 +28,7 @@ qn_status qn_chat_stops_init(qn_chat_stops *stops, const char *const *texts, siz
                            "stop text %zu (--stop): %zu bytes, 1 to %d expected", i, text.len,
                            QN_STOP_BYTES_MAX);
         }
-        if (!is_utf8(text)) {
+        if (!qn_utf8_is_valid(text)) {
             return qn_fail(err, QN_E_INVAL, 0, __func__,
                            "stop text %zu (--stop): a broken character, UTF-8 expected", i);
         }

@@ -354,7 +354,8 @@ static alias_labels alias_labels_of(const metrics_now *now)
     return (alias_labels){{{"model_name", now->name != NULL ? now->name : ""}, {"engine", "0"}}};
 }
 
-static void append_values(prom_page *page, const server_metrics *metrics, const metrics_now *now)
+static void append_values(server_writer *page, const server_metrics *metrics,
+                          const metrics_now *now)
 {
     const alias_labels alias = alias_labels_of(now);
     double all[N_VALUES];
@@ -372,7 +373,7 @@ static void append_values(prom_page *page, const server_metrics *metrics, const 
     }
 }
 
-static void append_histograms(prom_page *page, const server_metrics *metrics,
+static void append_histograms(server_writer *page, const server_metrics *metrics,
                               const metrics_now *now)
 {
     const alias_labels alias = alias_labels_of(now);
@@ -391,7 +392,7 @@ static void append_histograms(prom_page *page, const server_metrics *metrics,
     }
 }
 
-static void append_ends(prom_page *page, const server_metrics *metrics, const metrics_now *now)
+static void append_ends(server_writer *page, const server_metrics *metrics, const metrics_now *now)
 {
     static const char name[] = "quern_requests_ended_total";
     prom_family(page, name, counter, "Answers that ended, by how.");
@@ -418,7 +419,7 @@ static void append_ends(prom_page *page, const server_metrics *metrics, const me
     }
 }
 
-static void append_refusals(prom_page *page, const server_metrics *metrics)
+static void append_refusals(server_writer *page, const server_metrics *metrics)
 {
     static const char refused[] = "quern_requests_refused_total";
     static const char lost[] = "quern_clients_lost_total";
@@ -442,7 +443,7 @@ static void append_refusals(prom_page *page, const server_metrics *metrics)
     }
 }
 
-static void append_pages(prom_page *page, const qn_engine_stats *engine)
+static void append_pages(server_writer *page, const qn_engine_stats *engine)
 {
     static const char name[] = "quern_pages";
     const struct {
@@ -459,7 +460,7 @@ static void append_pages(prom_page *page, const qn_engine_stats *engine)
 }
 
 /* Acceptance by position; where nothing was ever drafted the families are left out. */
-static void append_positions(prom_page *page, const metrics_now *now)
+static void append_positions(server_writer *page, const metrics_now *now)
 {
     static const char *const names[] = {"quern_accepted_tokens_per_position_total",
                                         "vllm:spec_decode_num_accepted_tokens_per_pos_total"};
@@ -478,7 +479,7 @@ static void append_positions(prom_page *page, const metrics_now *now)
     }
 }
 
-static void append_kernels(prom_page *page, const qn_model *model)
+static void append_kernels(server_writer *page, const qn_model *model)
 {
     qn_kernel_choice *choices = NULL;
     size_t n = 0;
@@ -509,14 +510,14 @@ static void append_kernels(prom_page *page, const qn_model *model)
 }
 
 /* What never changes: an info, a gauge of 1 whose labels tell. */
-static void append_info(prom_page *page, const char *name, const char *help,
+static void append_info(server_writer *page, const char *name, const char *help,
                         const prom_label *labels)
 {
     prom_family(page, name, gauge, help);
     prom_sample(page, name, "", labels, 1.0);
 }
 
-static void append_model(prom_page *page, const metrics_now *now)
+static void append_model(server_writer *page, const metrics_now *now)
 {
     const qn_model_info *const info = qn_model_get_info(now->model);
     const qn_engine_stats *const e = &now->engine;
@@ -549,7 +550,7 @@ qn_status metrics_append(qn_buf *out, const server_metrics *metrics, const metri
                          qn_error *err)
 {
     const size_t len_before = out->len;
-    prom_page page = {.out = out, .err = err};
+    server_writer page = {.out = out, .err = err};
     const qn_build *const build = qn_build_get();
     const prom_label labels[] = {{"version", build->version},
                                  {"commit", build->commit},

@@ -5,97 +5,87 @@
 
 #include <math.h>
 
-static void put(prom_page *page, const char *bytes, size_t n_bytes)
-{
-    if (page->status == QN_OK) {
-        page->status = qn_buf_append(page->out, bytes, n_bytes, page->err);
-    }
-}
-
-static void put_text(prom_page *page, const char *text)
-{
-    put(page, text, strlen(text));
-}
-
-static void put_number(prom_page *page, double value)
+static void put_number(server_writer *page, double value)
 {
     if (isnan(value)) {
-        put_text(page, "NaN");
+        writer_put(page, "NaN");
     } else if (isinf(value)) {
-        put_text(page, value > 0.0 ? "+Inf" : "-Inf");
+        writer_put(page, value > 0.0 ? "+Inf" : "-Inf");
     } else if (page->status == QN_OK) {
         page->status = qn_buf_append_real(page->out, value, 15, page->err);
     }
 }
 
 /* A bound as clients in Python and Go write it: 1.0, 0.5, 1000.0. */
-static void put_bound(prom_page *page, double bound)
+static void put_bound(server_writer *page, double bound)
 {
     put_number(page, bound);
     if (isfinite(bound) && bound == floor(bound)) {
-        put_text(page, ".0");
+        writer_put(page, ".0");
     }
 }
 
 /* The value of a label: three characters are escaped, and bytes that are no UTF-8 are replaced. */
-static void put_escaped(prom_page *page, const char *value)
+static void put_escaped(server_writer *page, const char *value)
 {
     const size_t n_bytes = strlen(value);
     for (size_t at = 0; at < n_bytes;) {
         const size_t len = qn_utf8_len((const uint8_t *)value + at, n_bytes - at);
         switch (value[at]) {
-        case '\\': put_text(page, "\\\\"); break;
-        case '"': put_text(page, "\\\""); break;
-        case '\n': put_text(page, "\\n"); break;
-        default: put(page, len > 0 ? value + at : "?", len > 0 ? len : 1); break;
+        case '\\': writer_put(page, "\\\\"); break;
+        case '"': writer_put(page, "\\\""); break;
+        case '\n': writer_put(page, "\\n"); break;
+        default:
+            writer_put_bytes(page, len > 0 ? (qn_str){value + at, len} : qn_str_of("?"));
+            break;
         }
         at += len > 0 ? len : 1;
     }
 }
 
 /* Labels and, where @p bound is not NULL, that of a bucket. */
-static void put_labels(prom_page *page, const prom_label *labels, const double *bound)
+static void put_labels(server_writer *page, const prom_label *labels, const double *bound)
 {
     const char *separator = "{";
     for (; labels != NULL && labels->name != NULL; labels++) {
-        put_text(page, separator);
-        put_text(page, labels->name);
-        put_text(page, "=\"");
+        writer_put(page, separator);
+        writer_put(page, labels->name);
+        writer_put(page, "=\"");
         put_escaped(page, labels->value);
-        put_text(page, "\"");
+        writer_put(page, "\"");
         separator = ",";
     }
     if (bound != NULL) {
-        put_text(page, separator);
-        put_text(page, "le=\"");
+        writer_put(page, separator);
+        writer_put(page, "le=\"");
         put_bound(page, *bound);
-        put_text(page, "\"");
+        writer_put(page, "\"");
         separator = ",";
     }
-    put_text(page, separator[0] == ',' ? "}" : "");
+    writer_put(page, separator[0] == ',' ? "}" : "");
 }
 
-static void put_sample(prom_page *page, const char *name, const char *suffix,
+static void put_sample(server_writer *page, const char *name, const char *suffix,
                        const prom_label *labels, const double *bound, double value)
 {
-    put_text(page, name);
-    put_text(page, suffix);
+    writer_put(page, name);
+    writer_put(page, suffix);
     put_labels(page, labels, bound);
-    put_text(page, " ");
+    writer_put(page, " ");
     put_number(page, value);
-    put_text(page, "\n");
+    writer_put(page, "\n");
 }
 
-void prom_family(prom_page *page, const char *name, const char *type, const char *help)
+void prom_family(server_writer *page, const char *name, const char *type, const char *help)
 {
     const char *const words[] = {"# HELP ", name, " ", help, "\n# TYPE ", name, " ", type, "\n"};
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
-        put_text(page, words[i]);
+        writer_put(page, words[i]);
     }
 }
 
-void prom_sample(prom_page *page, const char *name, const char *suffix, const prom_label *labels,
-                 double value)
+void prom_sample(server_writer *page, const char *name, const char *suffix,
+                 const prom_label *labels, double value)
 {
     put_sample(page, name, suffix, labels, NULL, value);
 }
@@ -112,7 +102,7 @@ void prom_observe(prom_histogram *histogram, const prom_bounds *bounds, double v
     histogram->sum += counted * (double)n_times;
 }
 
-void prom_histogram_samples(prom_page *page, const char *name, const prom_label *labels,
+void prom_histogram_samples(server_writer *page, const char *name, const prom_label *labels,
                             const prom_histogram *histogram, const prom_bounds *bounds,
                             const prom_bounds *shown)
 {

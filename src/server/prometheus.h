@@ -6,14 +6,7 @@
  */
 #ifndef QN_SERVER_PROMETHEUS_H
 #define QN_SERVER_PROMETHEUS_H
-#include "base/buf.h"
-
-/** A page being written.  The first failure stays in status; what follows is left out. */
-typedef struct prom_page {
-    qn_buf *out; /**< Borrowed. */
-    qn_error *err;
-    qn_status status;
-} prom_page;
+#include "server/writer.h"
 
 /** A label and its value, of any bytes.  A name of NULL ends a list. */
 typedef struct prom_label {
@@ -22,11 +15,11 @@ typedef struct prom_label {
 } prom_label;
 
 /** Begin a family: its HELP and TYPE.  @p type is "counter", "gauge" or "histogram". */
-void prom_family(prom_page *page, const char *name, const char *type, const char *help);
+void prom_family(server_writer *page, const char *name, const char *type, const char *help);
 
 /** A sample of the family @p name, which gets @p suffix.  @p labels: NULL: none. */
-void prom_sample(prom_page *page, const char *name, const char *suffix, const prom_label *labels,
-                 double value);
+void prom_sample(server_writer *page, const char *name, const char *suffix,
+                 const prom_label *labels, double value);
 
 enum { PROM_BOUNDS_MAX = 40 };
 
@@ -50,7 +43,7 @@ void prom_observe(prom_histogram *histogram, const prom_bounds *bounds, double v
  * The samples of a histogram's family.
  * @param shown  which of @p bounds become buckets; each must be one of them
  */
-void prom_histogram_samples(prom_page *page, const char *name, const prom_label *labels,
+void prom_histogram_samples(server_writer *page, const char *name, const prom_label *labels,
                             const prom_histogram *histogram, const prom_bounds *bounds,
                             const prom_bounds *shown);
 #endif

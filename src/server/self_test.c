@@ -95,17 +95,6 @@ static void ask(self_test *test)
 
 /* -------------------------------------------------------------------------------------- answers */
 
-static bool is_utf8(const char *bytes, size_t n_bytes)
-{
-    for (size_t at = 0, len; at < n_bytes; at += len) {
-        len = qn_utf8_len((const uint8_t *)bytes + at, n_bytes - at);
-        if (len == 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* Compare a token with that of the first time, or keep it. */
 static qn_status see_token(const self_test *test, question *q, int32_t token, qn_error *err)
 {
@@ -154,7 +143,7 @@ static qn_status see(const self_test *test, const qn_event *event, qn_error *err
 {
     question *const q = event->tag;
     QN_ASSERT(q >= test->questions && q < test->questions + N_QUESTIONS);
-    if (!is_utf8(event->text, event->len)) {
+    if (!qn_utf8_is_valid((qn_str){.ptr = event->text, .len = event->len})) {
         return qn_fail(err, QN_E_FORMAT, 0, __func__,
                        "self-test: text of %zu bytes, whole characters of UTF-8 expected",
                        event->len);
