@@ -136,10 +136,17 @@ uint64_t call_n_generated(const http_call *call)
     return call->board != NULL ? atomic_load(&call->board->n_generated) : 0;
 }
 
+void call_lose(http_call *call, metrics_loss how, const char *finish)
+{
+    metrics_lost(call->server->metrics, how);
+    call->finish = finish;
+    call_cancel(call);
+}
+
 void call_leave(http_call *call)
 {
     if (call->stage != CALL_WHOLE && !call->is_cancelled) {
-        metrics_lost(call->server->metrics, METRICS_DISCONNECTED);
+        call_lose(call, METRICS_DISCONNECTED, "disconnected");
     }
     call->connection = NULL;
     call_cancel(call);
@@ -182,7 +189,7 @@ uint32_t call_retry_after(const qn_server *server)
 static bool is_admitted(const http_call *call, server_error *error)
 {
     const qn_server *const server = call->server;
-    const uint64_t n_max = (uint64_t)server->backend->n_sequences + server->backend->n_queue;
+    const uint64_t n_max = server->settings.choices_max;
     if (server->is_ending) {
         return !server_is_closed(server, error);
     }
@@ -267,9 +274,7 @@ static bool has_room(http_call *call)
 static void drop_slow_reader(http_call *call)
 {
     static const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
-    metrics_lost(call->server->metrics, METRICS_SLOW_READER);
-    call->finish = "slow_reader";
-    call_cancel(call);
+    call_lose(call, METRICS_SLOW_READER, "slow_reader");
     /* What the kernel holds for it goes too. */
     (void)setsockopt(call->connection->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     connection_drop(call->connection);

@@ -411,9 +411,7 @@ static void see_leaving(http_connection *connection)
 {
     connection->has_left = true;
     if (connection->call != NULL && connection->call->stage != CALL_WHOLE) {
-        metrics_lost(connection->server->metrics, METRICS_DISCONNECTED);
-        connection->call->finish = "disconnected";
-        call_cancel(connection->call);
+        call_lose(connection->call, METRICS_DISCONNECTED, "disconnected");
         connection_drop(connection);
     }
 }

@@ -226,6 +226,8 @@ void call_take_news(qn_server *server);
 void call_leave(http_call *call);
 /** Cancel its tickets; their ends will come. */
 void call_cancel(http_call *call);
+/** Its client is lost: count that, and cancel.  @p finish: for the log, static. */
+void call_lose(http_call *call, metrics_loss how, const char *finish);
 /** Tokens so far, of all its choices. */
 uint64_t call_n_generated(const http_call *call);
 /** Look at it from time to time: silence, slow readers. */
