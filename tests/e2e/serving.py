@@ -4,7 +4,7 @@
     with Server() as server:
         status, headers, body = server.post("/v1/completions", {"prompt": "a", "max_tokens": 1})
 
-Leaving the block ends it by SIGTERM and expects exit status 0.
+Leaving the block ends it by SIGTERM and expects exit status 0.  OneServer has one for all its tests.
 """
 import ctypes
 import http.client
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("QUERN_BUILD", os.path.join(ROOT, "build", "release"))
@@ -157,12 +158,6 @@ class Server:
         assert status == 200, page
         return parse_metrics(page.decode())
 
-    def cpu_s(self):
-        """Seconds of CPU that it has used."""
-        with open("/proc/%d/stat" % self.process.pid, encoding="ascii") as file:
-            fields = file.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     def rss_bytes(self):
         """Memory that it has."""
         with open("/proc/%d/statm" % self.process.pid, encoding="ascii") as file:
@@ -198,3 +193,18 @@ class Server:
         status = self.stop()
         if status != 0:
             raise AssertionError("ended with %d, expected 0: %s" % (status, self.log[-4000:]))
+
+
+class OneServer(unittest.TestCase):
+    """Tests that ask one server, which ends with 0 behind them."""
+
+    flags = ()  # of `quern serve`
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server(*cls.flags)
+
+    @classmethod
+    def tearDownClass(cls):
+        with cls.server:
+            pass

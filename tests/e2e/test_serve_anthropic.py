@@ -28,21 +28,22 @@ TOOLS = [{"name": "get_time", "description": "Get the local time of a city",
 THINKING = {"type": "enabled", "budget_tokens": 1024}
 
 
-class Serve(unittest.TestCase):
+class Serve(serving.OneServer):
     """One server for all."""
+
+    flags = ("--served-model-name", "nano", "--max-num-seqs", "4", "--max-queued-requests", "4",
+             "--max-model-len", "2048")
 
     @classmethod
     def setUpClass(cls):
-        cls.server = Server("--served-model-name", "nano", "--max-num-seqs", "4",
-                            "--max-queued-requests", "4", "--max-model-len", "2048")
+        super().setUpClass()
         cls.client = anthropic.Anthropic(base_url=cls.server.url, api_key="any", max_retries=0,
                                          timeout=serving.LONG_S)
 
     @classmethod
     def tearDownClass(cls):
         cls.client.close()
-        status = cls.server.stop()
-        assert status == 0, (status, cls.server.log)
+        super().tearDownClass()
 
     def options(self, messages, options):
         """Greedy where nothing else is said; the package has no name for that any more."""

@@ -9,7 +9,7 @@ import re
 import socket
 import unittest
 
-from serving import LONG_S, Server, wait_until
+from serving import LONG_S, OneServer, Server, wait_until
 
 PROMPT = {"prompt": "Once upon a time", "max_tokens": 8, "temperature": 0}
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\n"
@@ -21,16 +21,13 @@ def request(body, more=b""):
     return HEAD + more + b"Content-Length: %d\r\n\r\n" % len(data) + data
 
 
-class Hostile(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.server = Server("--header-timeout", "2", "--body-timeout", "2", "--max-body-size", "64K")
-        cls.text = cls.server.post("/v1/completions", PROMPT)[2]["choices"][0]["text"]
+class Hostile(OneServer):
+    flags = ("--header-timeout", "2", "--body-timeout", "2", "--max-body-size", "64K")
 
     @classmethod
-    def tearDownClass(cls):
-        status = cls.server.stop()
-        assert status == 0, (status, cls.server.log[-3000:])
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.text = cls.server.post("/v1/completions", PROMPT)[2]["choices"][0]["text"]
 
     def tearDown(self):
         """It goes on as if nothing had been."""

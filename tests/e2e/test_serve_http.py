@@ -14,7 +14,7 @@ import tempfile
 import time
 import unittest
 
-from serving import LONG_S, NANO, QUERN, ROOT, Server, wait_until
+from serving import LONG_S, NANO, QUERN, ROOT, OneServer, Server, wait_until
 
 CHAT = "/v1/chat/completions"
 MANY = 30000  # tokens: more than a test waits for
@@ -121,21 +121,13 @@ class Raw:
         return self.bytes == b""
 
 
-class Case(unittest.TestCase):
+class Case(OneServer):
     """What the tests share; it has none."""
-
-    flags = ()
-    server = None
 
     @classmethod
     def setUpClass(cls):
         cls.server = Server("--max-num-seqs", "2", "--max-queued-requests", "2",
                             "--log-level", "info", *cls.flags)
-
-    @classmethod
-    def tearDownClass(cls):
-        with cls.server:
-            pass
 
     def connect(self, **how):
         raw = Raw(self.server, **how)
@@ -483,10 +475,6 @@ class Access(Case):
             cls.flags = ("--api-key", cls.keys[0], "--api-key-file", file.name,
                          "--cors-origin", "https://a.example")
             super().setUpClass()
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.server.stop()
 
     def test_keys_are_asked_for(self):
         paths = ("/v1/models", "/metrics", "/version", "/server_info", "/nothing")

@@ -6,7 +6,7 @@ tool runs, its result goes back, and an answer ends the loop; streamed and not.
 import unittest
 
 import serving
-from serving import LONG_S, Server
+from serving import LONG_S, OneServer
 
 serving.use_clients()
 
@@ -26,16 +26,7 @@ def get_time(city: str) -> str:
     return "21:45"
 
 
-class Agent(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.server = Server()
-
-    @classmethod
-    def tearDownClass(cls):
-        status = cls.server.stop()
-        assert status == 0, (status, cls.server.log)
-
+class Agent(OneServer):
     def setUp(self):
         called.clear()
 

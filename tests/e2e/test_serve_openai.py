@@ -74,21 +74,22 @@ class Gathered:
                 for _, (_, name, arguments) in sorted(self.calls.get(i, {}).items())]
 
 
-class Serve(unittest.TestCase):
+class Serve(serving.OneServer):
     """One server for all."""
+
+    flags = ("--served-model-name", "nano", "--max-num-seqs", "4", "--max-queued-requests", "4",
+             "--max-model-len", "2048")
 
     @classmethod
     def setUpClass(cls):
-        cls.server = Server("--served-model-name", "nano", "--max-num-seqs", "4",
-                            "--max-queued-requests", "4", "--max-model-len", "2048")
+        super().setUpClass()
         cls.client = openai.OpenAI(base_url=cls.server.url + "/v1", api_key="any", max_retries=0,
                                    timeout=serving.LONG_S)
 
     @classmethod
     def tearDownClass(cls):
         cls.client.close()
-        status = cls.server.stop()
-        assert status == 0, (status, cls.server.log)
+        super().tearDownClass()
 
     def chat(self, messages, **options):
         return self.client.chat.completions.create(
