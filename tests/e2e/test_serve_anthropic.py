@@ -338,6 +338,8 @@ class Doors(unittest.TestCase):
                 self.assertEqual(caught.exception.status_code, 503)
                 self.assertEqual(caught.exception.body["error"]["type"], "overloaded_error")
                 self.assertEqual(stream.get_final_message().stop_reason, "max_tokens")
+            # Leaving would send a second SIGTERM, which may kill it on its way out.
+            self.assertEqual(server.process.wait(serving.LONG_S), 0)
 
     def test_an_answer_that_is_cut_off_ends_with_an_error(self):
         server = Server("--served-model-name", "nano")
