@@ -21,6 +21,18 @@ qn_status qn_json_load(json_t **out, const char *path, size_t bytes_max, qn_erro
     return status;
 }
 
+double qn_json_number(const json_t *object, const char *key)
+{
+    const json_t *const value = json_object_get(object, key);
+    return json_is_number(value) ? json_number_value(value) : (double)NAN;
+}
+
+const char *qn_json_text(const json_t *object, const char *key)
+{
+    const char *const text = json_string_value(json_object_get(object, key));
+    return text != NULL ? text : "";
+}
+
 const char *qn_json_type_name(const json_t *value)
 {
     if (value == NULL) {

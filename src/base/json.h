@@ -36,6 +36,10 @@ QN_MUST_CHECK qn_status qn_json_get_f64(double *out, const json_t *object, const
 QN_MUST_CHECK qn_status qn_json_get_bool(bool *out, const json_t *object, const char *key,
                                          const char *what, qn_error *err);
 
+/** object[key] for figures and tables: NAN where it is no number, "" where it is no text. */
+double qn_json_number(const json_t *object, const char *key);
+const char *qn_json_text(const json_t *object, const char *key);
+
 /** "a string", "an object", "null", "nothing" for NULL: a type's name for an error message. */
 const char *qn_json_type_name(const json_t *value);
 

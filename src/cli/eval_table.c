@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "eval_table.h"
 
+#include "base/json.h"
 #include "report.h"
 
 #include <stdio.h>
@@ -13,16 +14,6 @@ enum { N_SPLIT_MIN = 6, NAME_COLUMNS_MAX = 20 };
 /* A task may be called "all". */
 static const char total_name[] = "all tasks";
 
-static double number(const json_t *object, const char *key)
-{
-    return json_number_value(json_object_get(object, key));
-}
-
-static const char *text(const json_t *object, const char *key)
-{
-    return json_string_value(json_object_get(object, key));
-}
-
 /* A number of a thing, which has an "s" at its end unless it is one. */
 static void print_count(double n, const char *thing)
 {
@@ -32,24 +23,25 @@ static void print_count(double n, const char *thing)
 /* "95.5 % (91.7 to 97.6)" */
 static void print_share(const json_t *share)
 {
-    (void)printf("  %5.1f %% (%5.1f to %5.1f)", 100.0 * number(share, "accuracy"),
-                 100.0 * number(share, "low"), 100.0 * number(share, "high"));
+    (void)printf("  %5.1f %% (%5.1f to %5.1f)", 100.0 * qn_json_number(share, "accuracy"),
+                 100.0 * qn_json_number(share, "low"), 100.0 * qn_json_number(share, "high"));
 }
 
 /* "  95.5 %   95.0 %    -0.5 (  -2.1 to   +1.0)   0.625" */
 static void print_pair(const json_t *first, const json_t *second, const json_t *pair)
 {
     (void)printf("  %5.1f %%  %5.1f %%  %+6.1f (%+6.1f to %+6.1f)  %6.4f",
-                 100.0 * number(first, "accuracy"), 100.0 * number(second, "accuracy"),
-                 100.0 * number(pair, "difference"), 100.0 * number(pair, "low"),
-                 100.0 * number(pair, "high"), number(pair, "p"));
+                 100.0 * qn_json_number(first, "accuracy"),
+                 100.0 * qn_json_number(second, "accuracy"),
+                 100.0 * qn_json_number(pair, "difference"), 100.0 * qn_json_number(pair, "low"),
+                 100.0 * qn_json_number(pair, "high"), qn_json_number(pair, "p"));
 }
 
 /* At most 80 columns. */
 static void print_row(int columns, const char *name, const json_t *first, const json_t *second,
                       const json_t *pair)
 {
-    (void)printf("%-*.*s %6.0f", columns, columns, name, number(first, "n"));
+    (void)printf("%-*.*s %6.0f", columns, columns, name, qn_json_number(first, "n"));
     if (pair != NULL) {
         print_pair(first, second, pair);
     } else {
@@ -100,24 +92,25 @@ static void print_tasks(const json_t *result)
 /* What the pairs of all tasks say, and what they do not. */
 static void print_finding(const json_t *paired)
 {
-    const double n_split = number(paired, "only_first") + number(paired, "only_second");
-    const double p = number(paired, "p");
-    const double low = 100.0 * number(paired, "low");
-    const double high = 100.0 * number(paired, "high");
+    const double n_split =
+        qn_json_number(paired, "only_first") + qn_json_number(paired, "only_second");
+    const double p = qn_json_number(paired, "p");
+    const double low = 100.0 * qn_json_number(paired, "low");
+    const double high = 100.0 * qn_json_number(paired, "high");
     const bool is_uneven = p < p_max;
     const bool is_apart = low > 0.0 || high < 0.0;
     (void)printf("\n%.0f of %.0f answers are the same, token for token. Only the first was right "
                  "%.0f times, only the second %.0f times.\n",
-                 number(paired, "same_answers"), number(paired, "n"), number(paired, "only_first"),
-                 number(paired, "only_second"));
+                 qn_json_number(paired, "same_answers"), qn_json_number(paired, "n"),
+                 qn_json_number(paired, "only_first"), qn_json_number(paired, "only_second"));
     if (is_uneven && is_apart) {
         (void)printf("The second is %s: a split so uneven has p = %.2g if both are equally good.\n",
-                     number(paired, "difference") < 0.0 ? "worse" : "better", p);
+                     qn_json_number(paired, "difference") < 0.0 ? "worse" : "better", p);
     } else if (is_uneven || is_apart) { /* computed in two ways, they need not agree */
         (void)printf("Borderline: a split so uneven has p = %.2g if both are equally good, and the "
                      "interval, %+.2g to %+.2g points, %s 0.\n",
                      p, low, high, is_apart ? "leaves out" : "holds");
-    } else if (number(paired, "same_answers") < number(paired, "n")) {
+    } else if (qn_json_number(paired, "same_answers") < qn_json_number(paired, "n")) {
         (void)printf("No difference is shown, which does not show that there is none: it may be "
                      "anything from %+.1f to %+.1f points.\n",
                      low, high);
@@ -135,20 +128,22 @@ static void print_side(const char *label, const json_t *side)
 {
     const json_t *const usage = json_object_get(side, "usage");
     const json_t *const all = json_object_get(side, "all");
-    const char *const quantization = text(side, "quantization");
-    (void)printf("%s: %s (%s, compute %s, cache %s, thinking %s%s)", label, text(side, "model"),
+    const char *const quantization = qn_json_text(side, "quantization");
+    (void)printf("%s: %s (%s, compute %s, cache %s, thinking %s%s)", label,
+                 qn_json_text(side, "model"),
                  strcmp(quantization, "none") == 0 ? "unquantized" : quantization,
-                 text(side, "compute"), text(side, "kv_dtype"), text(side, "thinking"),
-                 strcmp(text(side, "weights"), "dummy") == 0 ? ", dummy weights" : "");
+                 qn_json_text(side, "compute"), qn_json_text(side, "kv_dtype"),
+                 qn_json_text(side, "thinking"),
+                 strcmp(qn_json_text(side, "weights"), "dummy") == 0 ? ", dummy weights" : "");
     if (usage != NULL) {
         (void)printf(": ");
-        print_count(number(usage, "completion_tokens"), "token");
+        print_count(qn_json_number(usage, "completion_tokens"), "token");
         (void)printf(", %.2f a step, %.1f s",
-                     number(json_object_get(side, "speculation"), "acceptance_length"),
-                     number(json_object_get(side, "timing"), "answers_s"));
+                     qn_json_number(json_object_get(side, "speculation"), "acceptance_length"),
+                     qn_json_number(json_object_get(side, "timing"), "answers_s"));
     }
-    if (number(all, "cut") > 0.0) {
-        (void)printf("; cut by --max-tokens or the context: %.0f", number(all, "cut"));
+    if (qn_json_number(all, "cut") > 0.0) {
+        (void)printf("; cut by --max-tokens or the context: %.0f", qn_json_number(all, "cut"));
     }
     (void)printf("\n");
 }
@@ -158,31 +153,31 @@ static void print_perplexity(const char *label, const json_t *side)
 {
     const json_t *const t = json_object_get(side, "text");
     if (json_is_number(json_object_get(t, "perplexity"))) {
-        (void)printf("%s: perplexity %.4f", label, number(t, "perplexity"));
+        (void)printf("%s: perplexity %.4f", label, qn_json_number(t, "perplexity"));
     } else {
         (void)printf("%s: perplexity - (no number is so large)", label);
     }
     if (json_is_number(json_object_get(t, "low")) && json_is_number(json_object_get(t, "high"))) {
-        (void)printf(" (%.4f to %.4f)", number(t, "low"), number(t, "high"));
+        (void)printf(" (%.4f to %.4f)", qn_json_number(t, "low"), qn_json_number(t, "high"));
     }
-    (void)printf(", loss %.4f, of ", number(t, "loss"));
-    print_count(number(t, "tokens"), "token");
+    (void)printf(", loss %.4f, of ", qn_json_number(t, "loss"));
+    print_count(qn_json_number(t, "tokens"), "token");
     (void)printf(" in ");
-    print_count(number(t, "windows"), "window");
+    print_count(qn_json_number(t, "windows"), "window");
     (void)printf("\n");
 }
 
 static void print_divergence(const json_t *d)
 {
-    (void)printf("KL divergence a token: mean %.3g", number(d, "mean"));
+    (void)printf("KL divergence a token: mean %.3g", qn_json_number(d, "mean"));
     if (json_is_number(json_object_get(d, "low"))) {
-        (void)printf(" (%.3g to %.3g)", number(d, "low"), number(d, "high"));
+        (void)printf(" (%.3g to %.3g)", qn_json_number(d, "low"), qn_json_number(d, "high"));
     }
     (void)printf(", median %.3g, 99 %% %.3g, largest %.3g; the same likeliest token: %.2f %% "
                  "(%.2f to %.2f)\n",
-                 number(d, "p50"), number(d, "p99"), number(d, "max"),
-                 100.0 * number(d, "same_top"), 100.0 * number(d, "same_top_low"),
-                 100.0 * number(d, "same_top_high"));
+                 qn_json_number(d, "p50"), qn_json_number(d, "p99"), qn_json_number(d, "max"),
+                 100.0 * qn_json_number(d, "same_top"), 100.0 * qn_json_number(d, "same_top_low"),
+                 100.0 * qn_json_number(d, "same_top_high"));
 }
 
 int cli_eval_print(const char *result)

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "inspect_view.h"
 
+#include "base/json.h"
 #include "printer.h"
 #include "report.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { LABEL_COLUMNS = 16, SHOWN_OF_A_CODE = 3 };
 
@@ -69,11 +71,6 @@ static const char *text_of(const json_t *object, const char *key)
     return json_string_value(json_object_get(object, key));
 }
 
-static double number_of(const json_t *object, const char *key)
-{
-    return json_number_value(json_object_get(object, key));
-}
-
 /* "57,825" */
 static const char *grouped(char room[32], json_int_t n)
 {
@@ -120,7 +117,7 @@ static void print_size(const json_t *r)
     const json_int_t n_shards = json_integer_value(json_object_get(shards, "found"));
     label("Size");
     if (json_is_integer(json_object_get(r, "bytes"))) {
-        (void)printf("%s in ", bytes(room[0], number_of(r, "bytes")));
+        (void)printf("%s in ", bytes(room[0], qn_json_number(r, "bytes")));
     }
     (void)printf("%s tensors, %s shard%s\n",
                  grouped(room[0], json_integer_value(json_object_get(r, "tensor_count"))),
@@ -171,7 +168,7 @@ static void print_config(const json_t *r)
         label("Context");
         (void)printf("%s tokens, rope theta %g\n",
                      grouped(room, json_integer_value(json_object_get(c, "context_tokens"))),
-                     number_of(c, "rope_theta"));
+                     qn_json_number(c, "rope_theta"));
         label("Vocabulary");
         (void)printf("%s", grouped(room, json_integer_value(json_object_get(c, "vocab_size"))));
         if (json_is_object(tokenizer)) {
@@ -201,8 +198,8 @@ static void print_facts(const view *v, const char *name)
         label("Parameters");
         (void)printf(is_file ? "%s in this file; of the whole model %s are active a token\n"
                              : "%s, %s active a token\n",
-                     parameters(room[0], number_of(r, "parameters")),
-                     parameters(room[1], number_of(r, "active_parameters")));
+                     parameters(room[0], qn_json_number(r, "parameters")),
+                     parameters(room[1], qn_json_number(r, "active_parameters")));
     }
     print_size(r);
     print_contents(r);
@@ -251,7 +248,7 @@ static void print_run(const view *v, const json_t *const *layers, size_t n_layer
         (void)printf("%-*s", i == 0 ? MAP_COLUMNS + 1 : MAP_COLUMNS, storage);
     }
     for (size_t k = 0; k < n_layers; k++) {
-        n_bytes += number_of(layers[k], "bytes");
+        n_bytes += qn_json_number(layers[k], "bytes");
     }
     if (json_is_integer(json_object_get(layers[0], "bytes"))) {
         (void)printf("%7.1f\n", n_bytes / v->unit_bytes);
@@ -325,7 +322,7 @@ static void print_layers(const view *v)
 static void print_kinds(const view *v)
 {
     const json_t *const kinds = json_object_get(v->report, "kinds");
-    const double n_bytes = number_of(v->report, "bytes");
+    const double n_bytes = qn_json_number(v->report, "bytes");
     char room[32];
     if (json_array_size(kinds) == 0) {
         return;
@@ -334,7 +331,7 @@ static void print_kinds(const view *v)
     (void)printf("  %-16s%-10s%12s%12s%8s\n", "", "dtype", "tensors", v->unit, "%");
     for (size_t i = 0; i < json_array_size(kinds); i++) {
         const json_t *const kind = json_array_get(kinds, i);
-        const double here = number_of(kind, "bytes");
+        const double here = qn_json_number(kind, "bytes");
         (void)printf("  %-16s%-10s%12s%12.3f%8.2f\n", text_of(kind, "kind"), text_of(kind, "dtype"),
                      grouped(room, json_integer_value(json_object_get(kind, "tensors"))),
                      here / v->unit_bytes, n_bytes > 0.0 ? 100.0 * here / n_bytes : 0.0);
@@ -363,7 +360,7 @@ static void print_tensors(const view *v)
             (void)printf("%s%" JSON_INTEGER_FORMAT, k > 0 ? ", " : "",
                          json_integer_value(json_array_get(shape, k)));
         }
-        (void)printf("]  %.0f  ", number_of(tensor, "bytes"));
+        (void)printf("]  %.0f  ", qn_json_number(tensor, "bytes"));
         cli_print_clean(stdout, texts[3] != NULL ? texts[3] : "-",
                         strlen(texts[3] != NULL ? texts[3] : "-"));
         (void)printf("\n");
@@ -477,8 +474,8 @@ static void print_verdict(const view *v)
     styled(v, is_ok ? green : red, is_ok ? "OK" : "NOT OK");
     (void)printf(": %s error%s, ", grouped(room, n_errors), n_errors == 1 ? "" : "s");
     (void)printf("%s warning%s", grouped(room, n_warnings), n_warnings == 1 ? "" : "s");
-    if (is_verified && number_of(r, "verified_bytes") > 0) {
-        (void)printf(", %s read", bytes(room, number_of(r, "verified_bytes")));
+    if (is_verified && qn_json_number(r, "verified_bytes") > 0) {
+        (void)printf(", %s read", bytes(room, qn_json_number(r, "verified_bytes")));
     } else if (is_verified) {
         (void)printf("; no weights here to verify");
     } else if (strcmp(text_of(r, "contents"), "index") == 0) {
@@ -491,9 +488,9 @@ static void print_verdict(const view *v)
 
 void inspect_view_print(const json_t *report, const char *name, bool is_colored)
 {
-    const bool is_small = number_of(report, "bytes") < 1e9;
+    const bool is_small = qn_json_number(report, "bytes") < 1e9;
     const view v = {.report = report,
-                    .n_columns = cli_columns(),
+                    .n_columns = cli_columns(STDOUT_FILENO, 40),
                     .is_colored = is_colored,
                     .unit = is_small ? "MB" : "GB",
                     .unit_bytes = is_small ? 1e6 : 1e9};

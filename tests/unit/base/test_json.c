@@ -2,6 +2,8 @@
 #include "base/json.h"
 #include "support/unit.h"
 
+#include <math.h>
+
 static void refuse(const char *text, size_t len, const char *message)
 {
     json_t *value = NULL;
@@ -213,6 +215,25 @@ static void test_values_come_with_type_and_range_checked(void **state)
     json_decref(object);
 }
 
+static void test_what_is_none_is_no_figure_and_no_text(void **state)
+{
+    (void)state;
+    json_t *const object = json_pack("{si, sf, ss, sn}", "i", 8, "f", 0.5, "s", "a", "n");
+    assert_true(qn_json_number(object, "i") == 8.0);
+    assert_true(qn_json_number(object, "f") == 0.5);
+    assert_string_equal(qn_json_text(object, "s"), "a");
+    static const char *const others[] = {"n", "nothing"};
+    for (size_t i = 0; i < 2; i++) {
+        assert_true(isnan(qn_json_number(object, others[i])));
+        assert_string_equal(qn_json_text(object, others[i]), "");
+    }
+    assert_true(isnan(qn_json_number(object, "s")));
+    assert_string_equal(qn_json_text(object, "i"), "");
+    assert_true(isnan(qn_json_number(NULL, "i")));
+    assert_string_equal(qn_json_text(NULL, "s"), "");
+    json_decref(object);
+}
+
 /* Work is bounded by what real files need, not by the bytes that someone sends. */
 static void test_too_many_values_are_refused(void **state)
 {
@@ -245,6 +266,7 @@ int main(void)
         cmocka_unit_test(test_no_memory_is_not_bad_syntax),
         cmocka_unit_test(test_missing_file_is_not_found),
         cmocka_unit_test(test_values_come_with_type_and_range_checked),
+        cmocka_unit_test(test_what_is_none_is_no_figure_and_no_text),
         cmocka_unit_test(test_too_many_values_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -260,9 +260,20 @@ static void test_limits_are_the_least_of_a_control_group_and_those_above(void **
     assert_int_equal(rmdir(paths[1]) | rmdir(paths[0]) | rmdir(root), 0);
 }
 
+static void test_a_date_has_milliseconds(void **state)
+{
+    (void)state;
+    char iso[QN_CLOCK_ISO_BYTES];
+    qn_clock_iso(iso, 1782907200123999999U);
+    assert_string_equal(iso, "2026-07-01T12:00:00.123Z");
+    qn_clock_iso(iso, UINT64_MAX);
+    assert_string_equal(iso, "2554-07-21T23:34:33.709Z");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_date_has_milliseconds),
         cmocka_unit_test(test_error_text_is_one_printable_line),
         cmocka_unit_test(test_error_text_is_cut_between_characters),
         cmocka_unit_test(test_every_status_has_a_name),
