@@ -152,6 +152,40 @@ typedef struct qn_eval_options {
 QN_MUST_CHECK QN_API qn_status qn_eval(char **report, const qn_eval_side *sides, size_t n_sides,
                                        const qn_eval_options *options, qn_error *err);
 
+/* ------------------------------------------------------------------------------------ timing -- */
+
+enum { QN_BENCH_ROWS_MAX = 4096 /**< Rows of a call that is timed. */ };
+
+/** Which kernels to time, and how.  All zero but rows: the defaults. */
+typedef struct qn_bench_kernels_options {
+    const uint32_t *rows;          /**< [n_rows] rows of a call, 1 to QN_BENCH_ROWS_MAX; each kernel
+                                        is timed with each. */
+    size_t n_rows;                 /**< At least 1. */
+    const qn_model_options *model; /**< How it is opened, its progress too; use_dummy_weights: only
+                                        the config is read, and bf16 taken.  NULL: defaults. */
+    const char *expert_weights;    /**< With use_dummy_weights: "bf16", "fp8" or "mxfp4" of the
+                                        experts; NULL: "bf16". */
+    qn_progress_fn *progress;      /**< Timings done of those to do; NULL: nobody wants to know. */
+    void *progress_context;        /**< Given to progress. */
+    uint32_t context_tokens;       /**< Positions that attention and its indexer see; 0: 4096, or
+                                        the model's where that is less. */
+} qn_bench_kernels_options;
+
+/**
+ * Time every kernel that serves a model (qn_model_kernels()) with the model's shapes, alone on this
+ * machine, against the machine's own limits, measured before: reading memory, and the dot products
+ * of the kernel's level in registers.
+ *
+ * @param[out] report  docs/bench_result.md; NULL on failure
+ * @param model        as in qn_model_open()
+ * @param options      borrowed during the call
+ * Returns  QN_OK; QN_E_INVAL naming the option; what qn_model_open() returns; QN_E_NOMEM;
+ *          QN_E_CANCELLED
+ */
+QN_MUST_CHECK QN_API qn_status qn_bench_kernels(char **report, const char *model,
+                                                const qn_bench_kernels_options *options,
+                                                qn_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -29,4 +29,8 @@ struct qn_model {
     qn_compute compute;   /* not AUTO */
     qn_kv_dtype kv_dtype; /* not AUTO */
 };
+
+/** qn_model_kernels() of these products, where the model itself may not be loaded. */
+size_t qn_list_kernels(qn_kernel_choice *out, size_t n_max, const qn_model *model,
+                       const qn_glm_product *products, uint32_t n_products, bool has_mtp);
 #endif

@@ -7,7 +7,8 @@
 typedef struct list {
     qn_kernel_choice *out; /* [n_max] */
     size_t n_max, n;
-    uint32_t cpu_flags; /* those in force */
+    const qn_model *model;
+    bool has_mtp;
 } list;
 
 static void add(list *to, const char *operation, const char *weights, qn_kernel_class class,
@@ -18,7 +19,7 @@ static void add(list *to, const char *operation, const char *weights, qn_kernel_
     if (choice == NULL) {
         return;
     }
-    const char *const level = qn_kernels_level_of(class, to->cpu_flags);
+    const char *const level = qn_kernels_level_of(class, to->model->cpu_flags);
     const char *const best = qn_kernels_level_of(class, qn_cpu_flags()); /* without a mask */
     const bool is_plain = strcmp(level, "ref") == 0;
     *choice = shape;
@@ -29,7 +30,7 @@ static void add(list *to, const char *operation, const char *weights, qn_kernel_
                    is_plain || strcmp(level, best) != 0 ? "fallback" : "default");
 }
 
-static void add_products(list *to, const qn_model *m)
+static void add_products(list *to, const qn_glm_product *products, uint32_t n_products)
 {
     static const char *const kinds[] = {
         [QN_WEIGHT_F32] = "f32",         [QN_WEIGHT_BF16] = "bf16",   [QN_WEIGHT_FP8_BLOCK] = "fp8",
@@ -40,21 +41,20 @@ static void add_products(list *to, const qn_model *m)
         [QN_ACT_BF16] = QN_KERNEL_MATMUL_BF16,
         [QN_ACT_INT8] = QN_KERNEL_MATMUL_INT8,
     };
-    qn_glm_product products[QN_GLM_PRODUCTS_MAX];
-    const uint32_t n_products = qn_glm_list_products(products, m->glm);
     for (uint32_t i = 0; i < n_products; i++) {
         const qn_glm_product *const p = &products[i];
         add(to, p->is_of_expert ? "moe" : "matmul", kinds[p->kind],
-            classes[qn_act_of(p->kind, m->compute)],
+            classes[qn_act_of(p->kind, to->model->compute)],
             (qn_kernel_choice){.n_in = p->n_in, .n_out = p->n_out, .n_uses = p->n_uses});
     }
 }
 
 /* What has no weights, or a vector of them. */
-static void add_others(list *to, const qn_model *m)
+static void add_others(list *to)
 {
+    const qn_model *const m = to->model;
     const qn_config *const c = &m->config;
-    const uint32_t n_layers = c->n_layers + (m->info.has_mtp ? 1 : 0);
+    const uint32_t n_layers = c->n_layers + (to->has_mtp ? 1 : 0);
     const bool is_rounded = m->compute != QN_COMPUTE_F32 && m->kv_dtype == QN_KV_BF16;
     const qn_kernel_class rows = is_rounded ? QN_KERNEL_ROUNDED_ROWS : QN_KERNEL_OTHER;
     uint32_t n_full = 0;
@@ -81,12 +81,21 @@ static void add_others(list *to, const qn_model *m)
     add(to, "sample", "f32", QN_KERNEL_OTHER, (qn_kernel_choice){.n_in = c->n_vocab});
 }
 
+size_t qn_list_kernels(qn_kernel_choice *out, size_t n_max, const qn_model *model,
+                       const qn_glm_product *products, uint32_t n_products, bool has_mtp)
+{
+    list choices = {.out = out, .n_max = n_max, .model = model, .has_mtp = has_mtp};
+    add_products(&choices, products, n_products);
+    add_others(&choices);
+    return choices.n;
+}
+
 size_t qn_model_kernels(qn_kernel_choice *out, size_t n_max, const qn_model *model)
 {
-    list choices = {.out = out, .n_max = n_max, .cpu_flags = model->cpu_flags};
-    if (model->glm != NULL) {
-        add_products(&choices, model);
-        add_others(&choices, model);
+    qn_glm_product products[QN_GLM_PRODUCTS_MAX];
+    if (model->glm == NULL) {
+        return 0;
     }
-    return choices.n;
+    const uint32_t n_products = qn_glm_list_products(products, model->glm);
+    return qn_list_kernels(out, n_max, model, products, n_products, model->info.has_mtp);
 }

@@ -75,6 +75,16 @@ enum { QN_GLM_PRODUCTS_MAX = 128 }; /**< 18 matrices of a model's layers, each o
 
 /** All products of the model's passes, those alike as one; returns how many. */
 uint32_t qn_glm_list_products(qn_glm_product out[QN_GLM_PRODUCTS_MAX], const qn_glm *model);
+/**
+ * The same of a model that is not loaded: as the config has it, with the MTP layer if it names one.
+ *
+ * @param kind         of every matrix but the experts', the shared ones among them
+ * @param expert_kind  of theirs
+ */
+QN_MUST_CHECK qn_status qn_glm_list_config_products(qn_glm_product out[QN_GLM_PRODUCTS_MAX],
+                                                    uint32_t *n, const qn_config *config,
+                                                    qn_weight_kind kind, qn_weight_kind expert_kind,
+                                                    qn_error *err);
 /** "none", "fp8" or "mxfp4": the smallest storage of any matrix. */
 const char *qn_glm_quantization(const qn_glm *model);
 

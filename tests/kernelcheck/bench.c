@@ -3,7 +3,7 @@
 #include "base/clock.h"
 #include "base/pool.h"
 #include "kernelcheck.h"
-#include "roof.h"
+#include "kernels/roof.h"
 
 #include <stdarg.h>
 #include <string.h>
@@ -16,7 +16,7 @@ enum { MIB = 1 << 20, WORK_BYTES = 384 * MIB };
 typedef struct bench {
     const qn_kernels *k;
     const char *set;
-    kc_roof roof;
+    qn_roof roof;
     kc random;
     uint8_t *memory;     /* n_cold bytes that no cache holds, then WORK_BYTES to take from */
     size_t n_cold, used; /* used: of the latter */
@@ -67,7 +67,7 @@ time_it(bench *b, void (*call)(void *), void *context, work w, const char *forma
     va_start(args, format);
     (void)vsnprintf(name, sizeof name, format, args);
     va_end(args);
-    const kc_timing t = kc_measure(call, context);
+    const qn_timing t = qn_time_call(call, context, QN_TIMING_THREAD);
     const double by_bytes = w.is_cold ? w.bytes / b->roof.bytes_per_s : 0.0;
     const double by_ops = w.ops / b->roof.ops_per_s[w.act];
     (void)printf("%-10s %-44s %11.2f us min %11.2f us median %7.2f GB/s", b->set, name,
@@ -270,7 +270,7 @@ static void call_axpy(void *context)
 static void call_logsumexp(void *context)
 {
     const operands *o = context;
-    kc_sink += (uint64_t)(int64_t)o->k->logsumexp(o->x, o->n);
+    qn_roof_sink += (uint64_t)(int64_t)o->k->logsumexp(o->x, o->n);
 }
 
 /* An operation on vectors of n elements. */
@@ -348,7 +348,7 @@ static void call_copy(void *context)
 static void call_encode(void *context)
 {
     const mxfp4_call *c = context;
-    kc_sink += c->k->mxfp4_encode(&c->args);
+    qn_roof_sink += c->k->mxfp4_encode(&c->args);
 }
 
 static void call_measure(void *context)
@@ -379,7 +379,7 @@ static void bench_mxfp4(bench *b, void (*call)(void *), const char *op, int n_ru
     c.args.codes = take(b, SOURCE_BYTES / 4);
     c.args.scales = take(b, SOURCE_BYTES / 64);
     c.args.x = b->memory;
-    const double copy_s = kc_measure(call_copy, &c).median_s;
+    const double copy_s = qn_time_call(call_copy, &c, QN_TIMING_THREAD).median_s;
     const work w = {.bytes = SOURCE_BYTES, .is_cold = true, .copy_s = copy_s};
     time_it(b, call_copy, &c, w, "memcpy %u MiB", SOURCE_BYTES / MIB);
     for (int kind = QN_WEIGHT_BF16; kind >= QN_WEIGHT_F32; kind--) {
@@ -446,7 +446,7 @@ static void call_sample(void *context)
     const operands *o = context;
     const qn_sample_args args = {o->x, o->n,   o->m == 0 ? 0.0F : 1.0F, 0.95F, 0, 0.0F, 0.7,
                                  o->y, o->ints};
-    kc_sink += (uint64_t)o->k->sample(&args);
+    qn_roof_sink += (uint64_t)o->k->sample(&args);
 }
 
 static void bench_sample(bench *b)
@@ -654,7 +654,7 @@ static void time_pool(void)
         }
         times[r] = qn_clock_seconds(start_ns, qn_clock_ns()) / N_LOOPS;
     }
-    qsort(times, N_REPEATS, sizeof *times, kc_by_time);
+    qsort(times, N_REPEATS, sizeof *times, qn_by_time);
     qn_pool_close(&pool);
     (void)printf("pool       empty loop over 2 threads %40.3f us min %10.3f us median\n",
                  times[0] * 1e6, times[N_REPEATS / 2] * 1e6);
@@ -685,7 +685,7 @@ void kc_bench(const kc *run, uint32_t cpu_flags)
         start(&b, run);
     }
     if (b.set != run->set) {
-        b.roof = kc_roof_measure(cpu_flags, b.memory, b.n_cold);
+        b.roof = qn_roof_measure(cpu_flags, b.memory, b.n_cold, NULL);
         b.set = run->set;
         (void)printf("%-10s roof, one thread: reads %.1f GB/s; f32 %.1f GFLOP/s (%s), bf16 %.1f "
                      "GFLOP/s (%s), int8 %.1f GOP/s (%s)\n",

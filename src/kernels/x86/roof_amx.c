@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Never run on hardware, as src/kernels/x86/matmul_amx.c. */
-#include "roof.h"
+#include "kernels/roof.h"
 
 #include <immintrin.h>
 
@@ -23,7 +23,7 @@ static void configure(void)
     _tile_loadconfig(&config);
 }
 
-double kc_peak_bf16_amx(uint64_t n_rounds)
+double qn_peak_bf16_amx(uint64_t n_rounds)
 {
     configure();
     for (uint64_t round = 0; round < n_rounds; round++) {
@@ -36,7 +36,7 @@ double kc_peak_bf16_amx(uint64_t n_rounds)
     return 2.0 * ROWS * (ROW_BYTES / 2.0) * 16.0 * N_SUMS * (double)n_rounds;
 }
 
-double kc_peak_int8_amx(uint64_t n_rounds)
+double qn_peak_int8_amx(uint64_t n_rounds)
 {
     configure();
     for (uint64_t round = 0; round < n_rounds; round++) {
