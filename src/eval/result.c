@@ -410,7 +410,7 @@ qn_status qn_result_make(char **out, const qn_result_args *args, qn_error *err)
     qn_status status = QN_OK;
     qn_buf text;
     qn_buf_init(&text, RESULT_BYTES_MAX);
-    QN_TRY(status, qn_buf_append(&text, "{", 1, err), fail);
+    QN_TRY(status, qn_buf_append_printf(&text, err, "{\"format\": \"quern-eval/1\", "), fail);
     QN_TRY(status, append_side(&text, args, 0, err), fail);
     const real reals[] = {{"temperature", (double)s->temperature}};
     QN_TRY(status, REALS(&text, N_FLOAT_DIGITS, reals, err), fail);

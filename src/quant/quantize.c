@@ -346,11 +346,11 @@ static json_t *times_of(const run *r)
                      (int)(r->free_bytes >= r->at_once_bytes));
 }
 
-/* The recipe as it was asked for; a path need not be UTF-8. */
-static json_t *recipe_json(const run *r)
+/* What was asked for; a path need not be UTF-8. */
+static json_t *text_json(const char *text, const char *otherwise)
 {
-    json_t *const name = json_string(recipe_name(r));
-    return name != NULL ? name : json_string("a file");
+    json_t *const name = json_string(text);
+    return name != NULL ? name : json_string(otherwise);
 }
 
 /* A count of all kinds together. */
@@ -373,7 +373,9 @@ static qn_status make_report(char **report, const run *r)
     json_t *const aliases = json_array();
     json_t *const times = times_of(r);
     json_t *root = json_pack(
-        "{so, ss, ss, ss, ss, sb, sI, sI, sI, sI, sI, sI}", "recipe", recipe_json(r), "mtp",
+        "{ss, so, so, so, ss, ss, ss, ss, sb, sI, sI, sI, sI, sI, sI}", "format",
+        "quern-quantize/1", "source", text_json(r->source, "a folder"), "target",
+        text_json(r->target_path, "a folder"), "recipe", text_json(recipe_name(r), "a file"), "mtp",
         r->options->quantizes_mtp ? "mxfp4" : "bf16", "activations",
         r->has_activations ? "mxfp4" : "none", "scale", scale_name(r), "fp8",
         r->options->fp8 == QN_FP8_KEEP ? "keep" : "bf16", "dry_run", (int)r->options->is_dry_run,

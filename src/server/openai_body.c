@@ -127,6 +127,27 @@ static bool read_stream_options(server_exchange *x, const char *name, const qn_j
     return read_object(x, name, value, members, sizeof members / sizeof *members, error);
 }
 
+/* Depth of speculation: what it changes is how fast the answer comes. */
+static bool read_draft(server_exchange *x, const char *name, const qn_json_node *value,
+                       server_error *error)
+{
+    const bool may_draft = x->settings->draft_tokens != QN_DRAFT_NONE;
+    int64_t depth = 0;
+    if (may_draft && exchange_is_text(value, "auto")) {
+        x->request.draft_tokens = QN_DRAFT_AUTO;
+        return true;
+    }
+    if (!exchange_whole(&depth, value) || depth < 0 ||
+        depth > (may_draft ? QN_DRAFT_TOKENS_MAX : 0)) {
+        return exchange_refuse(error, name, value,
+                               may_draft ? "0 to 8 or \"auto\""
+                                         : "0, as speculation is off in this server");
+    }
+    x->request.draft_tokens = depth == 0 ? QN_DRAFT_NONE : (int)depth;
+    return true;
+}
+_Static_assert((int)QN_DRAFT_TOKENS_MAX == 8, "as the message has it");
+
 static bool read_tool_choice(server_exchange *x, const char *name, const qn_json_node *value,
                              server_error *error)
 {
@@ -180,6 +201,7 @@ static const exchange_parameter parameters[] = {
     {"stop", BOTH, EXCHANGE_READ, 0, 0, 0, exchange_read_stops, NULL},
     {"stop_token_ids", BOTH, EXCHANGE_READ, 0, 0, 0, exchange_read_stop_ids, NULL},
     {"logit_bias", BOTH, EXCHANGE_READ, 0, 0, 0, exchange_read_bias, NULL},
+    {"draft_tokens", BOTH, EXCHANGE_READ, 0, 0, 0, read_draft, NULL},
     {"cache_salt", BOTH, EXCHANGE_READ, 0, 0, 0, exchange_read_salt, NULL},
     {"model", BOTH, EXCHANGE_READ, 0, 0, 0, exchange_read_model, NULL},
     {"stream", BOTH, EXCHANGE_FLAG, OF_ALL(streams), 0, 0, NULL, NULL},

@@ -277,6 +277,17 @@ fail:
     return status;
 }
 
+/* How deep requests draft that do not say it: 0 without the layer, "auto", or a depth. */
+static qn_status append_depth(qn_buf *out, const qn_server *server)
+{
+    const int depth = server->options.draft_tokens;
+    if (!qn_model_get_info(server->settings.model)->has_mtp || depth == QN_DRAFT_NONE) {
+        return qn_buf_append_printf(out, NULL, ",\"draft_tokens\":0");
+    }
+    return depth > 0 ? qn_buf_append_printf(out, NULL, ",\"draft_tokens\":%d", depth)
+                     : qn_buf_append_printf(out, NULL, ",\"draft_tokens\":\"auto\"");
+}
+
 static qn_status append_info(qn_buf *out, const qn_server *server)
 {
     qn_status status = QN_OK;
@@ -292,6 +303,7 @@ static qn_status append_info(qn_buf *out, const qn_server *server)
     if (server->is_ready) {
         const qn_engine_stats stats = worker_get_stats(server->worker);
         QN_TRY(status, append_facts(out, server), fail);
+        QN_TRY(status, append_depth(out, server), fail);
         QN_TRY(status, append_kernels(out, server), fail);
         QN_TRY(status, append_engine(out, &stats), fail);
     }

@@ -157,15 +157,33 @@ class Options(Serve):
             self.refuse(flags, needle)
 
     def test_depth_of_speculation_is_that_of_the_flags(self):
-        for flags, is_drafting in (
-                (["--speculative-config", '{"method": "mtp", "num_speculative_tokens": 3}'], True),
-                (["--speculative-algorithm", "NEXTN", "--speculative-num-steps", "3"], True),
-                (["--speculative-config", '{"num_speculative_tokens": 0}'], False),
-                (["--draft-tokens", "0"], False)):
+        for flags, depth in (
+                (["--speculative-config", '{"method": "mtp", "num_speculative_tokens": 3}'], 3),
+                (["--speculative-algorithm", "NEXTN", "--speculative-num-steps", "3"], 3),
+                (["--speculative-config", '{"num_speculative_tokens": 0}'], 0),
+                (["--draft-tokens", "0"], 0)):
             with Server(*SMALL, *flags) as server:
                 server.post("/v1/chat/completions", ASK)
-                engine = server.get("/server_info")[2]["engine"]
-            self.assertEqual(engine["drafted_tokens"] > 0, is_drafting, flags)
+                info = server.get("/server_info")[2]
+            self.assertEqual(info["draft_tokens"], depth)
+            self.assertEqual(info["engine"]["drafted_tokens"] > 0, depth > 0, flags)
+
+    def test_a_request_may_choose_its_own_depth(self):
+        ask = {**ASK, "temperature": 0, "max_tokens": 20}
+        with Server(*SMALL) as server:
+            told = []
+            self.assertEqual(server.get("/server_info")[2]["draft_tokens"], "auto")
+            for depth in (0, 3, "auto"):
+                status, _, body = server.post("/v1/chat/completions", {**ask, "draft_tokens": depth})
+                self.assertEqual(status, 200)
+                told.append((server.get("/server_info")[2]["engine"]["drafted_tokens"],
+                             body["choices"][0]["message"]))
+            self.assertEqual(told[0][0], 0)
+            self.assertGreater(told[1][0], 0)
+            self.assertEqual(told[0][1], told[1][1])
+            self.assertEqual(told[0][1], told[2][1])
+            status, _, body = server.post("/v1/chat/completions", {**ask, "draft_tokens": 9})
+            self.assertEqual((status, body["error"]["param"]), (400, "draft_tokens"))
 
 
 class ConfigFile(Serve):

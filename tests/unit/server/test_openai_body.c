@@ -71,6 +71,31 @@ static void test_settings_reach_the_request(void **state)
     exchange_close(&x);
 }
 
+static int depth_of(const char *more)
+{
+    qn_sampling s;
+    server_exchange *x = open_with(SERVER_API_COMPLETION, more);
+    const int depth = exchange_choice(x, 0, &s).draft_tokens;
+    exchange_close(&x);
+    return depth;
+}
+
+static void test_a_request_may_choose_its_depth_of_speculation(void **state)
+{
+    (void)state;
+    g_settings.draft_tokens = 3;
+    assert_int_equal(depth_of(""), 3);
+    assert_int_equal(depth_of("\"draft_tokens\": null"), 3);
+    assert_int_equal(depth_of("\"draft_tokens\": 0"), QN_DRAFT_NONE);
+    assert_int_equal(depth_of("\"draft_tokens\": 8"), 8);
+    assert_int_equal(depth_of("\"draft_tokens\": \"auto\""), QN_DRAFT_AUTO);
+    g_settings.draft_tokens = QN_DRAFT_NONE; /* the engine has no memory for drafts then */
+    assert_int_equal(depth_of("\"draft_tokens\": 0"), QN_DRAFT_NONE);
+    refuse_both("\"draft_tokens\": 1", bad, "draft_tokens");
+    refuse_both("\"draft_tokens\": \"auto\"", bad, "draft_tokens");
+    g_settings.draft_tokens = QN_DRAFT_DEFAULT;
+}
+
 static void test_without_parameters_the_models_own_hold(void **state)
 {
     (void)state;
@@ -357,6 +382,11 @@ static void test_values_out_of_range_are_refused_by_name(void **state)
         {"logit_bias", "{\"\": 1}"},
         {"logit_bias", "{\"99999999999999999999\": 1}"},
         {"ignore_eos", "1"},
+        {"draft_tokens", "9"},
+        {"draft_tokens", "-1"},
+        {"draft_tokens", "1.5"},
+        {"draft_tokens", "\"off\""},
+        {"draft_tokens", "true"},
         {"priority", "101"},
         {"cache_salt", "\"\""},
         {"cache_salt", "{}"},
@@ -641,6 +671,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_settings_reach_the_request),
+        cmocka_unit_test(test_a_request_may_choose_its_depth_of_speculation),
         cmocka_unit_test(test_without_parameters_the_models_own_hold),
         cmocka_unit_test(test_prompts_have_four_forms),
         cmocka_unit_test(test_thinking_and_effort_have_several_names),
