@@ -10,7 +10,7 @@
   kernels    every kernel type in src/kernels/kernels.h says Shapes, Error and Source,
              and has a check_NAME in tests/kernelcheck
   references a document that any file names by its path from the root, docs/ first, exists
-  places     no absolute path of a developer's machine; tree under 50 MiB, golden files under 4 MB
+  places     no absolute path of a developer's machine; tree under 53 MiB, golden files under 4 MB
 """
 import pathlib
 import re
@@ -34,7 +34,9 @@ LAYERS = {
                 "src/kernels", "src/model", "src/engine", "src/quant", "src/inspect"],
     "src/eval": ["src/base"],
     "src/server": ["src/base"],
-    "src/cli": ["src/server"],
+    "src/report": ["src/base"],
+    "src/bench": ["src/base"],
+    "src/cli": ["src/server", "src/bench", "src/report"],
 }
 BANNED = {
     "strcpy": "memcpy or qn_buf_append", "strcat": "qn_buf_append", "sprintf": "snprintf",
@@ -43,7 +45,7 @@ BANNED = {
 }
 GETENV_PLACES = {"src/base/env.c", "src/cli/report.c"}
 FILE_MAX, FUNCTION_MAX, WIDTH_MAX = 1000, 70, 100
-TREE_BYTES_MAX, GOLDEN_BYTES_MAX = 50 << 20, 4_000_000
+TREE_BYTES_MAX, GOLDEN_BYTES_MAX = 53 << 20, 4_000_000
 SOURCE = {".c", ".h"}
 UNFINISHED = "TO" + "DO"
 # A document by its path from the root; docs/ in another folder or on a web site is no such path.
