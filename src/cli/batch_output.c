@@ -189,7 +189,7 @@ qn_status batch_output_begin(batch_output *output, qn_error *err)
         return QN_OK;
     }
     if (output->n_again > 0) {
-        status = cli_replace_file(output->path, write_kept, output, err);
+        status = cli_replace_private_file(output->path, write_kept, output, err);
         (void)fclose(output->file);
         output->file = NULL;
         return status == QN_OK ? open_file(output, err) : status;

@@ -7,12 +7,12 @@
 
 #include <jansson.h>
 
-enum { BENCH_LIST_MAX = 16, BENCH_REPEATS_MAX = 100 };
+enum { BENCH_REPEATS_MAX = 100 };
 
 /** What to measure: every batch with every context and depth. */
 typedef struct bench_settings {
-    uint32_t batches[BENCH_LIST_MAX], contexts[BENCH_LIST_MAX];
-    int depths[BENCH_LIST_MAX]; /**< As qn_request.draft_tokens. */
+    uint32_t batches[CLI_COUNTS_MAX], contexts[CLI_COUNTS_MAX];
+    int depths[CLI_COUNTS_MAX]; /**< As qn_request.draft_tokens. */
     size_t n_batches, n_contexts, n_depths;
     uint32_t n_prompt, n_output, n_repeats;
     uint64_t n_step_rows;    /**< 0: the default. */
@@ -49,10 +49,10 @@ QN_MUST_CHECK qn_status bench_engine(bench_cell **cells, size_t *n_cells, qn_mod
                                      const bench_settings *settings, qn_error *err);
 
 /** All of it as JSON: where, with what, the cells.  NULL without memory. */
-json_t *bench_json(const bench_cell *cells, size_t n_cells, const qn_model *model,
-                   const bench_settings *settings);
+json_t *bench_engine_json(const bench_cell *cells, size_t n_cells, const qn_model *model,
+                          const bench_settings *settings);
 
-/** The cells as a table, in text or in Markdown. */
-void bench_print(FILE *file, const bench_cell *cells, size_t n_cells, const qn_model *model,
-                 const bench_settings *settings, bool is_markdown);
+/** The cells as a table. */
+void bench_engine_print(FILE *file, const bench_cell *cells, size_t n_cells, const qn_model *model,
+                        const bench_settings *settings);
 #endif

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* An answer in the making. */
 typedef struct turn {
@@ -255,7 +256,7 @@ static qn_status answer(chat *c, turn *t, qn_error *err)
 static void show_call(char *out, size_t out_bytes, const json_t *call)
 {
     const json_t *const function = json_object_get(call, "function");
-    const size_t n_columns = (size_t)cli_columns() / 2;
+    const size_t n_columns = (size_t)cli_columns(STDOUT_FILENO, 40) / 2;
     const size_t n_max = n_columns < out_bytes - 8 ? n_columns : out_bytes - 8;
     char *text = NULL;
     size_t len = 0;

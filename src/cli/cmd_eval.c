@@ -4,6 +4,7 @@
 #include "ask.h"
 #include "commands.h"
 #include "eval_table.h"
+#include "page.h"
 #include "progress.h"
 #include "report.h"
 
@@ -75,7 +76,7 @@ static const cli_option answer_options[] = {
 
 static const cli_option output_options[] = {
     {"report", 0, CLI_TEXT, "FILE", EVAL(report), 0, 0,
-     "Write a JSON line for each answer as it comes"},
+     "Write a JSON line for each answer as it comes; FILE.html: a page of the result at the end"},
     {"resume", 0, CLI_FLAG, NULL, EVAL(resumes), 0, 0,
      "Go on with the report that an interrupted run left"},
     {"json", 0, CLI_FLAG, NULL, EVAL(as_json), 0, 0, "Print one JSON object"},
@@ -211,8 +212,35 @@ static qn_status fill_sides(qn_eval_side sides[2], const eval_values *v, const c
     return status;
 }
 
+static bool has_page(const eval_values *v)
+{
+    return v->report != NULL && cli_is_page(v->report);
+}
+
 /* --------------------------------------------------------------------------------------- command
  */
+
+/* Before hours of answers: can the page be written? */
+static qn_status check_page(const eval_values *v, qn_error *err)
+{
+    if (!has_page(v)) {
+        return QN_OK;
+    }
+    return v->resumes ? qn_fail(err, QN_E_INVAL, 0, __func__,
+                                "--resume: --report %.200s is a page, expected a file of answers",
+                                v->report)
+                      : cli_check_writable(v->report, err);
+}
+
+static qn_status write_page(const eval_values *v, const char *result, qn_error *err)
+{
+    json_t *const object = json_loads(result, 0, NULL);
+    const qn_status status = object != NULL
+                                 ? cli_write_page(v->report, object, err)
+                                 : qn_fail(err, QN_E_NOMEM, 0, __func__, "--report: no memory");
+    json_decref(object);
+    return status;
+}
 
 static qn_status evaluate(char **result, const eval_values *v, const char *model, qn_error *err)
 {
@@ -237,7 +265,7 @@ static qn_status evaluate(char **result, const eval_values *v, const char *model
         const qn_eval_options options = {.tasks = names,
                                          .n_tasks = n_names,
                                          .text = v->text,
-                                         .report = v->report,
+                                         .report = has_page(v) ? NULL : v->report,
                                          .spool_dir = v->spool,
                                          .model = &model_options,
                                          .sampling = &sampling,
@@ -266,7 +294,11 @@ static int run(void *values, int n_arguments, char **arguments)
     if (n_arguments == 0) {
         return cli_fail(QN_E_INVAL, "eval: no model, expected a folder or owner/name");
     }
-    if (evaluate(&result, v, arguments[0], &err) < 0) {
+    if (check_page(v, &err) < 0 || evaluate(&result, v, arguments[0], &err) < 0) {
+        return cli_report(&err);
+    }
+    if (has_page(v) && write_page(v, result, &err) < 0) {
+        qn_free(result);
         return cli_report(&err);
     }
     int status = CLI_DONE;

@@ -2,6 +2,7 @@
 #include "quern/tools.h"
 
 #include "commands.h"
+#include "page.h"
 #include "progress.h"
 #include "report.h"
 #include "speed.h"
@@ -50,7 +51,8 @@ static const cli_option how_options[] = {
      "Delete each shard of the source once its output is on disk and was read again; NaN in a "
      "later "
      "one then ends it half-way: run quern inspect --verify first"},
-    {"report", 0, CLI_TEXT, "FILE.json", FIELD(report), 0, 0, "Write the report to a file"},
+    {"report", 0, CLI_TEXT, "FILE.json", FIELD(report), 0, 0,
+     "Write the report to a file; FILE.html: as a page"},
     {"json", 0, CLI_FLAG, NULL, FIELD(as_json), 0, 0, "Print the report as one JSON object"},
 };
 
@@ -218,13 +220,27 @@ static bool write_report(FILE *file, void *context)
     return json_dumpf(context, file, JSON_INDENT(1)) == 0 && fputc('\n', file) != EOF;
 }
 
+/* As JSON, or as a page, which knows more than what is printed. */
+static qn_status save(const char *path, json_t *report, qn_error *err)
+{
+    if (!cli_is_page(path)) {
+        return cli_replace_file(path, write_report, report, err);
+    }
+    json_t *const copy = json_copy(report);
+    const qn_status status = copy != NULL
+                                 ? cli_write_page(path, copy, err)
+                                 : qn_fail(err, QN_E_NOMEM, 0, __func__, "--report: no memory");
+    json_decref(copy);
+    return status;
+}
+
 static int show(const quantize_values *v, json_t *report)
 {
     qn_error err = {0};
     if (report == NULL) {
         return cli_fail(QN_E_NOMEM, "report: no memory");
     }
-    if (v->report != NULL && cli_replace_file(v->report, write_report, report, &err) < 0) {
+    if (v->report != NULL && save(v->report, report, &err) < 0) {
         json_decref(report);
         return cli_report(&err);
     }

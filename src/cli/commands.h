@@ -9,7 +9,13 @@ extern const cli_command cmd_run;   /**< One answer. */
 extern const cli_command cmd_eval;  /**< Right answers, and what they say. */
 extern const cli_command cmd_batch; /**< A file of requests. */
 extern const cli_command cmd_serve; /**< Answers over HTTP. */
-extern const cli_command cmd_bench; /**< How fast a model runs. */
+
+extern const cli_command cmd_bench;         /**< How fast a model or a server is; its kinds: */
+extern const cli_command cmd_bench_serve;   /**< any server, */
+extern const cli_command cmd_bench_engine;  /**< a model in this process, */
+extern const cli_command cmd_bench_compare; /**< two results, */
+extern const cli_command cmd_bench_kernels; /**< the kernels of a model, */
+extern const cli_command cmd_bench_report;  /**< a result as pages. */
 
 extern const cli_command cmd_tokenize;   /**< Text to ids. */
 extern const cli_command cmd_detokenize; /**< Ids to text. */

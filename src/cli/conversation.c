@@ -98,7 +98,7 @@ static bool write_messages(FILE *file, void *messages)
 
 qn_status conversation_save(json_t *messages, const char *path, qn_error *err)
 {
-    return cli_replace_file(path, write_messages, messages, err);
+    return cli_replace_private_file(path, write_messages, messages, err);
 }
 
 qn_status conversation_load(json_t **out, const char *path, qn_error *err)

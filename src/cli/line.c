@@ -401,7 +401,7 @@ qn_status line_close(line_reader **reader, qn_error *err)
         (void)fflush(r->screen);
     }
     if (r->editor != NULL && r->history_path != NULL) {
-        status = cli_replace_file(r->history_path, write_history, r->history, err);
+        status = cli_replace_private_file(r->history_path, write_history, r->history, err);
     }
     if (r->history != NULL) {
         history_end(r->history);

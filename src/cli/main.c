@@ -17,29 +17,53 @@ const cli_command *const cli_commands[] = {
     NULL,
 };
 
-static const char *command_name(const void *list, size_t i)
+static const char *command_word(const void *list, size_t i)
 {
-    (void)list;
-    return cli_commands[i]->name;
+    return cli_command_word(((const cli_command *const *)list)[i]);
 }
 
-int cli_unknown_command(const char *name)
+int cli_unknown_command(const cli_command *parent, const char *word)
 {
+    const cli_command *const *const list = parent == NULL ? cli_commands : parent->kinds;
+    const char *const name = parent == NULL ? "" : parent->name;
+    const char *const blank = parent == NULL ? "" : " ";
     size_t n = 0;
-    while (cli_commands[n] != NULL) {
+    while (list[n] != NULL) {
         n++;
     }
-    const char *near = cli_nearest(name, command_name, NULL, n);
+    const char *near = cli_nearest(word, command_word, list, n);
     if (near != NULL) {
-        return cli_fail(QN_E_INVAL, "%s: no such command, did you mean '%s'?", name, near);
+        return cli_fail(QN_E_INVAL, "%s%s%.64s: no such command, did you mean '%s%s%s'?", name,
+                        blank, word, name, blank, near);
     }
-    return cli_fail(QN_E_INVAL, "%.64s: no such command, expected one of those 'quern help' lists",
-                    name);
+    return cli_fail(QN_E_INVAL,
+                    "%s%s%.64s: no such command, expected one of those 'quern help%s%s' lists",
+                    name, blank, word, blank, name);
 }
 
-/* @p is_program: no command was named, so that --help means the program's page. */
-static int run_command(const cli_command *command, bool is_program, int argc, char **argv)
+/* Take the word that names a command of the list out of the arguments: the first, or where options
+ * come first (quern -q run MODEL), the first that is such a name.  NULL: there is none. */
+static const cli_command *take_word(const cli_command *const *list, int *argc, char **argv)
 {
+    for (int i = 0; i < *argc; i++) {
+        const cli_command *const command = cli_command_find(list, argv[i]);
+        if (command != NULL) {
+            (*argc)--;
+            memmove(argv + i, argv + i + 1, (size_t)(*argc - i) * sizeof(char *));
+            return command;
+        }
+        if (argv[0][0] != '-') {
+            return NULL;
+        }
+    }
+    return NULL;
+}
+
+/* @p command NULL: none was named, so that --help means the program's page. */
+static int run_command(const cli_command *command, int argc, char **argv)
+{
+    const bool is_program = command == NULL;
+    command = is_program ? &cmd_help : command;
     _Alignas(max_align_t) unsigned char values[CLI_VALUES_BYTES_MAX] = {0};
     cli_common *common = (cli_common *)(void *)values;
     qn_error err = {0};
@@ -87,18 +111,17 @@ int main(int argc, char **argv)
         return cli_flush(CLI_DONE);
     }
     cli_catch_interrupt();
-    if (argv[1][0] != '-') {
-        const cli_command *command = cli_command_find(argv[1]);
-        return command != NULL ? run_command(command, false, argc - 2, argv + 2)
-                               : cli_unknown_command(argv[1]);
-    }
-    /* quern --help, quern --version, and options before the command: quern -q run MODEL */
-    for (int i = 2; i < argc; i++) {
-        const cli_command *command = cli_command_find(argv[i]);
-        if (command != NULL) {
-            memmove(argv + 2, argv + 1, (size_t)(i - 1) * sizeof(char *));
-            return run_command(command, false, argc - 2, argv + 2);
+    argc--, argv++;
+    const cli_command *command = NULL;
+    for (const cli_command *const *list = cli_commands; list != NULL; list = command->kinds) {
+        const cli_command *const found = take_word(list, &argc, argv);
+        if (found == NULL && argc > 0 && argv[0][0] != '-') {
+            return cli_unknown_command(command, argv[0]);
         }
+        if (found == NULL) {
+            break;
+        }
+        command = found;
     }
-    return run_command(&cmd_help, true, argc - 1, argv + 1);
+    return run_command(command, argc, argv);
 }

@@ -61,11 +61,44 @@ void cli_model_fill(qn_model_options *options, const cli_model *from)
     options->strict = from->strict;
 }
 
-const cli_command *cli_command_find(const char *name)
+qn_status cli_parse_counts(uint32_t out[CLI_COUNTS_MAX], size_t *n_out, const char *option,
+                           const char *text, unsigned long min, unsigned long max, qn_error *err)
 {
-    for (size_t i = 0; cli_commands[i] != NULL; i++) {
-        if (strcmp(cli_commands[i]->name, name) == 0) {
-            return cli_commands[i];
+    for (const char *at = text;; at++) {
+        char *end = NULL;
+        const unsigned long count = *at >= '0' && *at <= '9' ? strtoul(at, &end, 10) : 0;
+        if (end == NULL || (*end != ',' && *end != '\0') || count < min || count > max ||
+            *n_out == CLI_COUNTS_MAX) {
+            return qn_fail(err, QN_E_INVAL, 0, __func__,
+                           "%s: \"%.64s\", expected 1 to %d whole numbers in %lu .. %lu separated "
+                           "by commas",
+                           option, text, CLI_COUNTS_MAX, min, max);
+        }
+        for (size_t i = 0; i < *n_out; i++) {
+            if (out[i] == count) {
+                return qn_fail(err, QN_E_INVAL, 0, __func__,
+                               "%s: \"%.64s\", expected each of them once", option, text);
+            }
+        }
+        out[(*n_out)++] = (uint32_t)count;
+        at = end;
+        if (*at == '\0') {
+            return QN_OK;
+        }
+    }
+}
+
+const char *cli_command_word(const cli_command *command)
+{
+    const char *const blank = strrchr(command->name, ' ');
+    return blank == NULL ? command->name : blank + 1;
+}
+
+const cli_command *cli_command_find(const cli_command *const *list, const char *word)
+{
+    for (size_t i = 0; list[i] != NULL; i++) {
+        if (strcmp(cli_command_word(list[i]), word) == 0) {
+            return list[i];
         }
     }
     return NULL;

@@ -90,7 +90,7 @@ typedef struct cli_refused {
 
 /** A command of the program. */
 typedef struct cli_command {
-    const char *name;
+    const char *name;        /**< One word, or two of a kind of another command. */
     const char *summary;     /**< One line for the list of commands. */
     const char *synopsis;    /**< After the name. */
     const char *description; /**< Paragraphs separated by blank lines. */
@@ -98,6 +98,8 @@ typedef struct cli_command {
     cli_group groups[CLI_GROUPS_MAX];
     size_t n_groups;
     size_t n_arguments_max;
+    /** Commands whose names begin with this one's, ending in a NULL; NULL: none. */
+    const struct cli_command *const *kinds;
     const cli_refused *refused; /**< [n_refused] NULL: none. */
     size_t n_refused;
     /** Set values (all zero before) to their defaults. */
@@ -106,13 +108,16 @@ typedef struct cli_command {
     int (*run)(void *values, int n_arguments, char **arguments);
 } cli_command;
 
-/** Say that there is no such command, and which one may be meant.  Returns the exit status. */
-int cli_unknown_command(const char *name);
-
-/** All commands, ending in a NULL. */
+/** All commands of one word, ending in a NULL. */
 extern const cli_command *const cli_commands[];
-/** NULL where there is none. */
-const cli_command *cli_command_find(const char *name);
+/** The last word of its name. */
+const char *cli_command_word(const cli_command *command);
+/** In such a list, by its last word; NULL where there is none. */
+const cli_command *cli_command_find(const cli_command *const *list, const char *word);
+
+/** Say that a command has no such kind, or where that is NULL, that there is no such command, and
+ * which one may be meant.  Returns the exit status. */
+int cli_unknown_command(const cli_command *parent, const char *word);
 
 /**
  * Fill @p values from the arguments; positional ones are moved to the front of argv.
@@ -150,6 +155,18 @@ bool cli_is_given(const void *values, size_t offset);
  */
 qn_status cli_fail_unknown(const cli_command *command, const char *what, const char *name,
                            qn_status status, qn_error *err);
+
+enum { CLI_COUNTS_MAX = 16 };
+
+/**
+ * Whole numbers between commas, each once.
+ *
+ * @param[in,out] n_out  how many @p out has
+ * Returns  QN_OK; QN_E_INVAL naming the option
+ */
+QN_MUST_CHECK qn_status cli_parse_counts(uint32_t out[CLI_COUNTS_MAX], size_t *n_out,
+                                         const char *option, const char *text, unsigned long min,
+                                         unsigned long max, qn_error *err);
 
 enum { CLI_WORDS_BYTES = 96 };
 /** What an option takes, as help and errors show it: of a choice without the other names of its

@@ -6,7 +6,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -39,17 +38,10 @@ void cli_progress_begin(cli_progress *progress, const char *what, const char *un
     progress->shown_s = progress->started_s;
 }
 
-/* Of the terminal that progress goes to, which need not be that of standard output. */
-static int columns_of_terminal(void)
-{
-    struct winsize size;
-    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
-}
-
 /* One line in place of the last, which must not reach the edge: a line that wraps stays. */
 static void draw(double share, const char *text)
 {
-    const int n_columns = columns_of_terminal() - 1;
+    const int n_columns = cli_columns(STDERR_FILENO, 1) - 1;
     const int n_left = n_columns - BAR_EDGES - (int)strlen(text);
     const int n_cells = n_left < BAR_CELLS_MAX ? n_left : BAR_CELLS_MAX;
     char bar[BAR_CELLS_MAX + 1];

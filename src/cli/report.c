@@ -89,16 +89,74 @@ bool cli_is_colored(int fd, int color_option)
     return isatty(fd) != 0 && (no_color == NULL || no_color[0] == '\0') && !cli_is_dumb();
 }
 
-int cli_columns(void)
+int cli_columns(int fd, int n_min)
 {
     struct winsize size;
-    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= 40) {
+    if (ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col >= n_min) {
         return size.ws_col < 120 ? size.ws_col : 120;
     }
     return 80;
 }
 
-static const int interrupts[] = {SIGINT, SIGTERM};
+/* Does what follows hold a secret? */
+static bool is_secret(const char *argument, size_t len)
+{
+    static const char *const names[] = {"--api-key", "--header"};
+    bool is_one = false;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        is_one |= strlen(names[i]) == len && memcmp(names[i], argument, len) == 0;
+    }
+    return is_one;
+}
+
+/* A word as a shell reads it back. */
+static void write_word(FILE *file, const char *word)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "_@%+=:,./-";
+    if (word[0] != '\0' && word[strspn(word, plain)] == '\0') {
+        (void)fputs(word, file);
+        return;
+    }
+    (void)fputc('\'', file);
+    for (const char *at = word; *at != '\0'; at++) {
+        (void)(*at == '\'' ? fputs("'\\''", file) : fputc(*at, file));
+    }
+    (void)fputc('\'', file);
+}
+
+void cli_show_command(char *out, size_t size)
+{
+    enum { BYTES_MAX = 8192 };
+    char bytes[BYTES_MAX];
+    const int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+    const ssize_t n_read = fd >= 0 ? read(fd, bytes, sizeof bytes - 1) : 0;
+    FILE *const file = fmemopen(out, size, "w"); /* ends what it holds by NUL */
+    bool hides = false;
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    bytes[n_read > 0 ? n_read : 0] = '\0';
+    out[0] = '\0';
+    for (const char *at = bytes; file != NULL && at < bytes + n_read; at += strlen(at) + 1) {
+        const size_t len = strcspn(at, "=");
+        if (at != bytes) {
+            (void)fputc(' ', file);
+        }
+        if (at[len] == '=' && is_secret(at, len)) {
+            (void)fprintf(file, "%.*s=***", (int)len, at);
+        } else {
+            write_word(file, at == bytes ? "quern" : hides ? "***" : at);
+        }
+        hides = at[len] == '\0' && is_secret(at, len);
+    }
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+    out[size - 1] = '\0';
+}
+
+static const int interrupts[] = {SIGINT, SIGTERM, SIGHUP};
 enum { N_INTERRUPTS = sizeof interrupts / sizeof interrupts[0] };
 
 static void on_interrupt(int signal_number)
@@ -239,21 +297,36 @@ static bool write_beside(const char *path, mode_t mode, bool (*write)(FILE *file
     return is_written;
 }
 
-qn_status cli_replace_file(const char *path, bool (*write)(FILE *file, void *context),
-                           void *context, qn_error *err)
+static qn_status replace_file(const char *path, mode_t new_mode,
+                              bool (*write)(FILE *file, void *context), void *context,
+                              qn_error *err)
 {
     char resolved[PATH_MAX];
     struct stat there;
     const bool is_there = stat(path, &there) == 0;
     const char *const target = is_there && realpath(path, resolved) != NULL ? resolved : path;
     const bool is_file = !is_there || S_ISREG(there.st_mode);
-    const mode_t mode = is_there ? there.st_mode & 0777 : S_IRUSR | S_IWUSR;
+    const mode_t mode = is_there ? there.st_mode & 0777 : new_mode;
     if (is_file ? write_beside(target, mode, write, context)
                 : write_through(target, write, context)) {
         return QN_OK;
     }
     return qn_fail(err, QN_E_IO, errno, __func__, "%s: %s, expected to be writable", path,
                    errno != 0 ? strerror(errno) : "no memory");
+}
+
+qn_status cli_replace_file(const char *path, bool (*write)(FILE *file, void *context),
+                           void *context, qn_error *err)
+{
+    const mode_t mask = umask(0);
+    (void)umask(mask);
+    return replace_file(path, 0666 & ~mask, write, context, err);
+}
+
+qn_status cli_replace_private_file(const char *path, bool (*write)(FILE *file, void *context),
+                                   void *context, qn_error *err)
+{
+    return replace_file(path, S_IRUSR | S_IWUSR, write, context, err);
 }
 
 /* Get as far as the first byte. */

@@ -33,7 +33,8 @@ void cli_warn_as_json(bool as_json);
 bool cli_is_dumb(void);
 /** Colour and width of the terminal a stream is connected to. */
 bool cli_is_colored(int fd, int color_option);
-int cli_columns(void);
+/** 120 at most; 80 where it is no terminal, or narrower than @p n_min. */
+int cli_columns(int fd, int n_min);
 
 /**
  * A whole file, or standard input where @p path is NULL or "-"; NUL-terminated, owned by the caller
@@ -43,12 +44,22 @@ QN_MUST_CHECK qn_status cli_read_text(char **text, size_t *len, const char *path
 
 /**
  * Write a file under another name beside @p path, then give it that name, which may replace a file:
- * readable by its owner alone, whole or not there.
+ * whole or not there, and readable by whom the umask allows.
  *
  * @param write  returns false where it failed; what the stream remembers is looked at as well
  */
 QN_MUST_CHECK qn_status cli_replace_file(const char *path, bool (*write)(FILE *file, void *context),
                                          void *context, qn_error *err);
+/** The same, readable by its owner alone: what somebody said. */
+QN_MUST_CHECK qn_status cli_replace_private_file(const char *path,
+                                                 bool (*write)(FILE *file, void *context),
+                                                 void *context, qn_error *err);
+
+/**
+ * What was typed, as a line that a shell reads as the same words; *** for keys and headers.  Cut
+ * where @p out is too small.
+ */
+void cli_show_command(char *out, size_t size);
 
 /** Could cli_replace_file() write there?  Leaves what is there as it is.  QN_E_IO. */
 QN_MUST_CHECK qn_status cli_check_writable(const char *path, qn_error *err);
@@ -86,7 +97,7 @@ json_t *cli_json_text(const char *text);
 /** JSON array of ids. */
 json_t *cli_json_ids(const int32_t *ids, size_t n_ids);
 
-/** Ctrl-C and SIGTERM set a flag once; a second one ends the process. */
+/** Ctrl-C, SIGTERM and SIGHUP set a flag once; a second one ends the process. */
 void cli_catch_interrupt(void);
 /** As if one had come.  Signal handlers too. */
 void cli_interrupt(void);

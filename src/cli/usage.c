@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { INDENT = 2, HELP_COLUMN = 32 };
 
@@ -27,7 +28,7 @@ static const char exit_statuses[] =
 /* Print words from column `from` on, wrapped to the terminal and indented by `indent`. */
 static void wrap(const char *text, int indent, int from)
 {
-    const int columns = cli_columns();
+    const int columns = cli_columns(STDOUT_FILENO, 40);
     int column = from;
     bool at_start = true;
     while (*text != '\0') {
@@ -86,12 +87,24 @@ static void print_examples(const char *lines)
     }
 }
 
+static void print_commands(const cli_command *const *list)
+{
+    for (; *list != NULL; list++) {
+        (void)printf("%*s%-12s", INDENT, "", cli_command_word(*list));
+        wrap((*list)->summary, INDENT + 12, INDENT + 12);
+    }
+}
+
 void usage_command(const cli_command *command)
 {
     const int used = printf("Usage: quern %s ", command->name);
     wrap(command->synopsis, used, used);
     (void)printf("\n");
     wrap(command->description, 0, 0);
+    if (command->kinds != NULL) {
+        (void)printf("\nKinds:\n");
+        print_commands(command->kinds);
+    }
     for (size_t g = 0; g < command->n_groups; g++) {
         (void)printf("\n%s:\n", command->groups[g].title);
         for (size_t i = 0; i < command->groups[g].n_options; i++) {
@@ -108,10 +121,7 @@ void usage_program(void)
 {
     wrap(about, 0, 0);
     (void)printf("\nUsage: quern COMMAND [options] [arguments]\n\nCommands:\n");
-    for (size_t i = 0; cli_commands[i] != NULL; i++) {
-        (void)printf("%*s%-12s", INDENT, "", cli_commands[i]->name);
-        wrap(cli_commands[i]->summary, INDENT + 12, INDENT + 12);
-    }
+    print_commands(cli_commands);
     (void)printf("\nFirst steps (models/glm-nano is a small trained model that comes with the "
                  "source):\n");
     print_examples(first_steps);
@@ -191,6 +201,23 @@ static void roff_examples(const char *lines)
     (void)printf(".fi\n");
 }
 
+static void roff_commands(const cli_command *const *list)
+{
+    for (; *list != NULL; list++) {
+        (void)printf(".TP\n\\fB%s\\fR\n", cli_command_word(*list));
+        roff((*list)->summary);
+    }
+}
+
+/* "quern-bench-engine", in roff. */
+static void roff_page_name(const cli_command *command)
+{
+    (void)printf("quern\\-");
+    for (const char *at = command->name; *at != '\0'; at++) {
+        (void)printf(*at == ' ' ? "\\-" : "%c", *at);
+    }
+}
+
 static void man_program(void)
 {
     (void)printf(".TH QUERN 1 \"\" \"quern %s\" \"Quern\"\n.SH NAME\nquern \\- run GLM\\-5 family "
@@ -199,10 +226,7 @@ static void man_program(void)
                  qn_build_get()->version);
     roff(about);
     (void)printf(".SH COMMANDS\n");
-    for (size_t i = 0; cli_commands[i] != NULL; i++) {
-        (void)printf(".TP\n\\fB%s\\fR\n", cli_commands[i]->name);
-        roff(cli_commands[i]->summary);
-    }
+    roff_commands(cli_commands);
     roff_examples(first_steps);
 }
 
@@ -210,17 +234,38 @@ static void man_command(const cli_command *command)
 {
     (void)printf(".TH QUERN\\-");
     for (const char *at = command->name; *at != '\0'; at++) {
-        (void)printf("%c", *at - 'a' + 'A'); /* names of commands are small letters */
+        /* names of commands are small letters */
+        (void)printf(*at == ' ' ? "\\-" : "%c", *at - 'a' + 'A');
     }
-    (void)printf(" 1 \"\" \"quern %s\" \"Quern\"\n.SH NAME\nquern\\-%s \\- ",
-                 qn_build_get()->version, command->name);
+    (void)printf(" 1 \"\" \"quern %s\" \"Quern\"\n.SH NAME\n", qn_build_get()->version);
+    roff_page_name(command);
+    (void)printf(" \\- ");
     roff(command->summary);
     (void)printf(".SH SYNOPSIS\n\\fBquern %s\\fR ", command->name);
     roff(command->synopsis);
     (void)printf(".SH DESCRIPTION\n");
     roff(command->description);
+    if (command->kinds != NULL) {
+        (void)printf(".SS Kinds\n");
+        roff_commands(command->kinds);
+    }
     roff_options(command);
     roff_examples(command->examples);
+}
+
+/* The pages of a list but for one.  Returns what stands before the next. */
+static const char *roff_others(const cli_command *const *list, const cli_command *but,
+                               const char *separator)
+{
+    for (; *list != NULL; list++) {
+        if (*list != but) {
+            (void)printf("%s\\fB", separator);
+            roff_page_name(*list);
+            (void)printf("\\fR(1)");
+            separator = ", ";
+        }
+    }
+    return separator;
 }
 
 void usage_man(const cli_command *command)
@@ -233,12 +278,9 @@ void usage_man(const cli_command *command)
     (void)printf(".SH \"EXIT STATUS\"\n");
     roff(exit_statuses);
     (void)printf(".SH \"SEE ALSO\"\n");
-    const char *separator = "";
-    for (size_t i = 0; cli_commands[i] != NULL; i++) {
-        if (cli_commands[i] != command && cli_commands[i]->n_groups > 1) {
-            (void)printf("%s\\fBquern\\-%s\\fR(1)", separator, cli_commands[i]->name);
-            separator = ", ";
-        }
+    const char *separator = roff_others(cli_commands, command, "");
+    if (command != NULL && command->kinds != NULL) {
+        (void)roff_others(command->kinds, command, separator);
     }
     (void)printf("\n");
 }

@@ -29,6 +29,7 @@ QUERN = os.environ.get("QUERN", os.path.join(BUILD, "quern"))
 NANO = "models/glm-nano"
 COMMANDS = ["chat", "run", "serve", "batch", "bench", "eval", "tokenize", "detokenize", "quantize", "inspect",
             "devices", "help"]
+KINDS = ["bench serve", "bench engine", "bench compare", "bench kernels", "bench report"]
 QUESTION = "What is 12 + 30?"
 # A question that glm-nano thinks about before it answers.
 PUZZLE = ("Ravi reads 6 pages on Monday and 6 more pages on Tuesday than on Monday. How many pages "
@@ -64,9 +65,15 @@ OPTIONS = {
               "draft-tokens", "no-prefix-cache", "enable-prefix-caching",
               "no-enable-prefix-caching", "disable-radix-cache", "tokenizer", "device", "threads",
               "compute", "kv-dtype", "load-format"],
-    "bench": ["batch", "context", "prompt-tokens", "output-tokens", "draft-tokens", "repeat",
+    "bench": [],
+    "bench engine": ["batch", "context", "prompt-tokens", "output-tokens", "draft-tokens", "repeat",
               "shared-prefix", "acceptance-length", "json", "output", "page-cache", "load-format",
               "device", "threads", "cpu-mask", "compute", "kv-dtype"],
+    "bench compare": ["allow", "force", "json", "output"],
+    "bench kernels": ["rows", "context", "experts", "json", "output", "load-format", "device",
+                      "threads", "cpu-mask", "compute", "kv-dtype"],
+    "bench serve": ["base-url", "model", "json", "output"],
+    "bench report": ["output"],
     "eval": ["tasks", "limit", "against", "json", "report", "resume", "text", "context-tokens",
              "against-compute", "against-kv-dtype", "against-draft-tokens", "against-thinking",
              "thinking", "reasoning-effort", "max-tokens", "temperature", "seed", "draft-tokens",
@@ -291,37 +298,47 @@ class Pages(Case):
             self.assertEqual(self.succeed(*arguments).out, page)
 
     def test_help_and_help_command_are_one_page(self):
-        for command in COMMANDS:
-            page = self.succeed("help", command).out
+        for command in COMMANDS + KINDS:
+            page = self.succeed("help", *command.split()).out
             self.assertTrue(page.startswith("Usage: quern %s " % command), page)
-            self.assertEqual(self.succeed(command, "--help").out, page)
-            self.assertEqual(self.succeed(command, "-h", "one", "two", "three").out, page)
-        bench = self.succeed("help", "bench").out
-        self.assertEqual(self.succeed("help", "bench", "engine").out, bench)
-        self.assertEqual(self.succeed("bench", "engine", "--help").out, bench)
-        for more in (["bench", "serve"], ["run", "engine"]):
-            self.fail_with(2, ["help", *more], more[1], "quern help")
+            self.assertEqual(self.succeed(*command.split(), "--help").out, page)
+            self.assertEqual(self.succeed(*command.split(), "-h", "one", "two", "three").out, page)
+        for more in (["bench", "xyzzy"], ["run", "engine"], ["bench", "engine", "run"]):
+            self.fail_with(2, ["help", *more], more[-1], "quern help")
+
+    def test_kinds_of_a_command_are_listed_and_found(self):
+        page = self.succeed("help", "bench").out
+        for kind in KINDS:
+            self.assertRegex(page, r"(?m)^  %s +[A-Z]" % kind.split()[1])
+            self.fail_with(2, ["bench"], "no kind", kind.split()[1])
+        self.fail_with(2, ["bench", "engin"], "bench engin:", "did you mean 'bench engine'?")
+        self.fail_with(2, ["help", "bench", "reprot"], "did you mean 'bench report'?")
+        self.fail_with(2, ["bench", "xyzzy"], "bench xyzzy:", "'quern help bench' lists")
+        for options in (["-q", "bench", "engine"], ["bench", "--color", "never", "engine"],
+                        ["--log-level", "info", "bench", "-q", "engine"]):
+            self.fail_with(2, options, "bench engine: no model")
 
     def test_every_option_stands_on_its_page(self):
-        for command in COMMANDS:
-            names = [name for _, name, _ in help_options(self.succeed("help", command).out)]
+        for command in COMMANDS + KINDS:
+            names = [name for _, name, _ in help_options(self.succeed("help", *command.split()).out)]
             self.assertEqual(len(names), len(set(names)))
             for name in OPTIONS[command] + COMMON_OPTIONS:
                 self.assertIn(name, names)
 
     def test_every_option_that_is_listed_exists(self):
-        for command in COMMANDS:
-            for _, name, metavar in help_options(self.succeed("help", command).out):
+        for command in COMMANDS + KINDS:
+            words_of = command.split()
+            for _, name, metavar in help_options(self.succeed("help", *words_of).out):
                 if metavar:  # a known option misses its value, an unknown one is no option
-                    self.fail_with(2, [command, "--" + name], "--%s: no value" % name,
+                    self.fail_with(2, [*words_of, "--" + name], "--%s: no value" % name,
                                    "expected " + metavar)
                 elif name not in ("help", "version"):
-                    self.fail_with(2, [command, "--%s=1" % name], "expected none")
+                    self.fail_with(2, [*words_of, "--%s=1" % name], "expected none")
 
     def test_man_page_has_the_options_and_words_of_help(self):
-        for command in COMMANDS:
-            page = self.succeed("help", command).out
-            man = self.succeed("help", "--man", command).out
+        for command in COMMANDS + KINDS:
+            page = self.succeed("help", *command.split()).out
+            man = self.succeed("help", "--man", *command.split()).out
             self.assertEqual(man_options(man), help_options(page))
             described = re.findall(r"^.{30}  (\S.*(?:\n {32}\S.*)*)", page, re.M)
             for text in described + page[:page.index(":\n  ")].split("\n\n")[1:-1]:
@@ -330,10 +347,10 @@ class Pages(Case):
     def test_man_page_has_the_usual_sections(self):
         usual = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", '"EXIT STATUS"',
                  '"SEE ALSO"']
-        for command in COMMANDS:
-            man = self.succeed("help", "--man", command).out
+        for command in COMMANDS + KINDS:
+            man = self.succeed("help", "--man", *command.split()).out
             self.assertEqual(re.findall(r"^\.SH (.*)", man, re.M), usual)
-            self.assertIn("\nquern\\-%s \\- " % command, man)
+            self.assertIn("\nquern\\-%s \\- " % command.replace(" ", "\\-"), man)
         program = self.succeed("help", "--man").out
         self.assertEqual(program, self.succeed("help", "--man", "").out)
         for command in COMMANDS:
@@ -341,8 +358,8 @@ class Pages(Case):
 
     @unittest.skipUnless(shutil.which("groff"), "groff is not installed")
     def test_man_pages_format_without_a_warning(self):
-        for command in COMMANDS + [""]:
-            man = self.succeed("help", "--man", command).out
+        for command in COMMANDS + KINDS + [""]:
+            man = self.succeed("help", "--man", *command.split()).out
             done = subprocess.run(["groff", "-man", "-Tascii", "-ww", "-z"], input=man.encode(),
                                   capture_output=True, timeout=60, check=True)
             self.assertEqual(done.stderr, b"")
@@ -359,8 +376,8 @@ class Pages(Case):
     def test_version_names_commit_compiler_and_kernels(self):
         line = self.succeed("--version").out
         self.assertRegex(line, r"^quern \d+\.\d+\.\d+ \(commit \w+, \w+ [\d.]+, kernels: .*\bref\b")
-        for command in COMMANDS:
-            self.assertEqual(self.succeed(command, "--version").out, line)
+        for command in COMMANDS + KINDS:
+            self.assertEqual(self.succeed(*command.split(), "--version").out, line)
 
 
 # ----------------------------------------------------------------------------- usage and errors
@@ -1171,8 +1188,8 @@ class Examples(Case):
 
     def test_examples_of_help_parse(self):
         """Every example line is a command whose options exist."""
-        for command in COMMANDS:
-            page = self.succeed("help", command).out
+        for command in COMMANDS + KINDS:
+            page = self.succeed("help", *command.split()).out
             lines = page[page.index("\nExamples:\n"):page.index("\nExit status:")].split("\n")[2:-1]
             self.assertGreater(len(lines), 1)
             for part in (part.strip() for line in lines for part in line.split("|")):

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench_engine.h"
+
+#include "bench/put.h"
 #include "report.h"
 #include "speed.h"
 
 #include <string.h>
-#include <time.h>
 
 enum { DEPTH_BYTES = 8, DEVICES_MAX = 8 };
 
@@ -41,14 +42,6 @@ static void machine_of(const qn_model_info *info, char *out, size_t out_bytes)
     }
 }
 
-static void show_date(char *out, size_t out_bytes)
-{
-    const time_t now = time(NULL);
-    struct tm utc;
-    (void)gmtime_r(&now, &utc);
-    (void)strftime(out, out_bytes, "%Y-%m-%dT%H:%M:%SZ", &utc);
-}
-
 /* A figure that was not measured, or has nothing to be compared with, is null. */
 static json_t *number_or_null(bool is_there, double value)
 {
@@ -75,13 +68,12 @@ static json_t *show_cell(const bench_cell *cells, size_t n_cells, const bench_ce
                      (json_int_t)c->peak_pages, "synthetic", (int)c->is_synthetic);
 }
 
-json_t *bench_json(const bench_cell *cells, size_t n_cells, const qn_model *model,
-                   const bench_settings *settings)
+json_t *bench_engine_json(const bench_cell *cells, size_t n_cells, const qn_model *model,
+                          const bench_settings *settings)
 {
     const qn_model_info *const info = qn_model_get_info(model);
     const qn_build *const build = qn_build_get();
     char machine[sizeof((qn_device *)0)->description];
-    char date[32];
     bool is_synthetic = false;
     bool is_whole = true;
     json_t *const list = json_array();
@@ -90,14 +82,13 @@ json_t *bench_json(const bench_cell *cells, size_t n_cells, const qn_model *mode
         is_whole &= json_array_append_new(list, show_cell(cells, n_cells, &cells[i])) == 0;
     }
     machine_of(info, machine, sizeof machine);
-    show_date(date, sizeof date);
     json_t *const object = json_pack(
-        "{ss, so, ss, ss, ss, ss, ss, si, ss, ss, ss, ss, ss, sb, so, si, si, si, sb, so}", "kind",
-        "engine", "model", cli_json_text(info->name), "weights", info->weights, "quantization",
-        info->quantization, "compute", info->compute, "kv_dtype", info->kv_dtype, "device",
-        info->device, "threads", (int)info->n_threads, "kernels", info->kernels, "version",
-        build->version, "commit", build->commit, "date", date, "machine", machine, "synthetic",
-        (int)is_synthetic, "pinned_acceptance_length",
+        "{ss, ss, so, ss, ss, ss, ss, ss, si, ss, ss, ss, so, ss, sb, so, si, si, si, sb, so}",
+        "format", "quern-bench-engine/1", "kind", "engine", "model", cli_json_text(info->name),
+        "weights", info->weights, "quantization", info->quantization, "compute", info->compute,
+        "kv_dtype", info->kv_dtype, "device", info->device, "threads", (int)info->n_threads,
+        "kernels", info->kernels, "version", build->version, "commit", build->commit, "date",
+        put_date(0), "machine", machine, "synthetic", (int)is_synthetic, "pinned_acceptance_length",
         number_or_null(is_synthetic, (double)settings->acceptance_length), "prompt_tokens",
         (int)settings->n_prompt, "output_tokens", (int)settings->n_output, "repeats",
         (int)settings->n_repeats, "shared_prefix", (int)settings->shares_prefix, "cells", list);
@@ -109,8 +100,7 @@ json_t *bench_json(const bench_cell *cells, size_t n_cells, const qn_model *mode
 
 /* ---------------------------------------------------------------------------------------- table */
 
-static void print_row(FILE *file, const bench_cell *cells, size_t n_cells, const bench_cell *c,
-                      const char *format)
+static void print_row(FILE *file, const bench_cell *cells, size_t n_cells, const bench_cell *c)
 {
     char depth[DEPTH_BYTES];
     char figures[6][32];
@@ -134,48 +124,35 @@ static void print_row(FILE *file, const bench_cell *cells, size_t n_cells, const
                                    figures[0], figures[1], figures[2], figures[3],
                                    figures[4], figures[5], numbers[2]};
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) {
-        (void)fprintf(file, "%s%*s",
-                      i == 0             ? format
-                      : format[0] == '|' ? " | "
-                                         : " ",
-                      format[0] == '|' ? 0
-                      : i < 3          ? 7
-                                       : 11,
-                      columns[i]);
+        (void)fprintf(file, "%s%*s", i == 0 ? "" : " ", i < 3 ? 7 : 11, columns[i]);
     }
-    (void)fprintf(file, "%s\n", format[0] == '|' ? " |" : "");
+    (void)fprintf(file, "\n");
 }
 
-void bench_print(FILE *file, const bench_cell *cells, size_t n_cells, const qn_model *model,
-                 const bench_settings *settings, bool is_markdown)
+void bench_engine_print(FILE *file, const bench_cell *cells, size_t n_cells, const qn_model *model,
+                        const bench_settings *settings)
 {
     const qn_model_info *const info = qn_model_get_info(model);
     const qn_build *const build = qn_build_get();
     char machine[sizeof((qn_device *)0)->description];
-    char date[32];
+    json_t *const date = put_date(0);
     machine_of(info, machine, sizeof machine);
-    show_date(date, sizeof date);
     (void)fprintf(file,
                   "%s: %s weights, quantization %s, compute %s, cache %s, kernels %s, %u thread%s\n"
                   "%s; quern %s, commit %s, %s\n"
                   "prompts of %u tokens behind the context%s, answers of %u, median of %u\n\n",
                   info->name, info->weights, info->quantization, info->compute, info->kv_dtype,
                   info->kernels, info->n_threads, cli_plural(info->n_threads), machine,
-                  build->version, build->commit, date, settings->n_prompt,
-                  settings->shares_prefix ? ", which all share" : "", settings->n_output,
-                  settings->n_repeats);
-    if (is_markdown) {
-        (void)fprintf(file, "| batch | context | MTP | prefill tokens/s | decode tokens/s | each | "
-                            "spread %% | step ms | acceptance | by batch 1 | pages |\n"
-                            "|---|---|---|---|---|---|---|---|---|---|---|\n");
-    } else {
-        (void)fprintf(file, "%7s %7s %7s %11s %11s %11s %11s %11s %11s %11s %11s\n", "batch",
-                      "context", "MTP", "prefill t/s", "decode t/s", "each t/s", "spread %",
-                      "step ms", "acceptance", "by batch 1", "pages");
-    }
+                  build->version, build->commit, date != NULL ? json_string_value(date) : "unknown",
+                  settings->n_prompt, settings->shares_prefix ? ", which all share" : "",
+                  settings->n_output, settings->n_repeats);
+    json_decref(date);
+    (void)fprintf(file, "%7s %7s %7s %11s %11s %11s %11s %11s %11s %11s %11s\n", "batch", "context",
+                  "MTP", "prefill t/s", "decode t/s", "each t/s", "spread %", "step ms",
+                  "acceptance", "by batch 1", "pages");
     bool is_synthetic = false;
     for (size_t i = 0; i < n_cells; i++) {
-        print_row(file, cells, n_cells, &cells[i], is_markdown ? "| " : "");
+        print_row(file, cells, n_cells, &cells[i]);
         is_synthetic |= cells[i].is_synthetic;
     }
     if (is_synthetic) {
