@@ -91,6 +91,18 @@ class Unit(Case):
         self.assertEqual(server.returncode, 0, err)
 
 
+class Packages(unittest.TestCase):
+    def test_each_list_has_what_a_build_needs(self):
+        def words(name):
+            with open(os.path.join(ROOT, name), encoding="utf-8") as file:
+                return set(re.findall(r"[\w.+-]+", file.read()))
+        needed = {word for word in words("quickstart") if re.fullmatch("lib.*-dev", word)}
+        self.assertIn("libcurl4-gnutls-dev", needed)
+        for name in ("check", "deploy/Containerfile", "bench/peer.sh", "bench/quality.sh",
+                     "bench/quantize.sh"):
+            self.assertEqual(needed - words(name), set(), name)
+
+
 class Pod(Case):
     def test_its_arguments_start_a_server_and_its_times_allow_a_drain(self):
         pod = text_of("kubernetes.yaml")
@@ -176,6 +188,11 @@ class Package(Case):
 
     def test_holds_a_service_that_answers_and_goes_again(self):
         package = self.make()
+        depends = subprocess.run(["dpkg-deb", "--field", package, "Depends"], check=True, text=True,
+                                 capture_output=True, timeout=LONG_S).stdout
+        for name in re.findall(r"(lib[\w.+-]+)", depends):
+            if name != "libc6":
+                self.assertIn(name, text_of("Containerfile").split("FROM")[-1].split(), name)
         for folder in ("updates", "info", "triggers"):
             os.makedirs(os.path.join(self.path("root"), "var/lib/dpkg", folder))
         self.write("root/var/lib/dpkg/status", "")
