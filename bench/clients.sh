@@ -26,12 +26,7 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$client" ] || { usage >&2; exit 2; }
 cd "$(dirname "$0")/.."
+. tools/load_clients.sh
 venv=${venv:-$PWD/build/load/$client}
-version=0.13.0
-[ "$client" = aiperf ] || version=0.8.1
-
-if [ ! -x "$venv/bin/$client" ]; then
-    /usr/bin/python3 -m venv "$venv"
-    "$venv/bin/python" -m pip install -q --disable-pip-version-check --retries 10 "$client==$version"
-fi
+make_load_client "$client" "$venv"
 exec /usr/bin/python3 -B bench/clients.py "$venv/bin/$client"

@@ -1,10 +1,10 @@
-# Sourced by bench/cpu_peer.sh, batch_peer.sh and serve_peer.sh, which set usage(), $program, $targets
+# Sourced by bench/cpu_peer.sh, batch_peer.sh, serve_peer.sh and server_reports.sh, which set usage(), $program, $targets
 # and, where the seeded model is not needed, only_nano=yes: takes their options, builds quern and
 # llama.cpp, makes the models.  Leaves $quick, $rounds, $python, $peer, $peer_folder, $models, $jobs and
 # $threads behind, the working folder in the root, and what follows the options in "$@".
 
 packages="gcc g++ libc6-dev cmake ninja-build pkg-config libjansson-dev libpcre2-dev libxxhash-dev libedit-dev
- binutils python3 python3-venv git"
+ libmicrohttpd-dev libcurl4-gnutls-dev binutils python3 python3-venv git"
 # The versions that the figures of docs/performance.md are about.
 peer="llama-cpp-python==0.3.36"
 peer_needs="gguf==0.19.0 numpy"
@@ -13,7 +13,7 @@ quick=""
 rounds=""
 keep=""
 peer_folder=build/peer
-threads=2
+threads=${threads:-2}
 may_install=yes
 while [ $# -gt 0 ]; do
     case $1 in

@@ -4,7 +4,7 @@
 set -eu
 
 packages="gcc g++ libc6-dev cmake ninja-build pkg-config libjansson-dev libpcre2-dev libxxhash-dev libedit-dev
- python3 python3-numpy git"
+ libmicrohttpd-dev libcurl4-gnutls-dev python3 python3-numpy git"
 
 usage() {
     cat <<'END'

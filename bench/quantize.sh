@@ -4,7 +4,7 @@
 set -eu
 
 packages="gcc g++ libc6-dev cmake ninja-build pkg-config libjansson-dev libpcre2-dev libxxhash-dev libedit-dev
- libcmocka-dev binutils python3 python3-venv python3-numpy"
+ libmicrohttpd-dev libcurl4-gnutls-dev libcmocka-dev binutils python3 python3-venv python3-numpy"
 
 usage() {
     cat <<'END'

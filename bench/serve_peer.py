@@ -4,10 +4,10 @@
 
     bench/serve_peer.py [--quick] [--rounds N] [--threads N] --server LLAMA-SERVER MODEL.gguf
 
-In each round every server is started, warmed up by the client and loaded at each number of streams;
-the order turns round by round.  Every figure is the median of the rounds.  All answers have the
-same length: stop tokens are not heeded, or cannot be drawn.  No two prompts begin alike.  Progress
-goes to stderr.
+In each round every server is started, warmed up and loaded by `quern bench serve` at each number of
+streams; the order turns round by round.  Every figure is the median of the rounds.  All answers have
+the same length: stop tokens are not heeded, or cannot be drawn.  No two prompts begin alike.
+Progress goes to stderr.
 """
 import argparse
 import collections
@@ -23,17 +23,16 @@ import time
 import urllib.error
 import urllib.request
 
-from cpu_peer import BUILD, NANO, OTHERS_MOST, QUERN, ROOT, Others, say
+from cpu_peer import NANO, OTHERS_MOST, QUERN, ROOT, Others, say
 
 STREAMS = (1, 8, 32)
-OUTPUT_TOKENS, PROMPT_WORDS, CONTEXT = 128, 32, 1024
+OUTPUT_TOKENS, PROMPT_TOKENS, CONTEXT = 128, 32, 1024
 STOP_IDS = json.loads((ROOT / "models/glm-nano/config.json").read_text())["eos_token_id"]
-IGNORE_EOS = '"ignore_eos": true'
-NO_EOS = '"logit_bias": {%s}' % ", ".join('"%d": -100' % i for i in STOP_IDS)
+NO_EOS = ("--extra-body", json.dumps({"logit_bias": {str(i): -100 for i in STOP_IDS}}))
 GOAL_MANY = 1.5  # times the better of the two, at the most streams; elsewhere 1
 
-# command: {port} and so on are filled in; extra: what bodies have for answers of full length.
-Peer = collections.namedtuple("Peer", "command ready extra")
+# command: {port} and so on are filled in; flags: of the client, for answers of full length.
+Peer = collections.namedtuple("Peer", "command ready flags")
 PEERS = {
     "llama-cpp-python": Peer(
         [sys.executable, "-m", "llama_cpp.server", "--model", "{model}", "--port", "{port}",
@@ -41,10 +40,10 @@ PEERS = {
          "--interrupt_requests", "false"], "/v1/models", NO_EOS),
     "llama-server": Peer(
         ["{server}", "-m", "{model}", "--port", "{port}", "-np", "32", "-c", str(32 * CONTEXT), "-t",
-         "{threads}"], "/health", IGNORE_EOS),
+         "{threads}"], "/health", ("--ignore-eos",)),
     "quern": Peer(
         [QUERN, "serve", NANO, "--port", "{port}", "--threads", "{threads}", "--context",
-         str(CONTEXT)], "/ready", IGNORE_EOS),
+         str(CONTEXT)], "/ready", ("--ignore-eos",)),
 }
 
 
@@ -57,7 +56,7 @@ def free_port():
 
 @contextlib.contextmanager
 def serving(name, options):
-    """"HOST:PORT" of a server that answers; it is ended behind the block."""
+    """URL of a server that answers; it is ended behind the block."""
     port = free_port()
     values = {"model": options.model, "port": port, "threads": options.threads,
               "server": options.server}
@@ -75,24 +74,28 @@ def serving(name, options):
                         log.seek(0)
                         sys.exit("serve_peer: error: %s: %s" % (name, log.read()[-2000:].decode()))
                     time.sleep(0.1)
-            yield "127.0.0.1:%d" % port
+            yield "http://127.0.0.1:%d" % port
         finally:
             process.terminate()
             process.wait()
 
 
-def load(address, name, n_streams, options):
-    """What the client says."""
-    command = [BUILD / "bench_serve_load", "--streams", n_streams, "--requests",
-               2 if options.quick else options.requests, "--prompt-words", PROMPT_WORDS,
-               "--output-tokens", OUTPUT_TOKENS, "--extra", PEERS[name].extra, "--model",
-               pathlib.Path(NANO).name, address]
+def load(url, name, n_streams, options):
+    """The run as the client tells it."""
+    n_requests = 2 if options.quick else options.requests
+    command = [QUERN, "bench", "serve", "-q", "--json", "--base-url", url, "--tokenizer", NANO,
+               "--random-input-len", PROMPT_TOKENS, "--random-output-len", OUTPUT_TOKENS,
+               "--temperature", 0, "--max-concurrency", n_streams, "--num-prompts",
+               n_streams * n_requests, "--num-warmups", n_streams, "--power", "none",
+               *PEERS[name].flags]
     done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True,
                           check=False)
-    result = json.loads(done.stdout) if done.stdout else {"failed": "all"}
-    if done.returncode or result["output_tokens"] != result["completed"] * OUTPUT_TOKENS:
-        sys.exit("serve_peer: error: %s: %s" % (name, result))
-    return result
+    if done.returncode:
+        sys.exit("serve_peer: error: %s: the client ended with %d" % (name, done.returncode))
+    run = json.loads(done.stdout)["runs"][0]
+    if run["total_output_tokens"] != n_streams * n_requests * OUTPUT_TOKENS:
+        sys.exit("serve_peer: error: %s: %s" % (name, run))
+    return run
 
 
 def measure(options):
@@ -101,11 +104,11 @@ def measure(options):
     names = list(PEERS)
     for i_round in range(1 if options.quick else options.rounds):
         for name in names[i_round % len(names):] + names[:i_round % len(names)]:
-            with serving(name, options) as address:
+            with serving(name, options) as url:
                 for n_streams in STREAMS[:2] if options.quick else STREAMS:
-                    result = load(address, name, n_streams, options)
-                    results[n_streams, name].append((result["output_tokens_per_s"],
-                                                     result["ttft_ms"]["p95"]))
+                    run = load(url, name, n_streams, options)
+                    results[n_streams, name].append((run["output_throughput"],
+                                                     run["p95_ttft_ms"]))
                     say("round %d: %s: %d streams: %.1f tokens/s, first token p95 %.1f ms"
                         % (i_round + 1, name, n_streams, *results[n_streams, name][-1]))
     return results
@@ -142,9 +145,9 @@ def main():
     others = Others()
     results = measure(options)
     share = others.share()
-    print("* prompts of %d words, answers of %d tokens, %d a stream; medians of %d rounds\n"
+    print("* prompts of %d tokens, answers of %d tokens, %d a stream; medians of %d rounds\n"
           "* other processes took %.1f %% of the CPUs meanwhile%s\n"
-          % (PROMPT_WORDS, OUTPUT_TOKENS, 2 if options.quick else options.requests,
+          % (PROMPT_TOKENS, OUTPUT_TOKENS, 2 if options.quick else options.requests,
              1 if options.quick else options.rounds, 100 * share,
              ": **too much, measure again**" if share > OTHERS_MOST else ""))
     print_table(results)

@@ -4,7 +4,7 @@
 set -eu
 
 program=serve_peer
-targets="quern bench_serve_load"
+targets="quern"
 only_nano=yes
 
 usage() {

@@ -50,7 +50,7 @@ def measure(options):
     try:
         address = stub.stderr.readline().strip().removeprefix("http://")
         # Ready by then: requests before that are 503, and the client's first are not counted.
-        while subprocess.run([BUILD / "bench_serve_load", "--requests", "1", "--warmup", "0", address],
+        while subprocess.run([BUILD / "bench_serve_load", "--requests", "1", address],
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                              check=False).returncode:
             if stub.poll() is not None:
@@ -59,8 +59,8 @@ def measure(options):
         begun, begun_cpu = time.monotonic(), cpu_s(stub.pid)
         done = subprocess.run(
             [BUILD / "bench_serve_load", "--streams", str(options.streams), "--requests",
-             str(options.requests), "--output-tokens", "100", "--spread", "0.5", "--stamps",
-             str(STEP_NS), address], stdout=subprocess.PIPE, check=True, preexec_fn=prefer)
+             str(options.requests), "--output-tokens", "100", "--step", str(STEP_NS),
+             address], stdout=subprocess.PIPE, check=True, preexec_fn=prefer)
         cores = (cpu_s(stub.pid) - begun_cpu) / (time.monotonic() - begun)
     finally:
         stub.terminate()
