@@ -14,7 +14,7 @@ usage: bench/server_reports.sh [--quick] [--rounds N] [--keep FOLDER] [--peer FO
 
 Starts `python -m llama_cpp.server` and `quern serve` one after the other, both with glm-nano in
 bf16, measures each with the scaled wafer workload of `quern bench serve` and compares the results.
-OUTPUT (docs/reports) gets folders llama.cpp, quern and compare. Takes eight minutes, the first time a
+OUTPUT (docs/reports) gets folders llama.cpp, quern and compare. Takes ten minutes, the first time a
 quarter of an hour more. Client and server share the machine: of two cores each server has one, at
 a lower priority, and rates are such that llama-cpp-python's, which answers one request at a time,
 keeps up.
@@ -36,8 +36,8 @@ make nano-text.gguf gguf models/glm-nano
 output=${1:-docs/reports}
 mkdir -p "$output"
 quern=build/release/quern
-rates=0.2,0.4,0.6
-duration=25
+rates=0.3,0.6
+duration=45
 repeats=${rounds#--rounds }
 if [ -n "$quick" ]; then
     rates=0.4
