@@ -63,7 +63,8 @@ QN_MUST_CHECK qn_status bench_answer_feed(bench_answer *answer, int status, cons
  * The transfer has ended: say in the record how the request did.  The first that applies:
  *
  *   1. cancelled               (@p how)
- *   2. rate_limited, http_5xx, http_4xx, http_other  by a status other than 200, however its body ended
+ *   2. rate_limited, http_5xx, http_4xx, http_other  by a status other than 200, however its body
+ * ended
  *   3. stream_error, malformed whichever of the events was first
  *   4. connect, timeout, cut_off, malformed  (@p how), unless [DONE] had come
  *   5. empty                   [DONE], or a finish reason and usage, came, and no token

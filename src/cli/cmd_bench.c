@@ -4,12 +4,8 @@
 
 /* One line each: the order of help. */
 static const cli_command *const kinds[] = {
-    &cmd_bench_serve,
-    &cmd_bench_engine,
-    &cmd_bench_compare,
-    &cmd_bench_kernels,
-    &cmd_bench_report,
-    NULL,
+    &cmd_bench_serve,   &cmd_bench_engine, &cmd_bench_compare,
+    &cmd_bench_kernels, &cmd_bench_report, NULL,
 };
 
 static int run(void *values, int n_arguments, char **arguments)
