@@ -265,7 +265,7 @@ static qn_status plan_ramp(bench_options *o, const bench_serve_values *v, qn_err
             break;
         }
         o->steps[i] = is_rates ? (bench_step){numbers[i], (uint32_t)v->n_at_once}
-                               : (bench_step){INFINITY, (uint32_t)numbers[i]};
+                               : (bench_step){(double)INFINITY, (uint32_t)numbers[i]};
     }
     o->plan = BENCH_RAMP;
     return o->n_steps > 0 ? QN_OK
@@ -313,7 +313,7 @@ static qn_status plan_load(bench_options *o, const bench_serve_values *v, const 
     o->n_steps = 1;
     o->steps[0] = (bench_step){v->rate, is_single ? 1 : (uint32_t)v->n_at_once};
     o->knee_percent = 95.0;
-    o->knee_limit_ms = INFINITY;
+    o->knee_limit_ms = (double)INFINITY;
     if (v->ramp != NULL || v->ramp_concurrency != NULL) {
         status = plan_ramp(o, v, err);
     } else if (v->knee != NULL) {

@@ -97,7 +97,7 @@ static const cli_option workload_options[] = {
 };
 
 static const cli_option load_options[] = {
-    {"request-rate", 0, CLI_NUMBER, "R", SERVE(rate), 1e-6, INFINITY,
+    {"request-rate", 0, CLI_NUMBER, "R", SERVE(rate), 1e-6, (double)INFINITY,
      "Requests a second, as they come from many users (default inf: all at once, or as fast as "
      "--max-concurrency allows)"},
     {"arrivals", 0, CLI_CHOICE, "poisson|constant|gamma", SERVE(arrivals), 0, 0,
@@ -176,7 +176,7 @@ static void init(void *values)
     v->port = 8000;
     v->timeout_s = 600.0;
     v->scale = 1.0;
-    v->rate = INFINITY;
+    v->rate = (double)INFINITY;
     v->burstiness = 1.0;
     v->n_warmups = 1;
     v->n_repeats = 1;

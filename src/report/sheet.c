@@ -105,7 +105,7 @@ static void append_escaped(sheet *s, const char *text)
     }
 }
 
-static void append_text(sheet *s, const char *format, va_list args)
+QN_PRINTF(2, 0) static void append_text(sheet *s, const char *format, va_list args)
 {
     qn_buf text;
     va_list again;

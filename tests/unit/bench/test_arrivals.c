@@ -111,7 +111,7 @@ static void test_intervals_have_their_distribution(void **state)
         bench_arrival_kind kind;
         double burstiness;
         double (*cdf)(double value);
-    } cases[] = {{BENCH_POISSON, NAN, exponential_cdf},
+    } cases[] = {{BENCH_POISSON, (double)NAN, exponential_cdf},
                  {BENCH_GAMMA, 1.0, exponential_cdf},
                  {BENCH_GAMMA, 2.0, gamma_2_cdf},
                  {BENCH_GAMMA, 0.5, gamma_half_cdf}};

@@ -85,7 +85,7 @@ static void end_next(world *w, const bench_source *source, bool is_cancelled)
 
 static double next_end(const world *w)
 {
-    double next_s = INFINITY;
+    double next_s = (double)INFINITY;
     for (size_t i = 0; i < w->n_sent; i++) {
         next_s = fmin(next_s, w->end_s[i]); /* NaN: ended */
     }
@@ -155,7 +155,7 @@ static world new_world(void)
 {
     return (world){.takes_s = 1.0,
                    .n_turns = 1,
-                   .stop_s = INFINITY,
+                   .stop_s = (double)INFINITY,
                    .end = BENCH_DONE,
                    .n_fails_from = UINT64_MAX};
 }
@@ -165,7 +165,7 @@ static void test_open_loop_sends_when_it_is_due(void **state)
     static const double due_s[] = {0.0, 0.1, 0.1, 2.5};
     world w = new_world();
     (void)state;
-    assert_int_equal(run(&w, due_s, 4, N_MAX, INFINITY), BENCH_END_OF_RUN);
+    assert_int_equal(run(&w, due_s, 4, N_MAX, (double)INFINITY), BENCH_END_OF_RUN);
     assert_int_equal(w.n_sent, 4);
     assert_int_equal(w.n_active_max, 3);
     for (size_t i = 0; i < 4; i++) {
@@ -181,7 +181,7 @@ static void test_a_limit_holds_back_and_the_intended_start_stays(void **state)
     static const double due_s[] = {0.0, 0.1, 0.2, 0.3};
     world w = new_world();
     (void)state;
-    assert_int_equal(run(&w, due_s, 4, 2, INFINITY), BENCH_END_OF_RUN);
+    assert_int_equal(run(&w, due_s, 4, 2, (double)INFINITY), BENCH_END_OF_RUN);
     assert_int_equal(w.n_active_max, 2);
     assert_true(w.due_s[2] == 0.2 && w.sent_s[2] == 1.0 && w.calls[2].ready_s == 1.0);
     assert_true(w.due_s[3] == 0.3 && fabs(w.sent_s[3] - 1.1) < 1e-9);
@@ -191,7 +191,7 @@ static void test_closed_loop_keeps_so_many_under_way(void **state)
 {
     world w = new_world();
     (void)state;
-    assert_int_equal(run(&w, NULL, 9, 3, INFINITY), BENCH_END_OF_RUN);
+    assert_int_equal(run(&w, NULL, 9, 3, (double)INFINITY), BENCH_END_OF_RUN);
     assert_int_equal(w.n_sent, 9);
     assert_int_equal(w.n_active_max, 3);
     for (size_t i = 0; i < 9; i++) {
@@ -216,7 +216,7 @@ static void test_turns_follow_answers(void **state)
     world w = new_world();
     (void)state;
     w.n_turns = 3;
-    assert_int_equal(run(&w, due_s, 2, N_MAX, INFINITY), BENCH_END_OF_RUN);
+    assert_int_equal(run(&w, due_s, 2, N_MAX, (double)INFINITY), BENCH_END_OF_RUN);
     assert_int_equal(w.n_sent, 6);
     for (size_t i = 0; i < 6; i++) {
         const double begun_s = due_s[w.calls[i].conversation];
@@ -230,7 +230,7 @@ static void test_a_conversation_ends_with_what_failed(void **state)
     (void)state;
     w.n_turns = 3;
     w.end = BENCH_SERVER;
-    assert_int_equal(run(&w, NULL, 5, 1, INFINITY), BENCH_END_OF_RUN);
+    assert_int_equal(run(&w, NULL, 5, 1, (double)INFINITY), BENCH_END_OF_RUN);
     assert_int_equal(w.n_sent, 5);
 }
 
@@ -240,7 +240,7 @@ static void test_stop_stops_with_turns_that_wait(void **state)
     (void)state;
     w.n_turns = 50;
     w.stop_s = 3.0;
-    assert_int_equal(run(&w, NULL, 50, 4, INFINITY), BENCH_STOP);
+    assert_int_equal(run(&w, NULL, 50, 4, (double)INFINITY), BENCH_STOP);
     assert_int_equal(w.n_sent, 12);
 }
 
@@ -249,7 +249,7 @@ static void test_a_supply_that_fails_ends_the_run(void **state)
     world w = new_world();
     (void)state;
     w.n_fails_from = 3;
-    assert_int_equal(run(&w, NULL, 8, 2, INFINITY), BENCH_STOP);
+    assert_int_equal(run(&w, NULL, 8, 2, (double)INFINITY), BENCH_STOP);
     assert_int_equal(w.n_sent, 3);
 }
 
@@ -263,7 +263,7 @@ static void test_what_was_held_back_is_late_from_when_there_was_room(void **stat
                                         .n_conversations = 5,
                                         .due_s = due_s,
                                         .n_at_once = 2,
-                                        .until_s = INFINITY,
+                                        .until_s = (double)INFINITY,
                                         .context = &w,
                                         .goes_on = goes_on,
                                         .seen = seen};
@@ -298,7 +298,7 @@ static void test_a_crowd_is_late_by_its_own_send_alone(void **state)
                                         .n_conversations = 3,
                                         .due_s = due_s,
                                         .n_at_once = 9,
-                                        .until_s = INFINITY,
+                                        .until_s = (double)INFINITY,
                                         .context = &w,
                                         .goes_on = goes_on,
                                         .seen = seen};

@@ -73,7 +73,7 @@ static void test_what_failed_is_counted_and_not_measured(void **state)
     bench_tally tally;
     size_t n = 0;
     (void)state;
-    bench_tally_begin(&tally, INFINITY);
+    bench_tally_begin(&tally, (double)INFINITY);
     add(&tally, 0.0, 0.2, 0.04, BENCH_DONE);
     add(&tally, 1.0, 0.2, 0.04, BENCH_RATE_LIMITED);
     add(&tally, 2.0, 0.2, 0.04, BENCH_RATE_LIMITED);
@@ -99,7 +99,7 @@ static void test_goodput_is_within_all_limits(void **state)
                                             [BENCH_ITL] = (double)NAN};
     bench_tally tally;
     (void)state;
-    bench_tally_begin(&tally, INFINITY);
+    bench_tally_begin(&tally, (double)INFINITY);
     add(&tally, 0.0, 0.2, 0.04, BENCH_DONE);
     add(&tally, 1.0, 0.3, 0.04, BENCH_DONE); /* TTFT */
     add(&tally, 2.0, 0.2, 0.08, BENCH_DONE); /* TPOT */
@@ -114,7 +114,7 @@ static void test_steady_window_is_behind_the_ramp(void **state)
 {
     bench_tally tally;
     (void)state;
-    bench_tally_begin(&tally, INFINITY);
+    bench_tally_begin(&tally, (double)INFINITY);
     for (int i = 0; i < 200; i++) {
         add(&tally, i / 10.0, 0.4, 0.4, BENCH_DONE);
     }
@@ -133,14 +133,14 @@ static void test_no_steady_window_says_why(void **state)
 {
     bench_tally tally;
     (void)state;
-    bench_tally_begin(&tally, INFINITY);
+    bench_tally_begin(&tally, (double)INFINITY);
     assert_non_null(strstr(bench_steady_of(&tally).why, "no request"));
     for (int i = 0; i < 30; i++) {
         add(&tally, i / 100.0, 0.4, 0.4, BENCH_DONE);
     }
     assert_non_null(strstr(bench_steady_of(&tally).why, "too short"));
     bench_tally_end(&tally);
-    bench_tally_begin(&tally, INFINITY);
+    bench_tally_begin(&tally, (double)INFINITY);
     for (int i = 0; i < 400; i++) { /* each waits longer than the one before it */
         add(&tally, i / 10.0, 0.4 + i / 40.0, 0.1, BENCH_DONE);
     }

@@ -29,8 +29,8 @@ static void test_three_digits_say_something_and_thousands_have_commas(void **sta
         {1.2e-5, "1.20e-05"},
         {1e15, "1.00e+15"},
         {123456789012.0, "123,456,789,012"},
-        {NAN, FIGURE_DASH},
-        {INFINITY, FIGURE_DASH},
+        {(double)NAN, FIGURE_DASH},
+        {(double)INFINITY, FIGURE_DASH},
         {DBL_MAX, "1.80e+308"},
         {DBL_MIN, "2.23e-308"},
         {999999999999999.0, "999,999,999,999,999"},
@@ -46,10 +46,10 @@ static void test_units_follow_numbers_and_never_a_dash(void **state)
     assert_string_equal(figure_percent(0.601).text, "60.1 %");
     assert_string_equal(figure_percent(1.0).text, "100 %");
     assert_string_equal(figure_percent(0.99996).text, "99.996 %"); /* is not 100 */
-    assert_string_equal(figure_percent(NAN).text, FIGURE_DASH);
+    assert_string_equal(figure_percent((double)NAN).text, FIGURE_DASH);
     assert_string_equal(figure_ms(810.0).text, "810 ms");
     assert_string_equal(figure_ms(2220.0).text, "2.22 s");
-    assert_string_equal(figure_ms(NAN).text, FIGURE_DASH);
+    assert_string_equal(figure_ms((double)NAN).text, FIGURE_DASH);
     assert_string_equal(figure_bytes(372e9).text, "372 GB");
     assert_string_equal(figure_bytes(31.8e6).text, "31.8 MB");
     assert_string_equal(figure_count(12000.0).text, "12,000");
@@ -58,7 +58,7 @@ static void test_units_follow_numbers_and_never_a_dash(void **state)
     assert_string_equal(figure_signed(1.25).text, "+1.25");
     assert_string_equal(figure_signed(-1.25).text, "-1.25");
     assert_string_equal(figure_signed(0.0).text, "0");
-    assert_string_equal(figure_signed(NAN).text, FIGURE_DASH);
+    assert_string_equal(figure_signed((double)NAN).text, FIGURE_DASH);
     assert_string_equal(figure_ms(DBL_MAX).text, "1.80e+305 s");
 }
 
