@@ -190,6 +190,12 @@ static void choose_confirmation(bench *b, double rate)
     }
 }
 
+/* Constant arrivals: nothing is left to their chance. */
+static bool is_even(const bench_options *o)
+{
+    return isinf(o->burstiness);
+}
+
 /* By what share the rate may be off; NaN: none was found. */
 static double knee_error(const bench *b, const bench_knee *knee)
 {
@@ -197,8 +203,7 @@ static double knee_error(const bench *b, const bench_knee *knee)
     if (!(knee->confirmed > 0.0 && n > 0.0)) {
         return (double)NAN;
     }
-    const bool is_constant = isinf(b->options->burstiness); /* nothing is left to chance */
-    return fmax(BENCH_KNEE_PRECISION, is_constant ? 0.0 : bench_knee_error((uint64_t)n));
+    return fmax(BENCH_KNEE_PRECISION, is_even(b->options) ? 0.0 : bench_knee_error((uint64_t)n));
 }
 
 static bool put_knee(bench *b, const bench_knee *knee, size_t i_first)
@@ -262,6 +267,9 @@ static qn_status run_knee(bench *b, qn_error *err)
                                  .limit_s = o->knee_limit_ms / 1e3,
                                  .full_s = o->duration_s,
                                  .n_min = o->workload.n_requests};
+    if (search.n_min == 0 && is_even(o)) {
+        search.n_min = BENCH_KNEE_REQUESTS; /* more would tell nothing */
+    }
     bench_task task = {.workload = &o->workload, .limit_ms = o->knee_limit_ms};
     bool is_ours = false; /* what broke the limit last */
     qn_status status = isinf(search.first_rate) ? guess(b, &search.first_rate, err) : QN_OK;
