@@ -2,6 +2,8 @@
 # Load generators of PyPI, unmodified, against `quern serve` with glm-nano.
 set -eu
 
+program=clients
+
 usage() {
     cat <<'END'
 usage: bench/clients.sh [--venv FOLDER] aiperf|guidellm
@@ -12,21 +14,5 @@ answered.
 END
 }
 
-venv=""
-client=""
-while [ $# -gt 0 ]; do
-    case $1 in
-    --venv) [ $# -gt 1 ] || { usage >&2; exit 2; }
-        venv=$(realpath -m "$2"); shift ;;
-    -h | --help) usage; exit 0 ;;
-    aiperf | guidellm) client=$1 ;;
-    *) echo "clients: error: $1: expected aiperf or guidellm, or one of --help" >&2; exit 2 ;;
-    esac
-    shift
-done
-[ -n "$client" ] || { usage >&2; exit 2; }
-cd "$(dirname "$0")/.."
-. tools/load_clients.sh
-venv=${venv:-$PWD/build/load/$client}
-make_load_client "$client" "$venv"
-exec /usr/bin/python3 -B bench/clients.py "$venv/bin/$client"
+. "$(dirname "$0")/../tools/load_clients.sh"
+exec /usr/bin/python3 -B bench/clients.py "$client"

@@ -2,6 +2,8 @@
 # `quern bench serve` and another client of PyPI on the same scripted server: do they agree?
 set -eu
 
+program=mock_agreement
+
 usage() {
     cat <<'END'
 usage: bench/mock_agreement.sh [--venv FOLDER] aiperf|guidellm
@@ -13,21 +15,5 @@ with the server's own log.
 END
 }
 
-venv=""
-client=""
-while [ $# -gt 0 ]; do
-    case $1 in
-    --venv) [ $# -gt 1 ] || { usage >&2; exit 2; }
-        venv=$(realpath -m "$2"); shift ;;
-    -h | --help) usage; exit 0 ;;
-    aiperf | guidellm) client=$1 ;;
-    *) echo "mock_agreement: error: $1: expected aiperf or guidellm, or one of --help" >&2; exit 2 ;;
-    esac
-    shift
-done
-[ -n "$client" ] || { usage >&2; exit 2; }
-cd "$(dirname "$0")/.."
-. tools/load_clients.sh
-venv=${venv:-$PWD/build/load/$client}
-make_load_client "$client" "$venv"
-exec /usr/bin/python3 -B bench/mock_agreement.py "$venv/bin/$client"
+. "$(dirname "$0")/../tools/load_clients.sh"
+exec /usr/bin/python3 -B bench/mock_agreement.py "$client"

@@ -77,6 +77,12 @@ make() {
     "$python" -B bench/models.py "$@" "$models/new"
     mv "$models/new" "$models/$name"
 }
+# need_python_server: llama_cpp.server with what it needs, in that virtual environment.
+need_python_server() {
+    "$python" -c "import llama_cpp.server.app" 2>/dev/null ||
+        "$python" -m pip install -q --no-binary llama-cpp-python "llama-cpp-python[server]${peer#*python}" >&2
+}
+
 if [ "${only_nano:-no}" = no ]; then
     make nano-mxfp4 mxfp4 models/glm-nano
     make nano-bf16.gguf gguf models/glm-nano

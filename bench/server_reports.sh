@@ -30,8 +30,7 @@ END
 
 . "$(dirname "$0")/peer.sh"
 make nano-text.gguf gguf models/glm-nano
-"$python" -c "import llama_cpp.server.app" 2>/dev/null ||
-    "$python" -m pip install -q --no-binary llama-cpp-python "llama-cpp-python[server]${peer#*python}" >&2
+need_python_server
 
 output=${1:-docs/reports}
 mkdir -p "$output"

@@ -9,9 +9,8 @@
 
 #include <jansson.h>
 #include <stdlib.h>
-#include <unistd.h>
 
-enum { KERNELS_MAX = QN_GLM_PRODUCTS_MAX + 16, CONTEXT_DEFAULT = 4096, MIB = 1 << 20 };
+enum { KERNELS_MAX = QN_GLM_PRODUCTS_MAX + 16, CONTEXT_DEFAULT = 4096 };
 
 /* What is timed, and where the timings go. */
 typedef struct job {
@@ -30,16 +29,6 @@ typedef struct job {
 static qn_status no_memory(qn_error *err)
 {
     return qn_fail(err, QN_E_NOMEM, 0, "qn_bench_kernels", "timings: no memory");
-}
-
-/* Four times the last cache, which virtual machines tell wrongly. */
-static size_t cold_bytes(void)
-{
-    const long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    const size_t n = l3 > 0 ? 4 * (size_t)l3 : 0;
-    return n < 256 * (size_t)MIB   ? 256 * (size_t)MIB
-           : n > 512 * (size_t)MIB ? 512 * (size_t)MIB
-                                   : n;
 }
 
 static qn_status read_kind(qn_weight_kind *out, const char *name, qn_error *err)
@@ -102,7 +91,7 @@ static qn_status open_machine(job *j, qn_error *err)
     *m = (qn_bench_machine){
         .model = j->model,
         .pool = j->own_pool != NULL ? j->own_pool : j->model->pool,
-        .n_cold = cold_bytes(),
+        .n_cold = qn_roof_cold_bytes(),
         .context_tokens = n > 0                     ? n
                           : n_max < CONTEXT_DEFAULT ? n_max
                                                     : CONTEXT_DEFAULT,

@@ -10,7 +10,6 @@
 #include "run.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -49,17 +48,6 @@ static size_t n_streams(const bench_options *o)
         n = o->steps[i].n_at_once > n ? o->steps[i].n_at_once : n;
     }
     return n;
-}
-
-QN_PRINTF(2, 3)
-static void warn(bench *b, const char *format, ...)
-{
-    char text[300];
-    va_list args;
-    va_start(args, format);
-    (void)vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    (void)json_array_append_new(b->warnings, json_string(text)); /* a warning less, at worst */
 }
 
 static size_t n_runs(const bench *b)
@@ -428,35 +416,45 @@ static void warn_of_workload(bench *b)
     const bench_runner *const r = &b->runner;
     const bench_workload_options *const w = &o->workload;
     if (w->scale != 1.0) {
-        warn(b,
-             "all lengths are scaled by %g: not the workload that the references were measured on",
-             w->scale);
+        (void)put_warning(
+            b->warnings,
+            "all lengths are scaled by %g: not the workload that the references were measured on",
+            w->scale);
     }
     if (w->kind == BENCH_WAFER && o->plan != BENCH_KNEE && o->duration_s < WAFER_RUN_S) {
-        warn(b, "runs are shorter than the 10 minutes that the method asks for");
+        (void)put_warning(b->warnings,
+                          "runs are shorter than the 10 minutes that the method asks for");
     }
     if (r->n_unsure > 0) {
-        warn(b,
-             "tokens of %llu answers were counted by chunks, since the server told no usage and no "
-             "tokenizer is here (--tokenizer): they may be more",
-             (unsigned long long)r->n_unsure);
+        (void)put_warning(
+            b->warnings,
+            "tokens of %llu answers were counted by chunks, since the server told no usage and no "
+            "tokenizer is here (--tokenizer): they may be more",
+            (unsigned long long)r->n_unsure);
     }
     if (r->n_prompt_differs > 0) {
-        warn(b, "%llu of %llu prompts had another number of tokens than they were made with",
-             (unsigned long long)r->n_prompt_differs, (unsigned long long)r->n_requests);
+        (void)put_warning(
+            b->warnings,
+            "%llu of %llu prompts had another number of tokens than they were made with",
+            (unsigned long long)r->n_prompt_differs, (unsigned long long)r->n_requests);
     }
     if (r->n_whole > 0) {
-        warn(b, "%llu of %llu answers came in one piece: they were not streamed and have no TPOT",
-             (unsigned long long)r->n_whole, (unsigned long long)r->n_requests);
+        (void)put_warning(
+            b->warnings,
+            "%llu of %llu answers came in one piece: they were not streamed and have no TPOT",
+            (unsigned long long)r->n_whole, (unsigned long long)r->n_requests);
     }
     if (r->lacks_cached) {
-        warn(b, "the server does not tell cached tokens: the hit rate is by construction only");
+        (void)put_warning(
+            b->warnings,
+            "the server does not tell cached tokens: the hit rate is by construction only");
     }
     if (r->ran_out) {
-        warn(b, "a run ended before its time, as its prompts were used up");
+        (void)put_warning(b->warnings, "a run ended before its time, as its prompts were used up");
     }
     if (!w->ignores_eos) {
-        warn(b, "answers may end early: their lengths are the model's choice");
+        (void)put_warning(b->warnings,
+                          "answers may end early: their lengths are the model's choice");
     }
 }
 
@@ -467,36 +465,39 @@ static void warn_of_headline(bench *b)
     const double hit_rate = figure(b, b->headline, "hit_rate");
     const double expected = figure(b, b->headline, "hit_rate_expected");
     if (hit_rate > expected + HIT_RATE_MORE) {
-        warn(b,
-             "%.1f %% of the input was cached, expected %.1f %% by construction: the server had "
-             "seen these prompts before (--salt, --flush-cache)",
-             hit_rate * 100.0, expected * 100.0);
+        (void)put_warning(
+            b->warnings,
+            "%.1f %% of the input was cached, expected %.1f %% by construction: the server had "
+            "seen these prompts before (--salt, --flush-cache)",
+            hit_rate * 100.0, expected * 100.0);
     } else if (hit_rate < expected - HIT_RATE_LESS) {
-        warn(b,
-             "%.1f %% of the input was cached, expected %.1f %% by construction: the cache forgot, "
-             "or its blocks are longer than what is shared",
-             hit_rate * 100.0, expected * 100.0);
+        (void)put_warning(
+            b->warnings,
+            "%.1f %% of the input was cached, expected %.1f %% by construction: the cache forgot, "
+            "or its blocks are longer than what is shared",
+            hit_rate * 100.0, expected * 100.0);
     }
     if (!json_is_true(json_object_get(steady, "is_found"))) {
-        warn(b, "no steady window: %s", qn_json_text(steady, "why"));
+        (void)put_warning(b->warnings, "no steady window: %s", qn_json_text(steady, "why"));
     }
     const json_t *const energy = json_object_get(run, "energy");
     const bench_power_kind power = b->options->watch.power;
     if ((power == BENCH_POWER_NVML || power == BENCH_POWER_RAPL) &&
         json_is_null(json_object_get(energy, "source"))) {
-        warn(b, "--power: %s", qn_json_text(energy, "why"));
+        (void)put_warning(b->warnings, "--power: %s", qn_json_text(energy, "why"));
     }
     const double error = qn_json_number(b->knee, "error");
     if (error > KNEE_ERROR_MAX) {
-        warn(b,
-             "the knee may be off by %.1f %%: %.0f requests confirm it, more tell it within "
-             "%.0f %% (--num-prompts, --duration)",
-             error * 100.0, figure(b, b->headline, "completed"), KNEE_ERROR_MAX * 100.0);
+        (void)put_warning(
+            b->warnings,
+            "the knee may be off by %.1f %%: %.0f requests confirm it, more tell it within "
+            "%.0f %% (--num-prompts, --duration)",
+            error * 100.0, figure(b, b->headline, "completed"), KNEE_ERROR_MAX * 100.0);
     }
     const double per_chunk = figure(b, b->headline, "tokens_per_chunk");
     if (per_chunk > 1.02) {
-        warn(
-            b,
+        (void)put_warning(
+            b->warnings,
             "%.2f tokens came in a chunk: ITL is between chunks, compare TPOT, which counts tokens",
             per_chunk);
     }
@@ -509,8 +510,9 @@ static void warn_of_runs(bench *b)
         const char *const label =
             json_string_value(json_object_get(json_array_get(b->runner.runs, i), "label"));
         if (success < BENCH_SUCCESS_MIN && label != NULL) {
-            warn(b, "run %zu (%s): %.2f %% of the requests succeeded, expected %.4g %%", i, label,
-                 success * 100.0, BENCH_SUCCESS_MIN * 100.0);
+            (void)put_warning(b->warnings,
+                              "run %zu (%s): %.2f %% of the requests succeeded, expected %.4g %%",
+                              i, label, success * 100.0, BENCH_SUCCESS_MIN * 100.0);
         }
     }
     if (b->has_headline) {

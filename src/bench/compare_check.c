@@ -3,6 +3,7 @@
 #include "base/buf.h"
 #include "base/json.h"
 #include "compare_parts.h"
+#include "put.h"
 
 #include <math.h>
 #include <string.h>
@@ -45,18 +46,6 @@ static bool add(json_t *differences, compare_kind kind, const char *field, const
     json_t *const record = json_pack("{ss, ss, sO?, sO?}", "kind", compare_kind_name(kind), "field",
                                      field, "a", a, "b", b);
     return record != NULL && json_array_append_new(differences, record) == 0;
-}
-
-QN_PRINTF(2, 3)
-static bool warn(json_t *warnings, const char *format, ...)
-{
-    char text[400];
-    va_list arguments;
-    va_start(arguments, format);
-    (void)vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    qn_text_clean(text);
-    return json_array_append_new(warnings, json_string(text)) == 0;
 }
 
 /* ------------------------------------------------------------------------------ what must match */
@@ -120,11 +109,12 @@ static bool check_machines(json_t *differences, json_t *warnings, const json_t *
                          json_is_true(json_object_get(server_b, "same_machine"));
     const bool is_told = !is_nothing(json_object_get(server_a, "device")) &&
                          !is_nothing(json_object_get(server_b, "device"));
-    return is_ok && (is_here || is_told ||
-                     warn(warnings,
-                          "the servers' hardware is not known (%s and %s): whether it is "
-                          "the same is for the reader to judge",
-                          qn_json_text(server_a, "base_url"), qn_json_text(server_b, "base_url")));
+    return is_ok &&
+           (is_here || is_told ||
+            put_warning(warnings,
+                        "the servers' hardware is not known (%s and %s): whether it is "
+                        "the same is for the reader to judge",
+                        qn_json_text(server_a, "base_url"), qn_json_text(server_b, "base_url")));
 }
 
 /* Whole and valid: each side by itself, and so each run that is compared. */
@@ -151,8 +141,9 @@ static bool check_states(json_t *differences, json_t *warnings, const compare_si
         const json_t *reason;
         json_array_foreach(json_object_get(sides[i]->result, "invalid"), i_reason, reason)
         {
-            is_ok = is_ok && (!json_is_string(reason) || warn(warnings, "%c is not valid: %s",
-                                                              "AB"[i], json_string_value(reason)));
+            is_ok = is_ok &&
+                    (!json_is_string(reason) || put_warning(warnings, "%c is not valid: %s",
+                                                            "AB"[i], json_string_value(reason)));
         }
     }
     return is_ok;
@@ -275,11 +266,12 @@ static bool tell_servers(json_t *warnings, const json_t *a, const json_t *b)
         qn_json_show(seen[0], sizeof seen[0], of_a);
         qn_json_show(seen[1], sizeof seen[1], of_b);
         is_ok = compare_is_same(of_a, of_b) ||
-                warn(warnings, "server.%s differs: %s and %s", keys[i], seen[0], seen[1]);
+                put_warning(warnings, "server.%s differs: %s and %s", keys[i], seen[0], seen[1]);
     }
     if (strcmp(qn_json_text(x, "acceptance"), "synthetic") == 0 ||
         strcmp(qn_json_text(y, "acceptance"), "synthetic") == 0) {
-        is_ok = is_ok && warn(warnings, "acceptance is synthetic: no model answered so fast");
+        is_ok =
+            is_ok && put_warning(warnings, "acceptance is synthetic: no model answered so fast");
     }
     return is_ok;
 }
@@ -296,18 +288,19 @@ static bool tell_hits(json_t *warnings, const compare_side *a, const compare_sid
         const json_t *const run = compare_headline(sides[i]);
         const double made = qn_json_number(run, "hit_rate_expected");
         hits[i] = qn_json_number(run, "hit_rate");
-        is_ok = is_ok && (!(hits[i] > made + share_above) ||
-                          warn(warnings,
-                               "%c found %.1f %% of its input in the cache, the workload makes "
-                               "%.1f %%: the server had seen its prompts (--flush-cache, or "
-                               "another --salt)",
-                               i == 0 ? 'A' : 'B', 100 * hits[i], 100 * made));
+        is_ok =
+            is_ok && (!(hits[i] > made + share_above) ||
+                      put_warning(warnings,
+                                  "%c found %.1f %% of its input in the cache, the workload makes "
+                                  "%.1f %%: the server had seen its prompts (--flush-cache, or "
+                                  "another --salt)",
+                                  i == 0 ? 'A' : 'B', 100 * hits[i], 100 * made));
     }
     return is_ok && (!(fabs(hits[0] - hits[1]) > share_apart) ||
-                     warn(warnings,
-                          "A found %.1f %% of its input in the cache and B %.1f %%: that is "
-                          "compared too",
-                          100 * hits[0], 100 * hits[1]));
+                     put_warning(warnings,
+                                 "A found %.1f %% of its input in the cache and B %.1f %%: that is "
+                                 "compared too",
+                                 100 * hits[0], 100 * hits[1]));
 }
 
 bool compare_check(json_t *differences, json_t *warnings, const compare_side *a,
@@ -327,14 +320,15 @@ bool compare_check(json_t *differences, json_t *warnings, const compare_side *a,
     const json_t *const load_b = json_object_get(b->result, "workload");
     if (!compare_is_same(json_object_get(load_a, "tokenizer"),
                          json_object_get(load_b, "tokenizer"))) {
-        is_ok = is_ok && warn(warnings,
-                              "prompts were counted by different tokenizers (%s and %s): their "
-                              "texts may differ, and so may tokens",
-                              qn_json_text(load_a, "tokenizer"), qn_json_text(load_b, "tokenizer"));
+        is_ok = is_ok &&
+                put_warning(warnings,
+                            "prompts were counted by different tokenizers (%s and %s): their "
+                            "texts may differ, and so may tokens",
+                            qn_json_text(load_a, "tokenizer"), qn_json_text(load_b, "tokenizer"));
     }
     if (!a->has_requests || !b->has_requests) {
-        is_ok = is_ok && warn(warnings, "%s: no requests.jsonl: nothing is paired",
-                              a->has_requests ? b->path : a->path);
+        is_ok = is_ok && put_warning(warnings, "%s: no requests.jsonl: nothing is paired",
+                                     a->has_requests ? b->path : a->path);
     }
     return is_ok && check_machines(differences, warnings, a->result, b->result) &&
            check_states(differences, warnings, a, b) && check_knees(differences, a, b) &&

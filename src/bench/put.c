@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "put.h"
 
-#include "quern/quern.h"
-
 #include "base/clock.h"
 #include "base/str.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +24,17 @@ json_t *put_text(const char *text)
         free(copy);
     }
     return value;
+}
+
+bool put_warning(json_t *warnings, const char *format, ...)
+{
+    char text[400];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    qn_text_clean(text);
+    return json_array_append_new(warnings, json_string(text)) == 0;
 }
 
 json_t *put_date(uint64_t wall_ns)

@@ -2,6 +2,8 @@
 /** @file put.h  Members of JSON objects; that memory ran out is asked once, at the end. */
 #ifndef QN_BENCH_PUT_H
 #define QN_BENCH_PUT_H
+#include "quern/quern.h"
+
 #include <jansson.h>
 #include <math.h>
 #include <stdbool.h>
@@ -20,6 +22,9 @@ static inline json_t *put_count(uint64_t n)
 
 /** A string, of a user perhaps: what is no UTF-8 is replaced; null for NULL and "". */
 json_t *put_text(const char *text);
+
+/** A sentence more at the end of "warnings", of a user's words perhaps.  False without memory. */
+QN_PRINTF(2, 3) bool put_warning(json_t *warnings, const char *format, ...);
 
 /** A date as ISO 8601, by ns since 1970; 0: now. */
 json_t *put_date(uint64_t wall_ns);

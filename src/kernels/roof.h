@@ -19,6 +19,10 @@ typedef struct qn_roof {
     const char *ops_names[3]; /**< The instruction that was measured. */
 } qn_roof;
 
+/** Bytes that no cache holds: four times the last one, which virtual machines tell wrongly, at
+ * least 256 and at most 512 MiB. */
+size_t qn_roof_cold_bytes(void);
+
 /**
  * Measure with a buffer of n_bytes that holds at least four times what the caches do.
  *

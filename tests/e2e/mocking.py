@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import tempfile
+import unittest
 
 from serving import BUILD, LONG_S, QUERN, ROOT, Server, die_with_us
 
@@ -51,6 +52,19 @@ class Mock(Server):
     def __exit__(self, kind, error, trace):
         assert self.process.poll() is None, "mock_server ended with %d" % self.process.returncode
         self.kill()
+
+
+class MockTest(unittest.TestCase):
+    """Tests with one mock, set anew by each."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.mock = Mock()
+
+    @classmethod
+    def tearDownClass(cls):
+        with cls.mock:
+            pass
 
 
 class Bench:

@@ -9,7 +9,7 @@ import unittest
 
 import numpy as np
 
-from mocking import Bench, Mock
+from mocking import Bench, Mock, MockTest
 
 NEAR = 0.02  # of the issue: as the script implies, within 2 %
 RANDOM = ("--dataset-name", "random", "--seed", 7)
@@ -21,17 +21,8 @@ def sizes(n_input, n_output, n_prompts):
             "--num-prompts", n_prompts)
 
 
-class OneMock(unittest.TestCase):
-    """Tests with one mock, set anew by each."""
-
-    @classmethod
-    def setUpClass(cls):
-        cls.mock = Mock()
-
-    @classmethod
-    def tearDownClass(cls):
-        with cls.mock:
-            pass
+class OneMock(MockTest):
+    """Figures that are near others."""
 
     def near(self, seen, expected, share=NEAR, what=""):
         self.assertIsNotNone(seen, what)

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import unittest
 
-from mocking import Bench, Mock
+from mocking import Bench, MockTest
 from serving import QUERN, ROOT
 
 REFUSED = (
@@ -104,16 +104,7 @@ class Refused(unittest.TestCase):
         self.assertRegex(done.stderr, "/v1/models: status 503 .*not ready.*, expected 200")
 
 
-class Meant(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.mock = Mock()
-
-    @classmethod
-    def tearDownClass(cls):
-        with cls.mock:
-            pass
-
+class Meant(MockTest):
     def test_keys_are_written_nowhere(self):
         self.mock.set(api_key="sk-secret")
         with tempfile.NamedTemporaryFile("w") as file:

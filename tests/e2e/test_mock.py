@@ -10,7 +10,7 @@ import unittest
 
 import numpy as np
 
-from mocking import MOCK, Mock
+from mocking import MOCK, MockTest
 from serving import wait_until
 
 WORDS = "one two three four five "
@@ -21,16 +21,7 @@ def body(n_words=20, **members):
             "max_tokens": 6, "stream": True, "stream_options": {"include_usage": True}, **members}
 
 
-class MockServer(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.mock = Mock()
-
-    @classmethod
-    def tearDownClass(cls):
-        with cls.mock:
-            pass
-
+class MockServer(MockTest):
     def ask(self, path="/v1/completions", **members):
         """Status and body, or the exception by name and what came before it."""
         connection = self.mock.connect()

@@ -8,7 +8,6 @@
 #include <stdarg.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 enum { MIB = 1 << 20, WORK_BYTES = 384 * MIB };
 
@@ -21,16 +20,6 @@ typedef struct bench {
     uint8_t *memory;     /* n_cold bytes that no cache holds, then WORK_BYTES to take from */
     size_t n_cold, used; /* used: of the latter */
 } bench;
-
-/* Bytes of four times the last cache, which virtual machines tell wrongly. */
-static size_t cold_bytes(void)
-{
-    const long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    const size_t n = l3 > 0 ? 4 * (size_t)l3 : 0;
-    return n < 256 * (size_t)MIB   ? 256 * (size_t)MIB
-           : n > 512 * (size_t)MIB ? 512 * (size_t)MIB
-                                   : n;
-}
 
 static void *take(bench *b, size_t n_bytes)
 {
@@ -663,7 +652,7 @@ static void time_pool(void)
 static void start(bench *b, const kc *run)
 {
     const size_t huge = 2 * (size_t)MIB;
-    b->n_cold = cold_bytes();
+    b->n_cold = qn_roof_cold_bytes();
     const size_t n_bytes = b->n_cold + WORK_BYTES + huge;
     uint8_t *at = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED) {

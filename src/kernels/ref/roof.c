@@ -5,8 +5,17 @@
 
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 _Thread_local volatile uint64_t qn_roof_sink;
+
+size_t qn_roof_cold_bytes(void)
+{
+    const size_t mib = (size_t)1 << 20;
+    const long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    const size_t n = l3 > 0 ? 4 * (size_t)l3 : 0;
+    return n < 256 * mib ? 256 * mib : n > 512 * mib ? 512 * mib : n;
+}
 
 static double now_s(qn_timing_clock clock)
 {
