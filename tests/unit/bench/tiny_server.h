@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -25,6 +26,7 @@ typedef struct tiny_server {
     int fds[TINY_CONNECTIONS_MAX];
     atomic_int n_connections;
     atomic_int n_requests;
+    atomic_int n_drops;      /**< Sent for /drip. */
     atomic_int n_body_bytes; /**< Of the last request. */
     atomic_int body_sum;     /**< Sum of its bytes. */
     pthread_mutex_t mutex;   /**< Of head. */
@@ -104,11 +106,12 @@ static inline void tiny_endless(int fd, const char *begin)
 }
 
 /** A token each millisecond, until nobody listens. */
-static inline void tiny_drip(int fd)
+static inline void tiny_drip(tiny_server *server, int fd)
 {
     const struct timespec pause = {.tv_nsec = 1000000};
     (void)tiny_send(fd, TINY_CHUNKED);
     while (tiny_chunk(fd, TINY_TEXT("x"))) {
+        server->n_drops++;
         (void)nanosleep(&pause, NULL);
     }
 }
@@ -153,7 +156,7 @@ static inline bool tiny_gone(int fd)
 }
 
 /** Answer by @p path; false: close the connection. */
-static inline bool tiny_answer(int fd, const char *path, int i_request)
+static inline bool tiny_answer(tiny_server *server, int fd, const char *path, int i_request)
 {
     for (size_t i = 0; i < sizeof tiny_texts / sizeof *tiny_texts; i++) {
         const tiny_text *const t = &tiny_texts[i];
@@ -177,7 +180,7 @@ static inline bool tiny_answer(int fd, const char *path, int i_request)
         (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
         return tiny_gone(fd);
     } else if (strcmp(path, "/drip") == 0) {
-        tiny_drip(fd);
+        tiny_drip(server, fd);
     } else if (strcmp(path, "/second") == 0 && i_request > 0) { /* closes when it is asked again */
         return false;
     } else if (strcmp(path, "/warm") == 0 && i_request > 0) { /* hangs then */
@@ -240,7 +243,7 @@ static inline void *tiny_serve(void *context)
     char path[64];
     QN_ASSERT(request != NULL);
     for (int i_request = 0; tiny_read(c->server, fd, request, path); i_request++) {
-        if (!tiny_answer(fd, path, i_request)) {
+        if (!tiny_answer(c->server, fd, path, i_request)) {
             break;
         }
     }
@@ -296,6 +299,7 @@ static inline void tiny_close(tiny_server *server)
 typedef struct tiny_child {
     pid_t pid;
     int port;
+    tiny_server *server; /**< Shared with the child: its counters may be read. */
 } tiny_child;
 
 /** Before there are threads. */
@@ -303,13 +307,15 @@ static inline void tiny_child_open(tiny_child *child)
 {
     int ends[2];
     QN_ASSERT(pipe(ends) == 0);
+    child->server = mmap(NULL, sizeof *child->server, PROT_READ | PROT_WRITE,
+                         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    QN_ASSERT(child->server != MAP_FAILED);
     child->pid = fork();
     QN_ASSERT(child->pid >= 0);
     if (child->pid == 0) {
-        static tiny_server server;
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        tiny_open(&server);
-        QN_ASSERT(write(ends[1], &server.port, sizeof server.port) > 0);
+        tiny_open(child->server);
+        QN_ASSERT(write(ends[1], &child->server->port, sizeof child->server->port) > 0);
         for (;;) {
             (void)pause();
         }
@@ -323,5 +329,6 @@ static inline void tiny_child_close(tiny_child *child)
 {
     (void)kill(child->pid, SIGKILL);
     (void)waitpid(child->pid, NULL, 0);
+    (void)munmap(child->server, sizeof *child->server);
 }
 #endif
