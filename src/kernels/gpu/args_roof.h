@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file args_roof.h  What timings of GPU kernels are measured against: what the device can at most. */
+/** @file args_roof.h  What timings of GPU kernels are measured against: what the device can at
+ * most. */
 #ifndef QN_KERNELS_GPU_ARGS_ROOF_H
 #define QN_KERNELS_GPU_ARGS_ROOF_H
 #include <stdint.h>

@@ -14,8 +14,9 @@
  */
 #define QN_GPU_KERNELS(X)                                                                          \
     X(e4m3_to_f32, 256, 4, 40)                                                                     \
+    X(embed, 256, 4, 32)                                                                           \
     X(f32_to_bf16, 256, 4, 40)                                                                     \
-    X(roof_read, 256, 8, 32)                                                                       \
+    X(roof_read, 256, 4, 64)                                                                       \
     X(sum_f32, 256, 4, 40)
 
 /** QN_GPU_KERNEL_NAME: a kernel's place in the list. */
