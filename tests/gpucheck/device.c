@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The device that is checked: one of the machine, or the emulator. */
 #include "gpucheck.h"
-
 #include "gpuemu/emu.h"
 #include "plain_gpu.h"
 
@@ -9,7 +8,10 @@
 
 /* Stands for the kernels that are linked in. */
 static const qn_gpu_module_image emulated[] = {
-    {.name = "emulated", .target = "emulated", .bytes = (const uint8_t *)"", .packed_size = 1,
+    {.name = "emulated",
+     .target = "emulated",
+     .bytes = (const uint8_t *)"",
+     .packed_size = 1,
      .size = 1},
     {0},
 };
@@ -17,7 +19,8 @@ static const qn_gpu_module_image emulated[] = {
 qn_status gc_open(gc *run, const char *name, qn_error *err)
 {
     run->is_emulated = strcmp(name, "emulated") == 0;
-    qn_status status = run->is_emulated ? plain_gpu_open(&run->gpu) : qn_gpu_open(&run->gpu, name, err);
+    qn_status status =
+        run->is_emulated ? plain_gpu_open(&run->gpu) : qn_gpu_open(&run->gpu, name, err);
     if (status != QN_OK) {
         return status;
     }

@@ -45,8 +45,8 @@ typedef struct gc_buffer {
 
 /** A wrong kernel: a right one that is given wrong arguments.  The check of its op must fail. */
 typedef struct gc_wrong {
-    const char *name;         /**< "rmsnorm_wrong_eps" */
-    const char *op;           /**< Name of the check. */
+    const char *name;          /**< "rmsnorm_wrong_eps" */
+    const char *op;            /**< Name of the check. */
     void (*spoil)(void *args); /**< Changes the arguments that gc_args() gives; nothing that makes
                                     the kernel leave its buffers, which may end the process. */
 } gc_wrong;
@@ -66,16 +66,16 @@ typedef struct gc {
     qn_gpu *gpu;
     qn_gpu_stream *stream;
     qn_gpu_kernels *kernels;
-    qn_gpu_ops ops;     /**< What operations are called with. */
-    qn_kernels ref;     /**< The CPU's reference. */
-    bool is_emulated;   /**< Small shapes only: an emulated thread is a million times slower. */
-    const char *op;     /**< Being checked. */
-    char shape[96];     /**< Of the present case. */
+    qn_gpu_ops ops;   /**< What operations are called with. */
+    qn_kernels ref;   /**< The CPU's reference. */
+    bool is_emulated; /**< Small shapes only: an emulated thread is a million times slower. */
+    const char *op;   /**< Being checked. */
+    char shape[96];   /**< Of the present case. */
     uint64_t seed, counter;
     unsigned n_passed, n_failed;
     bool case_failed;
-    unsigned i_pass;    /* every check runs twice */
-    size_t i_case;      /* of this check */
+    unsigned i_pass; /* every check runs twice */
+    size_t i_case;   /* of this check */
     uint64_t digests[GC_CASES_MAX];
     gc_buffer buffers[GC_BUFFERS_MAX];
     size_t n_buffers;
@@ -83,7 +83,7 @@ typedef struct gc {
     size_t n_host;
     const gc_wrong *wrong; /* planted; NULL: none */
     gc_fault fault;
-    jmp_buf caught;        /* where a planted one is noticed */
+    jmp_buf caught; /* where a planted one is noticed */
 } gc;
 
 /** Kinds of input. */
@@ -192,4 +192,6 @@ extern const gc_group gc_rows;
 /** Open a device by name: "emulated", or a name of qn_gpu_open(). */
 QN_MUST_CHECK qn_status gc_open(gc *run, const char *name, qn_error *err);
 void gc_close_device(gc *run);
+/** Order in which the emulator runs threads from now on. */
+void gc_seed_order(uint64_t seed);
 #endif

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Buffers with canary words, random inputs, comparisons. */
-#include "gpucheck.h"
-
 #include "base/rng.h"
+#include "gpucheck.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -366,7 +365,7 @@ void gc_close(gc *run, const char *what, const float *got, const double *want,
             continue;
         }
         if (worst < 0.0 || !(off / tolerance[i] <= worst)) { /* NaN is worse than any error */
-            worst = isnan(off) ? INFINITY : off / tolerance[i];
+            worst = isnan(off) ? (double)INFINITY : off / tolerance[i];
             i_worst = i;
         }
     }

@@ -26,9 +26,14 @@ struct qn_gpu_graph {
 qn_status plain_gpu_open(qn_gpu **out)
 {
     *out = calloc(1, sizeof **out);
-    (*out)->info = (qn_gpu_info){.name = "emulated", .arch = "emulated", .driver = "0.0",
-                                 .n_sms = 4, .n_lanes = 32, .memory_bytes = 1 << 30,
-                                 .l2_bytes = 1 << 20, .shared_bytes = 227 * 1024};
+    (*out)->info = (qn_gpu_info){.name = "emulated",
+                                 .arch = "emulated",
+                                 .driver = "0.0",
+                                 .n_sms = 4,
+                                 .n_lanes = 32,
+                                 .memory_bytes = 1 << 30,
+                                 .l2_bytes = 1 << 20,
+                                 .shared_bytes = 227 * 1024};
     return QN_OK;
 }
 
