@@ -1,209 +1,215 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "plain_gpu.h"
 
+#include "device/gpu_driver.h"
 #include "gpuemu/emu.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-struct qn_gpu {
-    qn_gpu_info info;
-};
-struct qn_gpu_stream {
-    int unused;
-};
-struct qn_gpu_event {
-    double at;
-};
-struct qn_gpu_module {
-    int unused;
-};
-struct qn_gpu_graph {
-    int unused;
-};
-
-qn_status plain_gpu_open(qn_gpu **out)
+static qn_status load(char version[32], qn_error *err)
 {
-    *out = calloc(1, sizeof **out);
-    (*out)->info = (qn_gpu_info){.name = "emulated",
-                                 .arch = "emulated",
-                                 .driver = "0.0",
-                                 .n_sms = 4,
-                                 .n_lanes = 32,
-                                 .memory_bytes = 1 << 30,
-                                 .l2_bytes = 1 << 20,
-                                 .shared_bytes = 227 * 1024};
-    return QN_OK;
-}
-
-qn_status qn_gpu_open(qn_gpu **out, const char *name, qn_error *err)
-{
-    *out = NULL;
-    return qn_fail(err, QN_E_DEVICE, 0, "qn_gpu_open", "%s: not in this build", name);
-}
-
-void qn_gpu_close(qn_gpu **gpu)
-{
-    free(*gpu);
-    *gpu = NULL;
-}
-
-const qn_gpu_info *qn_gpu_get_info(const qn_gpu *gpu)
-{
-    return &gpu->info;
-}
-
-qn_status qn_gpu_alloc(void **out, qn_gpu *gpu, size_t n_bytes, const char *what, qn_error *err)
-{
-    (void)gpu;
-    (void)what;
     (void)err;
-    *out = aligned_alloc(256, (n_bytes + 255) / 256 * 256);
+    memcpy(version, "0", 2);
     return QN_OK;
 }
-
-void qn_gpu_free(qn_gpu *gpu, void *memory)
+static qn_gpu_code classify(int code)
 {
-    (void)gpu;
-    free(memory);
+    return code == 0 ? QN_GPU_DONE : QN_GPU_REFUSED;
 }
-
-qn_status qn_gpu_stream_open(qn_gpu_stream **out, qn_gpu *gpu, qn_error *err)
+static void describe(char out[QN_GPU_TEXT_BYTES], int code)
 {
-    (void)gpu;
-    (void)err;
-    *out = calloc(1, sizeof **out);
-    return QN_OK;
+    (void)code;
+    memcpy(out, "?", 2);
 }
-
-void qn_gpu_stream_close(qn_gpu_stream **stream)
+static int count(uint32_t *n)
 {
-    free(*stream);
-    *stream = NULL;
+    *n = 1;
+    return 0;
 }
-
-void qn_gpu_upload(qn_gpu_stream *stream, void *to, const void *from, size_t n_bytes)
+static int info(qn_gpu_info *out, uint32_t i)
+{
+    (void)i;
+    *out = (qn_gpu_info){.name = "emulated",
+                         .arch = "emulated",
+                         .n_sms = 4,
+                         .n_lanes = 32,
+                         .memory_bytes = 1 << 30,
+                         .l2_bytes = 1 << 20,
+                         .shared_bytes = 227 * 1024};
+    return 0;
+}
+static int open_device(void **context, uint32_t i)
+{
+    (void)i;
+    *context = NULL;
+    return 0;
+}
+static int with_device(void *context, uint32_t i)
+{
+    (void)context;
+    (void)i;
+    return 0;
+}
+static int memory(uint64_t *n)
+{
+    *n = 1 << 30;
+    return 0;
+}
+static int alloc(void **out, size_t n)
+{
+    *out = aligned_alloc(256, (n + 255) / 256 * 256);
+    return 0;
+}
+static int release(void *at)
+{
+    free(at);
+    return 0;
+}
+static int handle_open(void **out)
+{
+    *out = calloc(1, 64);
+    return 0;
+}
+static int nothing(void *stream)
 {
     (void)stream;
-    memcpy(to, from, n_bytes);
+    return 0;
 }
-
-void qn_gpu_download(qn_gpu_stream *stream, void *to, const void *from, size_t n_bytes)
-{
-    qn_gpu_upload(stream, to, from, n_bytes);
-}
-
-void qn_gpu_copy(qn_gpu_stream *stream, void *to, const void *from, size_t n_bytes)
-{
-    qn_gpu_upload(stream, to, from, n_bytes);
-}
-
-void qn_gpu_fill(qn_gpu_stream *stream, void *to, uint8_t byte, size_t n_bytes)
+static int upload(void *stream, void *to, const void *from, size_t n)
 {
     (void)stream;
-    memset(to, byte, n_bytes);
+    memcpy(to, from, n);
+    return 0;
 }
-
-qn_status qn_gpu_check(qn_gpu_stream *stream, qn_error *err)
+static int fill(void *stream, void *to, uint8_t byte, size_t n)
 {
     (void)stream;
-    (void)err;
-    return QN_OK;
+    memset(to, byte, n);
+    return 0;
 }
-
-qn_status qn_gpu_wait(qn_gpu_stream *stream, qn_error *err)
+static int launch(void *stream, const qn_gpu_launch_args *a)
 {
-    return qn_gpu_check(stream, err);
+    (void)stream;
+    emu_launch((const char *)a->function + strlen("qn_gpu_"), a->grid, a->n_threads,
+               a->shared_bytes, a->args);
+    return 0;
 }
-
-qn_status qn_gpu_event_open(qn_gpu_event **out, qn_gpu *gpu, qn_error *err)
-{
-    (void)gpu;
-    (void)err;
-    *out = calloc(1, sizeof **out);
-    return QN_OK;
-}
-
-void qn_gpu_event_close(qn_gpu_event **event)
-{
-    free(*event);
-    *event = NULL;
-}
-
-void qn_gpu_event_record(qn_gpu_event *event, qn_gpu_stream *stream)
+static int event_record(void *event, void *stream)
 {
     (void)stream;
     struct timespec t;
     (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    event->at = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    *(double *)event = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    return 0;
 }
-
-double qn_gpu_event_seconds(qn_gpu_event *first, qn_gpu_event *last)
+static int event_follow(void *stream, void *event)
 {
-    return last->at - first->at;
+    (void)stream;
+    (void)event;
+    return 0;
 }
-
-qn_status qn_gpu_module_load(qn_gpu_module **out, qn_gpu *gpu, const void *image, size_t n_bytes,
-                             const char *name, qn_error *err)
+static int event_seconds(double *out, void *first, void *last)
 {
-    (void)gpu;
+    *out = *(double *)last - *(double *)first;
+    return 0;
+}
+static int module_load(void **out, const void *image, char log[QN_GPU_LOG_BYTES])
+{
     (void)image;
-    (void)n_bytes;
-    (void)name;
-    (void)err;
-    *out = calloc(1, sizeof **out);
-    return QN_OK;
+    log[0] = '\0';
+    return handle_open(out);
 }
-
-void qn_gpu_module_unload(qn_gpu_module **module)
-{
-    free(*module);
-    *module = NULL;
-}
-
-qn_status qn_gpu_module_find(qn_gpu_function *out, qn_gpu_module *module, const char *symbol,
-                             uint32_t shared_bytes_max, qn_error *err)
+static int module_find(void **out, void *module, const char *symbol)
 {
     (void)module;
-    (void)shared_bytes_max;
-    if (!emu_has(symbol + strlen("qn_gpu_"))) {
-        return qn_fail(err, QN_E_DEVICE, 0, "qn_gpu_module_find", "%s: not emulated", symbol);
-    }
     memcpy(out, &symbol, sizeof *out);
-    return QN_OK;
+    return emu_has(symbol + strlen("qn_gpu_")) ? 0 : 1;
 }
-
-void qn_gpu_launch(qn_gpu_stream *stream, const qn_gpu_launch_args *launch)
+static int allow_shared(void *function, uint32_t n)
+{
+    (void)function;
+    (void)n;
+    return 0;
+}
+static int capture_end(void **graph, void *stream)
 {
     (void)stream;
-    if (launch->grid[0] * launch->grid[1] * launch->grid[2] > 0) {
-        emu_launch((const char *)launch->function + strlen("qn_gpu_"), launch->grid,
-                   launch->n_threads, launch->shared_bytes, launch->args);
-    }
+    return handle_open(graph);
 }
-
-void qn_gpu_capture_begin(qn_gpu_stream *stream)
+static int graph_nodes(void **nodes, size_t *n, void *graph)
 {
-    (void)stream;
-}
-
-qn_status qn_gpu_capture_end(qn_gpu_graph **out, qn_gpu_stream *stream, qn_error *err)
-{
-    (void)stream;
-    (void)err;
-    *out = calloc(1, sizeof **out);
-    return QN_OK;
-}
-
-void qn_gpu_graph_launch(qn_gpu_stream *stream, qn_gpu_graph *graph)
-{
-    (void)stream;
+    (void)nodes;
     (void)graph;
+    *n = 0;
+    return 0;
+}
+static int node_kind(int *kind, void *node)
+{
+    (void)node;
+    *kind = 0;
+    return 0;
+}
+static int graph_ready(void **exec, void *graph)
+{
+    (void)graph;
+    return handle_open(exec);
+}
+static int graph_launch(void *exec, void *stream)
+{
+    (void)exec;
+    (void)stream;
+    return 0;
 }
 
-void qn_gpu_graph_close(qn_gpu_graph **graph)
+static const qn_gpu_driver driver = {
+    .name = "emulated",
+    .vendor = "none",
+    .node = "none",
+    .load = load,
+    .classify = classify,
+    .describe = describe,
+    .count = count,
+    .info = info,
+    .open = open_device,
+    .close = with_device,
+    .use = with_device,
+    .memory = memory,
+    .alloc = alloc,
+    .free = release,
+    .alloc_host = alloc,
+    .free_host = release,
+    .stream_open = handle_open,
+    .stream_close = release,
+    .stream_query = nothing,
+    .stream_wait = nothing,
+    .upload = upload,
+    .download = upload,
+    .copy = upload,
+    .fill = fill,
+    .launch = launch,
+    .event_open = handle_open,
+    .event_close = release,
+    .event_record = event_record,
+    .event_follow = event_follow,
+    .event_wait = nothing,
+    .event_seconds = event_seconds,
+    .module_load = module_load,
+    .module_unload = release,
+    .module_find = module_find,
+    .allow_shared = allow_shared,
+    .capture_begin = nothing,
+    .capture_end = capture_end,
+    .graph_close = release,
+    .graph_nodes = graph_nodes,
+    .graph_node_kind = node_kind,
+    .graph_ready = graph_ready,
+    .graph_launch = graph_launch,
+    .exec_close = release,
+};
+
+qn_status plain_gpu_open(qn_gpu **out)
 {
-    free(*graph);
-    *graph = NULL;
+    return qn_gpu_open_driver(out, &driver, 0, NULL);
 }
