@@ -801,4 +801,4 @@ static const gc_wrong wrongs[] = {
     {NULL, NULL, NULL},
 };
 
-const gc_group gc_rows = {checks, wrongs, NULL};
+const gc_group gc_rows = {checks, wrongs, gc_bench_rows};
