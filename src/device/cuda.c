@@ -560,7 +560,8 @@ static int exec_close(void *exec)
 static int tensor_map(uint8_t out[QN_GPU_TENSOR_MAP_BYTES], const qn_gpu_tensor_map_args *args)
 {
     enum { PROMOTE_256_BYTES = 3 };
-    static const int types[] = {[QN_GPU_U8] = 0, [QN_GPU_BF16] = 9, [QN_GPU_F32] = 7};
+    static const int types[] = {
+        [QN_GPU_ELEMENT_U8] = 0, [QN_GPU_ELEMENT_BF16] = 9, [QN_GPU_ELEMENT_F32] = 7};
     _Alignas(QN_GPU_TENSOR_MAP_BYTES) uint8_t map[QN_GPU_TENSOR_MAP_BYTES] = {0};
     const uint32_t steps[QN_GPU_TENSOR_DIMS_MAX] = {1, 1, 1, 1, 1};
     int swizzle = 0; /* 0: none; 1, 2, 3: 32, 64, 128 bytes */

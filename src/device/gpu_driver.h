@@ -38,9 +38,9 @@ typedef enum qn_gpu_node_kind {
 
 /** Elements of a tensor map. */
 typedef enum qn_gpu_element {
-    QN_GPU_U8,
-    QN_GPU_BF16,
-    QN_GPU_F32,
+    QN_GPU_ELEMENT_U8,
+    QN_GPU_ELEMENT_BF16,
+    QN_GPU_ELEMENT_F32,
 } qn_gpu_element;
 
 /** A box of a tensor that a kernel copies at once; the first dimension is contiguous. */

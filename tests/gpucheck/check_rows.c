@@ -260,7 +260,7 @@ static void check_rmsnorm(gc *run)
         rmsnorm_case(run, 3, 512, QN_GPU_BF16, 3, (gc_fill)fill);
     }
     if (!run->is_emulated) {
-        rmsnorm_case(run, 8192, 6144, QN_GPU_F32, 5, GC_NORMAL);
+        rmsnorm_case(run, 1000, 6144, QN_GPU_F32, 5, GC_NORMAL);
     }
 }
 
@@ -390,7 +390,7 @@ static void check_rope(gc *run)
     rope_case(run, 3, 5, 32, 64);
     rope_case(run, 2, 64, 32, 256);
     if (!run->is_emulated) {
-        rope_case(run, 1000, 64, 32, 256);
+        rope_case(run, 200, 64, 32, 256);
     }
 }
 
@@ -701,7 +701,7 @@ static void check_gather(gc *run)
     gather_case(run, 5, 1032, 2);
     gather_case(run, 4, 256, 7);
     if (!run->is_emulated) {
-        gather_case(run, 2000, 6144, 3);
+        gather_case(run, 300, 6144, 3);
     }
 }
 
