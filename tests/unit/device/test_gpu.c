@@ -411,7 +411,7 @@ static const struct {
     {wait_event, "event_wait", "fake:0: work before an event: "},
     {load_module, "module_load", "module attention of 4 bytes for emulated: "},
     {find_kernel, "module_find", "module rows: kernel norm: "},
-    {find_kernel, "allow_shared", "kernel norm: 1024 bytes of dynamic shared memory, a block has"},
+    {find_kernel, "allow_shared", "kernel norm: 1024 bytes of shared memory, a block has"},
     {allocate, "alloc", "pages: 256 bytes of device memory"},
     {allocate_host, "alloc_host", "ids: 256 bytes of pinned host memory"},
     {check_stream, "stream_query", "work of a stream, last launch: none: "},
@@ -505,7 +505,7 @@ static void test_gpu_module_tells_what_its_compiler_said(void **state)
     ASSERT_TELLS(err, "fake:0: module rows: kernel missing: FAKE_NOT_FOUND");
     assert_int_equal(qn_gpu_module_find(&function, r.module, "norm", 1 << 20, &err), QN_E_DEVICE);
     assert_null(function);
-    ASSERT_TELLS(err, "kernel norm: 1048576 bytes of dynamic shared memory, a block has 232448");
+    ASSERT_TELLS(err, "kernel norm: 1048576 bytes of shared memory, a block has 232448");
     end(&r);
 }
 
