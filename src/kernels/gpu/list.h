@@ -13,18 +13,27 @@
  * The build and a test read these lines as text: numbers, one space after each comma.
  */
 #define QN_GPU_KERNELS(X)                                                                          \
+    X(accept, 64, 1, 40)                                                                           \
+    X(adjust, 256, 2, 64)                                                                          \
+    X(combine, 256, 3, 80)                                                                         \
+    X(commit, 64, 1, 40)                                                                           \
     X(e4m3_to_f32, 256, 4, 40)                                                                     \
     X(embed, 256, 4, 32)                                                                           \
     X(f32_to_bf16, 256, 4, 40)                                                                     \
     X(gather, 256, 4, 32)                                                                          \
+    X(group, 1024, 1, 64)                                                                          \
     X(index_rows, 128, 8, 48)                                                                      \
     X(kv_rows, 128, 8, 64)                                                                         \
+    X(logsumexp, 512, 2, 64)                                                                       \
     X(page_ends, 256, 4, 32)                                                                       \
     X(rmsnorm, 256, 4, 64)                                                                         \
     X(roof_read, 256, 4, 64)                                                                       \
     X(rope, 256, 4, 40)                                                                            \
     X(rope_angles, 128, 8, 48)                                                                     \
-    X(sum_f32, 256, 4, 40)
+    X(router, 128, 4, 80)                                                                          \
+    X(sample, 512, 1, 176)                                                                         \
+    X(sum_f32, 256, 4, 40)                                                                         \
+    X(units, 128, 1, 40)
 
 /** QN_GPU_KERNEL_NAME: a kernel's place in the list. */
 enum {
