@@ -7,7 +7,10 @@
 #include <string.h>
 
 const gc_group *const gc_groups[] = {
+    &gc_adjust,
+    &gc_choice,
     &gc_rows,
+    &gc_sample,
     NULL,
 };
 
