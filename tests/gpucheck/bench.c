@@ -66,7 +66,7 @@ static double median_launch(gc *run, const gc_bench *bench, qn_gpu_graph *graph)
     return seconds[n / 2];
 }
 
-/* What one fill has made: there are more of them than a case may have. */
+/* What fill made. */
 static void free_host(gc *run)
 {
     for (size_t i = 0; i < run->n_host; i++) {
@@ -91,6 +91,9 @@ static double time_call(gc *run, const gc_bench *bench)
     qn_gpu_fill(run->stream, sets, 0, n_sets * set_bytes);
     for (size_t i = 0; i < n_sets; i++) {
         bench->fill(run, bench, sets + i * set_bytes);
+        if (qn_gpu_wait(run->stream, &err) != QN_OK) {
+            die(bench, &err);
+        }
         free_host(run);
     }
     bench->queue(run, bench, sets); /* failures show before anything is captured */

@@ -276,7 +276,7 @@ static void rmsnorm_without_add(void *args)
 
 static void rmsnorm_short_row(void *args)
 {
-    ((qn_gpu_rmsnorm_args *)args)->n -= 8;
+    ((qn_gpu_rmsnorm_args *)args)->n /= 2;
 }
 
 static void rmsnorm_wrong_stride(void *args)
@@ -418,7 +418,8 @@ static void kv_fp8_row(gc *run, const uint8_t *got, const uint8_t *want, uint32_
 {
     for (uint32_t i = 0; i < n; i++) {
         const int off = rank_of_code(got[i]) - rank_of_code(want[i]);
-        if (off < -1 || off > 1) {
+        const bool both_nan = (got[i] & want[i] & 0x7f) == 0x7f; /* whose sign means nothing */
+        if ((off < -1 || off > 1) && !both_nan) {
             gc_fail(run, "code %u is 0x%02x, 0x%02x expected", i, got[i], want[i]);
         }
     }

@@ -18,15 +18,15 @@
     X(combine, 256, 3, 80)                                                                         \
     X(commit, 64, 1, 40)                                                                           \
     X(e4m3_to_f32, 256, 4, 40)                                                                     \
-    X(embed, 256, 4, 32)                                                                           \
+    X(embed, 256, 4, 64)                                                                           \
     X(f32_to_bf16, 256, 4, 40)                                                                     \
-    X(gather, 256, 4, 32)                                                                          \
+    X(gather, 256, 4, 64)                                                                          \
     X(group, 1024, 1, 64)                                                                          \
     X(index_rows, 128, 8, 48)                                                                      \
-    X(kv_rows, 128, 8, 64)                                                                         \
+    X(kv_rows, 128, 6, 80)                                                                         \
     X(logsumexp, 512, 2, 64)                                                                       \
-    X(page_ends, 256, 4, 32)                                                                       \
-    X(rmsnorm, 256, 4, 64)                                                                         \
+    X(page_ends, 256, 4, 64)                                                                       \
+    X(rmsnorm, 256, 2, 128)                                                                        \
     X(roof_read, 256, 4, 64)                                                                       \
     X(rope, 256, 4, 40)                                                                            \
     X(rope_angles, 128, 8, 48)                                                                     \
