@@ -51,18 +51,31 @@ QN_GPU_KERNEL(router)
         keys[j] = is_there ? qn_order_key(qn_sigmoid(logits[e]) + args->bias[e]) + 1 : 0;
     }
     float sum = 0;
-    for (uint32_t i = 0; i < args->n_used; i++) {
-        const uint32_t e = args->keep_experts ? (uint32_t)experts[i] : pick(keys);
-        const float weight = qn_sigmoid(logits[e]);
-        sum += weight;
-        if (i % QN_LANES == lane) {
-            experts[i] = (int32_t)e;
-            weights[i] = weight;
+    float weight = 0;
+    for (uint32_t first = 0; first < args->n_used; first += QN_LANES) {
+        const uint32_t n = qn_min_u32(args->n_used - first, QN_LANES);
+        uint32_t expert = 0; /* lane i's is choice first + i */
+        if (args->keep_experts) {
+            expert = lane < n ? (uint32_t)experts[first + lane] : 0;
+        } else {
+            for (uint32_t i = 0; i < n; i++) {
+                const uint32_t next = pick(keys);
+                expert = i == lane ? next : expert;
+            }
+        }
+        weight = qn_sigmoid(logits[expert]);
+        for (uint32_t i = 0; i < n; i++) {
+            sum += qn_shuffle_f32(weight, i);
+        }
+        if (lane < n) {
+            experts[first + lane] = (int32_t)expert;
+            weights[first + lane] = weight;
         }
     }
     const float divisor = args->norm_topk ? sum + 1e-20F : 1.0F;
     for (uint32_t i = lane; i < args->n_used; i += QN_LANES) {
-        weights[i] = weights[i] / divisor * args->routed_scale;
+        const float own = args->n_used <= QN_LANES ? weight : weights[i];
+        weights[i] = own / divisor * args->routed_scale;
     }
 }
 
@@ -77,25 +90,15 @@ enum {
 };
 _Static_assert(N_EXPERTS == 1 << EXPERT_BITS, "an expert is told by its bits");
 
-/* Lanes whose expert is this lane's; none where it has no expert. */
-QN_DEV uint64_t same_expert(uint32_t expert, bool has_one)
-{
-    uint64_t same = qn_ballot(has_one);
-    QN_UNROLL(EXPERT_BITS)
-    for (uint32_t bit = 0; bit < EXPERT_BITS; bit++) {
-        const bool is_set = (expert >> bit & 1U) != 0;
-        const uint64_t set = qn_ballot(is_set);
-        same &= is_set ? set : ~set;
-    }
-    return has_one ? same : 0;
-}
-
-/* Counts of the warps' ranges, [GROUP_WARPS][N_EXPERTS], and the threads' sums over warps. */
+/*
+ * Counts of the ranges of n_warps, [n_warps][N_EXPERTS]: each becomes the sum of those of the warps
+ * before.  Returns the sum of all for expert qn_thread().
+ */
 QN_DEV uint32_t count_pairs(uint32_t *counts, const int32_t *experts, uint32_t n_experts,
-                            uint32_t first, uint32_t end)
+                            uint32_t n_warps, uint32_t first, uint32_t end)
 {
     const uint32_t thread = qn_thread();
-    for (uint32_t i = thread; i < GROUP_WARPS * N_EXPERTS; i += GROUP_THREADS) {
+    for (uint32_t i = thread; i < n_warps * N_EXPERTS; i += GROUP_THREADS) {
         counts[i] = 0;
     }
     qn_barrier();
@@ -108,7 +111,7 @@ QN_DEV uint32_t count_pairs(uint32_t *counts, const int32_t *experts, uint32_t n
     }
     qn_barrier();
     uint32_t n = 0;
-    for (uint32_t w = 0; w < GROUP_WARPS && thread < N_EXPERTS; w++) {
+    for (uint32_t w = 0; w < n_warps && thread < N_EXPERTS; w++) {
         const uint32_t own = counts[w * N_EXPERTS + thread];
         counts[w * N_EXPERTS + thread] = n;
         n += own;
@@ -141,9 +144,12 @@ QN_DEV void list_active(const qn_gpu_group_args *args, const uint32_t *totals, u
     const uint32_t first = qn_thread() / N_EXPERTS * (N_EXPERTS / N_PARTS);
     const uint32_t own = totals[e];
     uint32_t n_before = 0;
-    QN_UNROLL(8)
-    for (uint32_t other = first; other < first + N_EXPERTS / N_PARTS; other++) {
-        n_before += totals[other] > own || (totals[other] == own && other < e) ? 1 : 0;
+    for (uint32_t i = first; i < first + N_EXPERTS / N_PARTS && own > 0; i += 4) {
+        const u32x4 others = qn_load_16(totals + i);
+        QN_UNROLL(4)
+        for (uint32_t j = 0; j < 4; j++) {
+            n_before += others[j] > own || (others[j] == own && i + j < e) ? 1 : 0;
+        }
     }
     (void)qn_atomic_add(&ranks[e], n_before);
     qn_barrier();
@@ -173,7 +179,8 @@ QN_GPU_KERNEL(group)
     const uint32_t n_own = (n_pairs + GROUP_THREADS - 1) / GROUP_THREADS * QN_LANES;
     const uint32_t first = qn_min_u32(qn_warp() * n_own, n_pairs);
     const uint32_t end = qn_min_u32(first + n_own, n_pairs);
-    const uint32_t total = count_pairs(counts, args->experts, args->n_experts, first, end);
+    const uint32_t n_warps = n_own > 0 ? (n_pairs + n_own - 1) / n_own : 0; /* that have pairs */
+    const uint32_t total = count_pairs(counts, args->experts, args->n_experts, n_warps, first, end);
     const uint32_t start = sum_before(total, part);
     if (thread < N_EXPERTS) {
         totals[thread] = total;
@@ -191,14 +198,18 @@ QN_GPU_KERNEL(group)
     list_active(args, totals, ranks);
     uint32_t *const own_counts = counts + qn_warp() * N_EXPERTS;
     const uint64_t lanes_before = ((uint64_t)1 << qn_lane()) - 1;
+    const uint32_t none = args->n_experts; /* at most 2^EXPERT_BITS: one bit more */
     uint32_t at = first + qn_lane();
-    uint32_t next = at < end ? (uint32_t)args->experts[at] : UINT32_MAX;
+    uint32_t next = at < end ? (uint32_t)args->experts[at] : none;
+    uint32_t row = at / args->n_used;
+    uint32_t choice = at % args->n_used;
+    const uint32_t rows_on = QN_LANES / args->n_used;
+    const uint32_t choices_on = QN_LANES % args->n_used;
     for (uint32_t base = first; base < end; base += QN_LANES) {
-        const uint32_t e = next;
-        at = base + qn_lane();
-        next = at + QN_LANES < end ? (uint32_t)args->experts[at + QN_LANES] : UINT32_MAX;
-        const bool has_slot = e < args->n_experts;
-        const uint64_t same = same_expert(e, has_slot);
+        const uint32_t e = qn_min_u32(next, none);
+        const bool has_slot = e < none;
+        next = at + QN_LANES < end ? (uint32_t)args->experts[at + QN_LANES] : none;
+        const uint64_t same = qn_same_lanes(e, EXPERT_BITS + 1);
         const uint32_t rank = qn_popc(same & lanes_before);
         const uint32_t n_before = has_slot ? own_counts[e] : 0;
         const uint32_t slot = has_slot ? starts[e] + n_before + rank : UINT32_MAX;
@@ -208,11 +219,15 @@ QN_GPU_KERNEL(group)
         }
         qn_warp_barrier();
         if (has_slot) {
-            args->row_of[slot] = at / args->n_used;
+            args->row_of[slot] = row;
         }
         if (at < end) {
             args->slot_of[at] = slot;
         }
+        at += QN_LANES;
+        choice += choices_on;
+        row += rows_on + (choice >= args->n_used ? 1 : 0);
+        choice -= choice >= args->n_used ? args->n_used : 0;
     }
 }
 

@@ -21,7 +21,7 @@
     X(embed, 256, 4, 64)                                                                           \
     X(f32_to_bf16, 256, 4, 40)                                                                     \
     X(gather, 256, 4, 64)                                                                          \
-    X(group, 1024, 1, 64)                                                                          \
+    X(group, 1024, 1, 96)                                                                          \
     X(index_rows, 128, 8, 48)                                                                      \
     X(kv_rows, 128, 6, 80)                                                                         \
     X(logsumexp, 512, 2, 64)                                                                       \
