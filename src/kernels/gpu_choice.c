@@ -30,8 +30,13 @@ void qn_gpu_combine(const qn_gpu_ops *ops, const qn_gpu_combine_args *args)
 void qn_gpu_sample(const qn_gpu_ops *ops, const qn_gpu_sample_args *args)
 {
     QN_ASSERT(args->n_vocab <= QN_GPU_VOCAB_MAX);
-    const uint32_t grid[3] = {args->n_rows, 1, 1};
-    qn_gpu_ops_launch(ops, QN_GPU_KERNEL_sample, grid, 0, args, sizeof *args);
+    const uint32_t n_parts = (args->n_vocab + QN_GPU_SAMPLE_PART - 1) / QN_GPU_SAMPLE_PART;
+    const uint32_t parts[3] = {n_parts, args->n_rows, 1};
+    const uint32_t rows[3] = {args->n_rows, 1, 1};
+    qn_gpu_ops_launch(ops, QN_GPU_KERNEL_sample_largest, parts, 0, args, sizeof *args);
+    qn_gpu_ops_launch(ops, QN_GPU_KERNEL_sample_soften, parts, 0, args, sizeof *args);
+    qn_gpu_ops_launch(ops, QN_GPU_KERNEL_sample_count, parts, 0, args, sizeof *args);
+    qn_gpu_ops_launch(ops, QN_GPU_KERNEL_sample, rows, 0, args, sizeof *args);
 }
 
 void qn_gpu_logsumexp(const qn_gpu_ops *ops, const qn_gpu_logsumexp_args *args)

@@ -7,7 +7,9 @@
 enum {
     N_THREADS = QN_GPU_adjust_THREADS,
     PART = QN_GPU_ADJUST_PART, /* ids of a block */
+    N_QUADS = 4,               /* loads of 16 bytes that a thread has under way */
 };
+_Static_assert(PART == 4 * N_QUADS * N_THREADS, "a part is read at once");
 
 /* A thread a row. */
 QN_GPU_KERNEL(units)
@@ -57,14 +59,18 @@ QN_DEV void add_biases(const qn_gpu_adjustment *a, float *logits, uint32_t first
 
 QN_DEV void penalise_seen(const qn_gpu_adjustment *a, float *logits, uint32_t first, uint32_t end)
 {
-    for (uint32_t i = first + 4 * qn_thread(); i < end; i += 4 * N_THREADS) {
-        const u32x4 counts = qn_load_16(a->counts + i);
-        QN_UNROLL(4)
-        for (uint32_t j = 0; j < 4; j++) {
-            const int32_t token = (int32_t)(i + j);
-            if (i + j < end && counts[j] > 0 && count_drafts(a, 0, token) == 0) {
-                logits[token] = penalise(a, logits[token], counts[j] - 1);
-            }
+    u32x4 counts[N_QUADS];
+    QN_UNROLL(N_QUADS)
+    for (uint32_t q = 0; q < N_QUADS; q++) {
+        const uint32_t at = first + 4 * (q * N_THREADS + qn_thread());
+        counts[q] = at < end ? qn_load_16(a->counts + at) : (u32x4){0, 0, 0, 0};
+    }
+    QN_UNROLL(4 * N_QUADS)
+    for (uint32_t j = 0; j < 4 * N_QUADS; j++) {
+        const uint32_t id = first + 4 * (j / 4 * N_THREADS + qn_thread()) + j % 4;
+        const uint32_t count = counts[j / 4][j % 4];
+        if (id < end && count > 0 && count_drafts(a, 0, (int32_t)id) == 0) {
+            logits[id] = penalise(a, logits[id], count - 1);
         }
     }
     const uint32_t i = qn_thread();

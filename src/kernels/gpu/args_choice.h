@@ -5,10 +5,12 @@
 #include <stdint.h>
 
 enum {
-    QN_GPU_EXPERTS_MAX = 256,   /**< Of a layer, for router and group. */
-    QN_GPU_VOCAB_MAX = 1 << 20, /**< For sample. */
-    QN_GPU_ADJUST_PART = 16384, /**< Ids of a block of adjust. */
-    QN_GPU_DRAFTS_MAX = 64,     /**< Of an adjustment. */
+    QN_GPU_EXPERTS_MAX = 256,                         /**< Of a layer, for router and group. */
+    QN_GPU_VOCAB_MAX = 1 << 20,                       /**< For sample. */
+    QN_GPU_SAMPLE_PART = 8192,                        /**< Ids of a block of sample. */
+    QN_GPU_SAMPLE_NOTES_BYTES = 128 * 24 + 1024 * 16, /**< Of a row: gpu/sample.c. */
+    QN_GPU_ADJUST_PART = 4096,                        /**< Ids of a block of adjust. */
+    QN_GPU_DRAFTS_MAX = 64,                           /**< Of an adjustment. */
 };
 
 /**
@@ -131,11 +133,21 @@ typedef struct qn_gpu_sample_args {
     int32_t *tokens;                 /**< [n_rows]; -1 where nothing can be drawn */
     const float *logits;             /**< [n_rows] rows logits_stride apart */
     const qn_gpu_sampling *settings; /**< [n_rows] */
-    float *scratch;                  /**< [n_rows][n_vocab, rounded up to a multiple of 4] */
+    void *scratch;                   /**< qn_gpu_sample_scratch_bytes() */
     uint64_t logits_stride;
     uint32_t n_rows, n_vocab;
 } qn_gpu_sample_args;
 _Static_assert(sizeof(qn_gpu_sample_args) == 48, "host and device agree");
+/** Its four kernels take the same. */
+typedef qn_gpu_sample_args qn_gpu_sample_largest_args;
+typedef qn_gpu_sample_args qn_gpu_sample_soften_args;
+typedef qn_gpu_sample_args qn_gpu_sample_count_args;
+
+/** Room for sample: what is noted of a row, and its probabilities. */
+static inline uint64_t qn_gpu_sample_scratch_bytes(uint32_t n_rows, uint32_t n_vocab)
+{
+    return n_rows * (QN_GPU_SAMPLE_NOTES_BYTES + ((uint64_t)n_vocab + 3) / 4 * 16);
+}
 
 /** kernels/kernels.h, qn_logsumexp_fn, of every row; rows as for sample. */
 typedef struct qn_gpu_logsumexp_args {

@@ -14,7 +14,7 @@
  */
 #define QN_GPU_KERNELS(X)                                                                          \
     X(accept, 64, 1, 40)                                                                           \
-    X(adjust, 256, 2, 64)                                                                          \
+    X(adjust, 256, 2, 96)                                                                          \
     X(combine, 256, 3, 80)                                                                         \
     X(commit, 64, 1, 40)                                                                           \
     X(e4m3_to_f32, 256, 4, 40)                                                                     \
@@ -24,7 +24,7 @@
     X(group, 1024, 1, 96)                                                                          \
     X(index_rows, 128, 8, 48)                                                                      \
     X(kv_rows, 128, 6, 80)                                                                         \
-    X(logsumexp, 512, 2, 64)                                                                       \
+    X(logsumexp, 512, 2, 96)                                                                       \
     X(page_ends, 256, 4, 64)                                                                       \
     X(rmsnorm, 256, 2, 128)                                                                        \
     X(roof_read, 256, 4, 64)                                                                       \
@@ -32,6 +32,9 @@
     X(rope_angles, 128, 8, 48)                                                                     \
     X(router, 128, 4, 80)                                                                          \
     X(sample, 512, 1, 176)                                                                         \
+    X(sample_count, 256, 2, 128)                                                                   \
+    X(sample_largest, 256, 2, 96)                                                                  \
+    X(sample_soften, 256, 2, 128)                                                                  \
     X(sum_f32, 256, 4, 40)                                                                         \
     X(units, 128, 1, 40)
 

@@ -12,8 +12,9 @@ QN_DEV uint32_t qn_order_key(float x)
     return x == x ? key : 0;
 }
 
-/** Key of -Inf: what is above it can be drawn. */
+/** Keys of -Inf (what is above it can be drawn) and of Inf. */
 #define QN_KEY_MINUS_INF 0x007fffffU
+#define QN_KEY_INF       0xff800000U
 
 /**
  * e^x within 2^-40 for -700 < x < 700; NaN stays NaN.
@@ -69,13 +70,20 @@ QN_DEV uint64_t qn_shuffle_xor_u64(uint64_t value, uint32_t mask)
     return high << 32 | qn_shuffle_xor_u32((uint32_t)value, mask);
 }
 
+/** As qn_warp_sum(). */
+QN_DEV double qn_warp_sum_f64(double value)
+{
+    for (uint32_t mask = QN_LANES / 2; mask > 0; mask /= 2) {
+        const uint64_t other = qn_shuffle_xor_u64(__builtin_bit_cast(uint64_t, value), mask);
+        value += __builtin_bit_cast(double, other);
+    }
+    return value;
+}
+
 /** Sums over the block for all its threads, in one order; part is as for qn_block_sum(). */
 QN_DEV double qn_block_sum_f64(double value, double *part, uint32_t n_threads)
 {
-    for (uint32_t mask = QN_LANES / 2; mask > 0; mask /= 2) {
-        value += __builtin_bit_cast(double,
-                                    qn_shuffle_xor_u64(__builtin_bit_cast(uint64_t, value), mask));
-    }
+    value = qn_warp_sum_f64(value);
     if (qn_lane() == 0) {
         part[qn_warp()] = value;
     }
