@@ -15,7 +15,8 @@ void qn_gpu_router(const qn_gpu_ops *ops, const qn_gpu_router_args *args)
 void qn_gpu_group(const qn_gpu_ops *ops, const qn_gpu_group_args *args)
 {
     QN_ASSERT(args->n_experts > 0 && args->n_experts <= QN_GPU_EXPERTS_MAX);
-    const uint32_t grid[3] = {1, 1, 1};
+    /* Blocks share the experts, and each counts all pairs: worth it where these are many. */
+    const uint32_t grid[3] = {args->n_rows * args->n_used > 4096 ? 16 : 1, 1, 1};
     qn_gpu_ops_launch(ops, QN_GPU_KERNEL_group, grid, 0, args, sizeof *args);
 }
 

@@ -63,7 +63,7 @@ QN_DEV void penalise_seen(const qn_gpu_adjustment *a, float *logits, uint32_t fi
     QN_UNROLL(N_QUADS)
     for (uint32_t q = 0; q < N_QUADS; q++) {
         const uint32_t at = first + 4 * (q * N_THREADS + qn_thread());
-        counts[q] = at < end ? qn_load_16(a->counts + at) : (u32x4){0, 0, 0, 0};
+        counts[q] = qn_load_16(a->counts + (at < end ? at : first)); /* all are under way */
     }
     QN_UNROLL(4 * N_QUADS)
     for (uint32_t j = 0; j < 4 * N_QUADS; j++) {

@@ -36,6 +36,14 @@ QN_GPU_KERNEL(router)
     int32_t *experts = args->experts + (uint64_t)row * args->n_used;
     float *weights = args->weights + (uint64_t)row * args->n_used;
     const uint32_t lane = qn_lane();
+    float own_logits[LANE_EXPERTS];
+    float own_bias[LANE_EXPERTS];
+    QN_UNROLL(LANE_EXPERTS)
+    for (uint32_t j = 0; j < LANE_EXPERTS; j++) { /* no condition: all loads are under way */
+        const uint32_t e = qn_min_u32(j * QN_LANES + lane, args->n_experts - 1);
+        own_logits[j] = logits[e];
+        own_bias[j] = args->bias[e];
+    }
     if (args->positions[row] < 0) {
         for (uint32_t i = lane; i < args->n_used; i += QN_LANES) {
             experts[i] = -1;
@@ -46,9 +54,8 @@ QN_GPU_KERNEL(router)
     uint32_t keys[LANE_EXPERTS];
     QN_UNROLL(LANE_EXPERTS)
     for (uint32_t j = 0; j < LANE_EXPERTS; j++) {
-        const uint32_t e = j * QN_LANES + lane;
-        const bool is_there = e < args->n_experts && !args->keep_experts;
-        keys[j] = is_there ? qn_order_key(qn_sigmoid(logits[e]) + args->bias[e]) + 1 : 0;
+        const float score = qn_sigmoid(own_logits[j]) + own_bias[j];
+        keys[j] = j * QN_LANES + lane < args->n_experts ? qn_order_key(score) + 1 : 0;
     }
     float sum = 0;
     float weight = 0;
@@ -87,6 +94,8 @@ enum {
     N_EXPERTS = QN_GPU_EXPERTS_MAX,
     EXPERT_BITS = 8,
     N_PARTS = GROUP_THREADS / N_EXPERTS,
+    COUNT_BATCH = 16, /* loads of a thread that are under way while it counts */
+    PLACE_BATCH = 4,  /* and while it gives slots */
 };
 _Static_assert(N_EXPERTS == 1 << EXPERT_BITS, "an expert is told by its bits");
 
@@ -102,11 +111,18 @@ QN_DEV uint32_t count_pairs(uint32_t *counts, const int32_t *experts, uint32_t n
         counts[i] = 0;
     }
     qn_barrier();
-    QN_UNROLL(4)
-    for (uint32_t i = first + qn_lane(); i < end; i += QN_LANES) {
-        const uint32_t e = (uint32_t)experts[i];
-        if (e < n_experts) {
-            (void)qn_atomic_add(&counts[qn_warp() * N_EXPERTS + e], 1);
+    QN_UNROLL(1)
+    for (uint32_t i = first + qn_lane(); i < end; i += COUNT_BATCH * QN_LANES) {
+        uint32_t e[COUNT_BATCH];
+        QN_UNROLL(COUNT_BATCH)
+        for (uint32_t j = 0; j < COUNT_BATCH; j++) {
+            e[j] = (uint32_t)experts[qn_min_u32(i + j * QN_LANES, end - 1)];
+        }
+        QN_UNROLL(COUNT_BATCH)
+        for (uint32_t j = 0; j < COUNT_BATCH; j++) {
+            if (e[j] < n_experts && i + j * QN_LANES < end) {
+                (void)qn_atomic_add(&counts[qn_warp() * N_EXPERTS + e[j]], 1);
+            }
         }
     }
     qn_barrier();
@@ -163,9 +179,42 @@ QN_DEV void list_active(const qn_gpu_group_args *args, const uint32_t *totals, u
     }
 }
 
+/* What a warp needs to give slots. */
+typedef struct placing {
+    uint32_t *counts;            /* of its pairs that have a slot, by expert */
+    const uint32_t *starts;      /* [N_EXPERTS] */
+    uint32_t first_own, end_own; /* experts of this block */
+    bool has_rest;               /* and those without an expert */
+} placing;
+
+/* Slot of each lane's pair, which chose e; the lanes' pairs are in order. */
+QN_DEV void place_pairs(const qn_gpu_group_args *args, const placing *to, uint32_t e, uint32_t at)
+{
+    const bool has_slot = e >= to->first_own && e < to->end_own;
+    if (qn_any(has_slot)) {
+        const uint64_t same = qn_same_lanes(has_slot ? e : N_EXPERTS, EXPERT_BITS + 1);
+        const uint32_t rank = qn_popc(same & (((uint64_t)1 << qn_lane()) - 1));
+        const uint32_t n_before = has_slot ? to->counts[e] : 0;
+        qn_warp_barrier();
+        if (has_slot && rank == 0) {
+            to->counts[e] = n_before + qn_popc(same);
+        }
+        qn_warp_barrier();
+        if (has_slot) {
+            const uint32_t slot = to->starts[e] + n_before + rank;
+            args->slot_of[at] = slot;
+            args->row_of[slot] = at / args->n_used;
+        }
+    }
+    if (to->has_rest && e == N_EXPERTS) {
+        args->slot_of[at] = UINT32_MAX;
+    }
+}
+
 /*
- * One block.  Each warp has a range of pairs: it counts them by expert, finds where its own begin,
- * and gives them slots, QN_LANES pairs at a time.
+ * Each warp has a range of pairs: it counts them by expert, finds where its own begin, and gives
+ * them slots, QN_LANES pairs at a time.  Each block does that for some of the experts: one block
+ * would take long for many scattered stores.
  */
 QN_GPU_KERNEL(group)
 {
@@ -187,47 +236,41 @@ QN_GPU_KERNEL(group)
         starts[thread] = start;
         ranks[thread] = 0;
     }
-    if (thread < args->n_experts) {
-        args->first_of[thread] = start;
-    }
-    if (thread == args->n_experts - 1) {
-        args->first_of[args->n_experts] = start + total;
+    if (thread == 0) {
         ranks[N_EXPERTS] = 0;
     }
+    if (qn_block_x() == 0 && thread < args->n_experts) {
+        args->first_of[thread] = start;
+    }
+    if (qn_block_x() == 0 && thread == args->n_experts - 1) {
+        args->first_of[args->n_experts] = start + total;
+    }
     qn_barrier();
-    list_active(args, totals, ranks);
-    uint32_t *const own_counts = counts + qn_warp() * N_EXPERTS;
-    const uint64_t lanes_before = ((uint64_t)1 << qn_lane()) - 1;
-    const uint32_t none = args->n_experts; /* at most 2^EXPERT_BITS: one bit more */
-    uint32_t at = first + qn_lane();
-    uint32_t next = at < end ? (uint32_t)args->experts[at] : none;
-    uint32_t row = at / args->n_used;
-    uint32_t choice = at % args->n_used;
-    const uint32_t rows_on = QN_LANES / args->n_used;
-    const uint32_t choices_on = QN_LANES % args->n_used;
-    for (uint32_t base = first; base < end; base += QN_LANES) {
-        const uint32_t e = qn_min_u32(next, none);
-        const bool has_slot = e < none;
-        next = at + QN_LANES < end ? (uint32_t)args->experts[at + QN_LANES] : none;
-        const uint64_t same = qn_same_lanes(e, EXPERT_BITS + 1);
-        const uint32_t rank = qn_popc(same & lanes_before);
-        const uint32_t n_before = has_slot ? own_counts[e] : 0;
-        const uint32_t slot = has_slot ? starts[e] + n_before + rank : UINT32_MAX;
-        qn_warp_barrier();
-        if (has_slot && rank == 0) {
-            own_counts[e] = n_before + qn_popc(same);
+    if (qn_block_x() == 0) {
+        list_active(args, totals, ranks);
+    }
+    const uint32_t n_experts_own = N_EXPERTS / qn_blocks_x();
+    const placing to = {
+        .counts = counts + qn_warp() * N_EXPERTS,
+        .starts = starts,
+        .first_own = qn_block_x() * n_experts_own,
+        .end_own = (qn_block_x() + 1) * n_experts_own,
+        .has_rest = qn_block_x() == 0,
+    };
+    QN_UNROLL(1)
+    for (uint32_t base = first; base < end; base += PLACE_BATCH * QN_LANES) {
+        uint32_t e[PLACE_BATCH];
+        QN_UNROLL(PLACE_BATCH)
+        for (uint32_t j = 0; j < PLACE_BATCH; j++) {
+            const uint32_t at = base + j * QN_LANES + qn_lane();
+            const uint32_t chosen = (uint32_t)args->experts[qn_min_u32(at, end - 1)];
+            const bool is_there = chosen < args->n_experts;
+            e[j] = at >= end ? UINT32_MAX : is_there ? chosen : N_EXPERTS;
         }
-        qn_warp_barrier();
-        if (has_slot) {
-            args->row_of[slot] = row;
+        QN_UNROLL(PLACE_BATCH)
+        for (uint32_t j = 0; j < PLACE_BATCH; j++) {
+            place_pairs(args, &to, e[j], base + j * QN_LANES + qn_lane());
         }
-        if (at < end) {
-            args->slot_of[at] = slot;
-        }
-        at += QN_LANES;
-        choice += choices_on;
-        row += rows_on + (choice >= args->n_used ? 1 : 0);
-        choice -= choice >= args->n_used ? args->n_used : 0;
     }
 }
 

@@ -15,17 +15,18 @@ _Static_assert((int)QN_GPU_sample_soften_THREADS == (int)PART_THREADS, "of all p
 _Static_assert((int)QN_GPU_sample_count_THREADS == (int)PART_THREADS, "of all parts");
 _Static_assert((int)QN_GPU_logsumexp_THREADS == (int)N_THREADS, "both have a row");
 
-/* Elements i .. i + 3 of a row of n, NaN behind its end; strides are multiples of 16 bytes. */
+/*
+ * Elements i .. i + 3 of a row of n, NaN behind its end; strides are multiples of 16 bytes.  The
+ * load has no condition: branches would wait for each other's loads.
+ */
 QN_DEV f32x4 load_quad(const float *row, uint32_t i, uint32_t n)
 {
     const float nan = __builtin_nanf("");
-    f32x4 x = {nan, nan, nan, nan};
-    if (i < n) {
-        x = __builtin_bit_cast(f32x4, qn_load_16(row + i));
-        x.y = i + 1 < n ? x.y : nan;
-        x.z = i + 2 < n ? x.z : nan;
-        x.w = i + 3 < n ? x.w : nan;
-    }
+    f32x4 x = __builtin_bit_cast(f32x4, qn_load_16(row + (i < n ? i : 0)));
+    x.x = i < n ? x.x : nan;
+    x.y = i + 1 < n ? x.y : nan;
+    x.z = i + 2 < n ? x.z : nan;
+    x.w = i + 3 < n ? x.w : nan;
     return x;
 }
 
