@@ -520,7 +520,7 @@ static int module_load(void **module, const void *image, char log[QN_GPU_LOG_BYT
     thing *t = NULL;
     const int code = fake_make("module_load", &t, MODULE);
     *module = t;
-    (void)snprintf(log, QN_GPU_LOG_BYTES, "%s", code != 0 ? "line 1: a planted error" : "");
+    (void)snprintf(log, QN_GPU_LOG_BYTES, "%s", code != 0 ? "line 1:\na planted error" : "");
     return image == NULL ? FAKE_GPU_INVALID : code;
 }
 
