@@ -116,7 +116,7 @@ static double time_call(gc *run, const gc_bench *bench)
 double gc_time(gc *run, const gc_bench *bench)
 {
     if (only_op != NULL && strcmp(only_op, bench->op) != 0) {
-        return NAN;
+        return (double)NAN;
     }
     const double s = time_call(run, bench);
     const double gb_s = bench->n_bytes / s * 1e-9;

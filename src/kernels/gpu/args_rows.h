@@ -49,6 +49,8 @@ typedef struct qn_gpu_rmsnorm_args {
     uint32_t n_rows, n;          /**< n is a multiple of 8. */
     float eps;
 } qn_gpu_rmsnorm_args;
+/** The same for rows of at most 2048 elements. */
+typedef qn_gpu_rmsnorm_args qn_gpu_rmsnorm_narrow_args;
 
 /**
  * cos and sin of the f32 angle (float)position * inv_freq[j], each within 2^-22 of the exact one:

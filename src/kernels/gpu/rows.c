@@ -95,31 +95,36 @@ QN_DEV void rmsnorm_store(const qn_gpu_rmsnorm_args *args, uint64_t t, uint32_t 
     }
 }
 
-/* dtype is a constant, that of x; row is the block's. */
-QN_DEV void rmsnorm_row(const qn_gpu_rmsnorm_args *args, void *row, uint32_t dtype, float *part)
+/*
+ * The block's row of x, in which a thread keeps n_kept vectors; dtype is that of x.  Both are
+ * constants.
+ */
+QN_DEV void rmsnorm_row(const qn_gpu_rmsnorm_args *args, void *row, uint32_t dtype, uint32_t n_kept,
+                        float *part)
 {
-    enum { N = QN_GPU_rmsnorm_THREADS, KEPT = 6 /* 6144 elements are 6 vectors a thread */ };
+    enum { N = QN_GPU_rmsnorm_THREADS, KEPT_MAX = 6 };
     const uint64_t t = qn_block_x();
     const uint32_t n = args->n / 4;
     const f32x4 *weight = (const f32x4 *)args->weight;
     const f32x4 *add = (const f32x4 *)(args->add + t * args->x_stride);
     const bool with_add = dtype == QN_GPU_F32 && args->add != 0;
-    f32x4 kept[KEPT], weights[KEPT];
-    f32x4 squares = {0, 0, 0, 0};
+    const f32x4 zeros = {0, 0, 0, 0};
+    f32x4 kept[KEPT_MAX], weights[KEPT_MAX];
+    f32x4 squares = zeros;
     QN_UNROLL(6)
-    for (uint32_t k = 0; k < KEPT; k++) {
-        const uint32_t i = qn_min_u32(qn_thread() + k * N, n - 1);
-        kept[k] = load_4(row, dtype, i);
-        weights[k] = weight[i];
+    for (uint32_t k = 0; k < n_kept; k++) {
+        const uint32_t i = qn_thread() + k * N;
+        kept[k] = i < n ? load_4(row, dtype, i) : zeros;
+        weights[k] = i < n ? weight[i] : zeros;
     }
     if (with_add) {
-        f32x4 more[KEPT];
+        f32x4 more[KEPT_MAX];
         QN_UNROLL(6)
-        for (uint32_t k = 0; k < KEPT; k++) {
-            more[k] = add[qn_min_u32(qn_thread() + k * N, n - 1)];
+        for (uint32_t k = 0; k < n_kept; k++) {
+            more[k] = qn_thread() + k * N < n ? add[qn_thread() + k * N] : zeros;
         }
         QN_UNROLL(6)
-        for (uint32_t k = 0; k < KEPT; k++) {
+        for (uint32_t k = 0; k < n_kept; k++) {
             kept[k] += more[k];
             if (qn_thread() + k * N < n) {
                 ((f32x4 *)row)[qn_thread() + k * N] = kept[k];
@@ -127,11 +132,11 @@ QN_DEV void rmsnorm_row(const qn_gpu_rmsnorm_args *args, void *row, uint32_t dty
         }
     }
     QN_UNROLL(6)
-    for (uint32_t k = 0; k < KEPT; k++) {
-        squares += qn_thread() + k * N < n ? kept[k] * kept[k] : (f32x4){0, 0, 0, 0};
+    for (uint32_t k = 0; k < n_kept; k++) {
+        squares += kept[k] * kept[k];
     }
     QN_UNROLL(1)
-    for (uint32_t i = qn_thread() + KEPT * N; i < n; i += N) {
+    for (uint32_t i = qn_thread() + n_kept * N; i < n; i += N) {
         f32x4 v = load_4(row, dtype, i);
         if (with_add) {
             v += add[i];
@@ -142,27 +147,41 @@ QN_DEV void rmsnorm_row(const qn_gpu_rmsnorm_args *args, void *row, uint32_t dty
     const float sum = qn_block_sum(sum_4(squares), part, N);
     const float scale = 1.0F / qn_sqrt(sum / (float)args->n + args->eps);
     QN_UNROLL(6)
-    for (uint32_t k = 0; k < KEPT; k++) {
+    for (uint32_t k = 0; k < n_kept; k++) {
         if (qn_thread() + k * N < n) {
             rmsnorm_store(args, t, qn_thread() + k * N, kept[k] * scale * weights[k]);
         }
     }
     QN_UNROLL(1)
-    for (uint32_t i = qn_thread() + KEPT * N; i < n; i += N) { /* x holds the sum by now */
+    for (uint32_t i = qn_thread() + n_kept * N; i < n; i += N) { /* x holds the sum by now */
         rmsnorm_store(args, t, i, load_4(row, dtype, i) * scale * weight[i]);
     }
 }
 
+/* 6144 elements are 6 vectors a thread. */
 QN_GPU_KERNEL(rmsnorm)
 {
     QN_SHARED(float, part, QN_GPU_rmsnorm_THREADS / QN_LANES);
     const uint64_t first = (uint64_t)qn_block_x() * args->x_stride;
     if (args->x_dtype == QN_GPU_F32) {
-        rmsnorm_row(args, (float *)args->x + first, QN_GPU_F32, part);
+        rmsnorm_row(args, (float *)args->x + first, QN_GPU_F32, 6, part);
     } else {
-        rmsnorm_row(args, (uint16_t *)args->x + first, QN_GPU_BF16, part);
+        rmsnorm_row(args, (uint16_t *)args->x + first, QN_GPU_BF16, 6, part);
     }
 }
+
+/* 2048 are 2: with fewer registers more rows are under way. */
+QN_GPU_KERNEL(rmsnorm_narrow)
+{
+    QN_SHARED(float, part, QN_GPU_rmsnorm_narrow_THREADS / QN_LANES);
+    const uint64_t first = (uint64_t)qn_block_x() * args->x_stride;
+    if (args->x_dtype == QN_GPU_F32) {
+        rmsnorm_row(args, (float *)args->x + first, QN_GPU_F32, 2, part);
+    } else {
+        rmsnorm_row(args, (uint16_t *)args->x + first, QN_GPU_BF16, 2, part);
+    }
+}
+_Static_assert((int)QN_GPU_rmsnorm_narrow_THREADS == (int)QN_GPU_rmsnorm_THREADS, "one body");
 
 /*
  * The angle's quarter turns are taken off in f64, which is exact enough for any position; what is
@@ -225,26 +244,61 @@ QN_DEV uint32_t row_of_warp(uint32_t n_threads)
     return qn_block_x() * (n_threads / QN_LANES) + qn_warp();
 }
 
-/* Row of the cache that belongs to row t; rows are on multiples of 4 bytes only. */
-QN_DEV uint32_t *cache_row_of(const qn_gpu_cache *cache, const int32_t *positions,
-                              const int32_t *seqs, uint32_t t)
+/* Row of the cache at a place; rows are on multiples of 4 bytes only. */
+QN_DEV uint32_t *cache_row_of(const qn_gpu_cache *cache, int32_t position, int32_t seq)
 {
-    const int32_t *pages = qn_cache_pages(cache, (uint32_t)seqs[t]);
-    return (uint32_t *)qn_cache_row(cache, pages, (uint32_t)positions[t]);
+    const int32_t *pages = qn_cache_pages(cache, (uint32_t)seq);
+    return (uint32_t *)qn_cache_row(cache, pages, (uint32_t)position);
 }
 
-/* Codes and scale of the 128 elements that 32 lanes have of the latent, four each. */
-QN_DEV void store_fp8(uint32_t *row, uint32_t n, uint32_t i, f32x4 v)
+/*
+ * v / scale, correctly rounded, where r is 1 / scale.  In the range of scales below, and for
+ * quotients whose codes are no zeros, two steps from the product lead there (Markstein 1990,
+ * "Computation of elementary functions on the IBM RISC System/6000 processor"), and in less time
+ * than a division.
+ */
+QN_DEV float divided(float v, float scale, float r)
 {
-    float amax = i < n / 4 ? amax_4(v) : 0.0F;
-    for (uint32_t mask = 16; mask > 0; mask /= 2) {
-        amax = qn_max(amax, qn_shuffle_xor_f32(amax, mask));
+    const float q = v * r;
+    return __builtin_copysignf(qn_fma(qn_fma(-q, scale, v), r, q), v); /* -0 stays so */
+}
+
+QN_DEV f32x4 divided_4(f32x4 v, float scale)
+{
+    if (!(scale >= 0x1p-60F && scale <= 0x1p60F)) {
+        return v / scale;
     }
-    /* Below this amax the quotient is 0, and 0 / 0 would put NaN into the cache. */
-    const float scale = amax / 448.0F > 0.0F ? amax / 448.0F : 1.0F;
-    if (i < n / 4) {
-        row[i] = qn_f32_to_e4m3x4(v / scale);
-        if (i % 32 == 0) {
+    const float r = 1.0F / scale;
+    return (f32x4){divided(v.x, scale, r), divided(v.y, scale, r), divided(v.z, scale, r),
+                   divided(v.w, scale, r)};
+}
+
+/*
+ * Codes and scales of n_vectors vectors of each lane, the first one's number being i, each further
+ * one QN_LANES on: 128 elements that share a scale are those of 32 lanes.  n is that of the latent.
+ */
+QN_DEV void store_fp8(uint32_t *row, uint32_t n, uint32_t i, const f32x4 *v, uint32_t n_vectors)
+{
+    float amax[4];
+    QN_UNROLL(4)
+    for (uint32_t k = 0; k < n_vectors; k++) {
+        amax[k] = amax_4(v[k]);
+    }
+    QN_UNROLL(5)
+    for (uint32_t mask = 16; mask > 0; mask /= 2) {
+        QN_UNROLL(4)
+        for (uint32_t k = 0; k < n_vectors; k++) {
+            amax[k] = qn_max(amax[k], qn_shuffle_xor_f32(amax[k], mask));
+        }
+    }
+    QN_UNROLL(4)
+    for (uint32_t k = 0; k < n_vectors; k++, i += QN_LANES) {
+        /* Below this amax the quotient is 0, and 0 / 0 would put NaN into the cache. */
+        const float scale = amax[k] / 448.0F > 0.0F ? amax[k] / 448.0F : 1.0F;
+        if (i < n / 4) {
+            row[i] = qn_f32_to_e4m3x4(divided_4(v[k], scale));
+        }
+        if (i < n / 4 && i % 32 == 0) {
             row[n / 4 + i / 32] = qn_f32_bits(scale);
         }
     }
@@ -257,13 +311,19 @@ QN_DEV void store_bf16(uint32_t *to, uint32_t i, f32x4 v)
     to[2 * i + 1] = pairs.y;
 }
 
-/* Vector i of the latent; all lanes of the warp. */
-QN_DEV void store_latent(const qn_gpu_cache *cache, uint32_t *row, uint32_t i, f32x4 v)
+/* Vectors of the latent as store_fp8() has them, in either format. */
+QN_DEV void store_latent(const qn_gpu_cache *cache, uint32_t *row, uint32_t i, const f32x4 *v,
+                         uint32_t n_vectors)
 {
     if (cache->dtype == QN_GPU_KV_FP8) {
-        store_fp8(row, cache->latent_dim, i, v);
-    } else if (i < cache->latent_dim / 4) {
-        store_bf16(row, i, v);
+        store_fp8(row, cache->latent_dim, i, v, n_vectors);
+        return;
+    }
+    QN_UNROLL(4)
+    for (uint32_t k = 0; k < n_vectors; k++, i += QN_LANES) {
+        if (i < cache->latent_dim / 4) {
+            store_bf16(row, i, v[k]);
+        }
     }
 }
 
@@ -283,21 +343,22 @@ QN_GPU_KERNEL(kv_rows)
     const f32x4 zeros = {0, 0, 0, 0};
     f32x4 kept[KEPT], weights[KEPT];
     f32x4 squares = zeros;
+    const int32_t position = args->positions[t];
+    const int32_t seq = args->seqs[t];
     QN_UNROLL(4)
     for (uint32_t k = 0; k < KEPT; k++) {
-        const uint32_t i = qn_min_u32(qn_lane() + k * QN_LANES, n - 1);
-        kept[k] = kv[i];
-        weights[k] = weight[i];
+        const uint32_t i = qn_lane() + k * QN_LANES;
+        kept[k] = i < n ? kv[i] : zeros;
+        weights[k] = i < n ? weight[i] : zeros;
     }
     const f32x4 key = qn_lane() < n_key ? kv[n + qn_lane()] : zeros;
     const f32x4 angle = qn_lane() < n_key ? angles[qn_lane()] : zeros;
-    if (args->positions[t] < 0) {
+    if (position < 0) {
         return;
     }
-    uint32_t *row = cache_row_of(cache, args->positions, args->seqs, t);
+    uint32_t *row = cache_row_of(cache, position, seq);
     QN_UNROLL(4)
     for (uint32_t k = 0; k < KEPT; k++) {
-        kept[k] = qn_lane() + k * QN_LANES < n ? kept[k] : zeros;
         squares += kept[k] * kept[k];
     }
     QN_UNROLL(1)
@@ -308,14 +369,14 @@ QN_GPU_KERNEL(kv_rows)
     const float scale = 1.0F / qn_sqrt(sum / (float)cache->latent_dim + args->eps);
     QN_UNROLL(4)
     for (uint32_t k = 0; k < KEPT; k++) {
-        if (k * QN_LANES < n) { /* all lanes: store_fp8() exchanges */
-            store_latent(cache, row, qn_lane() + k * QN_LANES, kept[k] * scale * weights[k]);
-        }
+        kept[k] = kept[k] * scale * weights[k];
     }
+    store_latent(cache, row, qn_lane(), kept, KEPT);
     QN_UNROLL(1)
     for (uint32_t first = KEPT * QN_LANES; first < n; first += QN_LANES) {
         const uint32_t i = first + qn_lane();
-        store_latent(cache, row, i, i < n ? kv[i] * scale * weight[i] : zeros);
+        const f32x4 v = i < n ? kv[i] * scale * weight[i] : zeros;
+        store_latent(cache, row, i, &v, 1);
     }
     uint32_t *to = row + (cache->dtype == QN_GPU_KV_FP8 ? n + (n + 31) / 32 : 2 * n);
     if (qn_lane() < n_key) {
@@ -340,18 +401,23 @@ QN_GPU_KERNEL(index_rows)
     const f32x4 *bias = (const f32x4 *)args->bias;
     const f32x4 *angles = (const f32x4 *)(args->angles + (uint64_t)t * 2 * args->n_pairs);
     const f32x4 zeros = {0, 0, 0, 0};
+    const uint32_t n_heads = args->w != 0 ? args->n_heads : 0;
+    float *w = args->w + (uint64_t)t * n_heads;
+    const int32_t position = args->positions[t];
+    const int32_t seq = args->seqs[t];
     const bool has_first = qn_lane() < n / 4; /* with 32 lanes all of 128 */
+    const float first_w = qn_lane() < n_heads ? w[qn_lane()] : 0.0F;
     f32x4 first = has_first ? key[qn_lane()] : zeros;
     const f32x4 first_weight = has_first ? weight[qn_lane()] : zeros;
     const f32x4 first_bias = has_first ? bias[qn_lane()] : zeros;
     const f32x4 first_angle = qn_lane() < n_turned ? angles[qn_lane()] : zeros;
-    if (args->positions[t] < 0) {
+    if (position < 0) {
         return;
     }
-    uint32_t *row = cache_row_of(&args->cache, args->positions, args->seqs, t);
+    uint32_t *row = cache_row_of(&args->cache, position, seq);
     QN_UNROLL(1)
-    for (uint32_t i = qn_lane(); args->w != 0 && i < args->n_heads; i += QN_LANES) {
-        args->w[(uint64_t)t * args->n_heads + i] *= args->scale;
+    for (uint32_t i = qn_lane(); i < n_heads; i += QN_LANES) {
+        w[i] = (i < QN_LANES ? first_w : w[i]) * args->scale;
     }
     f32x4 sums = first;
     QN_UNROLL(1)

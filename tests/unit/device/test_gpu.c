@@ -703,6 +703,43 @@ static void test_gpu_graph_takes_in_a_stream_that_follows(void **state)
     }
 }
 
+/* What only the table offers so far. */
+static void test_gpu_graph_is_updated(void **state)
+{
+    (void)state;
+    rig r;
+    begin(&r);
+    const qn_gpu_driver *const d = &fake_gpu_driver;
+    void *stream = NULL;
+    void *graph = NULL;
+    void *exec = NULL;
+    void *nodes[2] = {NULL};
+    size_t n = 2;
+    add_args args = {r.memory, 1};
+    const qn_gpu_launch_args launch = {.function = r.add,
+                                       .name = "add",
+                                       .grid = {1, 1, 1},
+                                       .n_threads = 1,
+                                       .args = &args,
+                                       .args_bytes = sizeof args};
+    assert_int_equal(d->stream_open(&stream), 0);
+    assert_int_equal(d->capture_begin(stream), 0);
+    assert_int_equal(d->fill(stream, r.memory, 0, 100), 0);
+    assert_int_equal(d->launch(stream, &launch), 0);
+    assert_int_equal(d->capture_end(&graph, stream), 0);
+    assert_int_equal(d->graph_ready(&exec, graph), 0);
+    assert_int_equal(d->graph_nodes(nodes, &n, graph), 0);
+    assert_int_equal(n, 2);
+    args.n = 10;
+    assert_int_equal(d->graph_update(exec, nodes[1], &launch), 0);
+    assert_int_equal(d->graph_launch(exec, stream), 0);
+    assert_int_equal(value(&r), 10);
+    assert_int_equal(d->exec_close(exec), 0);
+    assert_int_equal(d->graph_close(graph), 0);
+    assert_int_equal(d->stream_close(stream), 0);
+    end(&r);
+}
+
 static void test_gpu_capture_ends_in_any_case(void **state)
 {
     (void)state;
@@ -849,24 +886,29 @@ static void test_gpu_fake_finds_misuse(void **state)
     fake_gpu_reset();
 }
 
-/* Behind memory whose length is a multiple of 256 and memory that is freed is none. */
+static void touch(int which)
+{
+    (void)signal(SIGSEGV, SIG_DFL);
+    rig r;
+    begin(&r);
+    void *memory = NULL;
+    if (fake_gpu_driver.alloc(&memory, 512) == 0) {
+        volatile uint8_t *const bytes = memory;
+        if (which > 0) {
+            (void)fake_gpu_driver.free(memory);
+        }
+        bytes[which == 0 ? 512 : which - 1] = 1;
+    }
+}
+
+/* Behind memory whose length is a multiple of 256 there is none, nor where it was freed. */
 static void test_gpu_fake_guards_memory(void **state)
 {
     (void)state;
     for (int i = 0; i < 3; i++) {
         const pid_t child = fork();
         if (child == 0) {
-            (void)signal(SIGSEGV, SIG_DFL);
-            rig r;
-            begin(&r);
-            void *memory = NULL;
-            if (fake_gpu_driver.alloc(&memory, 512) == 0) {
-                volatile uint8_t *const bytes = memory;
-                if (i > 0) {
-                    (void)fake_gpu_driver.free(memory);
-                }
-                bytes[i == 0 ? 512 : i - 1] = 1;
-            }
+            touch(i);
             _exit(0);
         }
         int how = 0;
@@ -894,6 +936,7 @@ int main(void)
         cmocka_unit_test(test_gpu_events_tell_time),
         cmocka_unit_test(test_gpu_graph_does_again_what_was_captured),
         cmocka_unit_test(test_gpu_graph_takes_in_a_stream_that_follows),
+        cmocka_unit_test(test_gpu_graph_is_updated),
         cmocka_unit_test(test_gpu_capture_ends_in_any_case),
         cmocka_unit_test(test_gpu_nth_call_that_fails_leaves_nothing),
         cmocka_unit_test(test_gpu_nth_allocation_that_fails_leaves_nothing),
