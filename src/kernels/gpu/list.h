@@ -27,8 +27,8 @@
     X(logsumexp, 512, 2, 96)                                                                       \
     X(page_ends, 256, 4, 64)                                                                       \
     X(rmsnorm, 256, 2, 128)                                                                        \
-    X(roof_read, 256, 4, 64)                                                                       \
     X(rmsnorm_narrow, 256, 4, 64)                                                                  \
+    X(roof_read, 256, 4, 64)                                                                       \
     X(rope, 256, 4, 40)                                                                            \
     X(rope_angles, 128, 8, 48)                                                                     \
     X(router, 128, 4, 80)                                                                          \
