@@ -13,18 +13,25 @@
  * The build and a test read these lines as text: numbers, one space after each comma.
  */
 #define QN_GPU_KERNELS(X)                                                                          \
+    X(attend, 256, 2, 128)                                                                         \
+    X(attend_join, 128, 8, 64)                                                                     \
+    X(attend_mma16, 256, 1, 192)                                                                   \
+    X(attend_mma64, 256, 1, 255)                                                                   \
     X(e4m3_to_f32, 256, 4, 40)                                                                     \
     X(embed, 256, 4, 32)                                                                           \
     X(f32_to_bf16, 256, 4, 40)                                                                     \
     X(gather, 256, 4, 32)                                                                          \
     X(index_rows, 128, 8, 48)                                                                      \
+    X(index_scores, 256, 2, 128)                                                                   \
+    X(index_scores_mma, 128, 3, 168)                                                               \
     X(kv_rows, 128, 8, 64)                                                                         \
     X(page_ends, 256, 4, 32)                                                                       \
     X(rmsnorm, 256, 4, 64)                                                                         \
     X(roof_read, 256, 4, 64)                                                                       \
     X(rope, 256, 4, 40)                                                                            \
     X(rope_angles, 128, 8, 48)                                                                     \
-    X(sum_f32, 256, 4, 40)
+    X(sum_f32, 256, 4, 40)                                                                         \
+    X(topk, 1024, 1, 64)
 
 /** QN_GPU_KERNEL_NAME: a kernel's place in the list. */
 enum {
