@@ -8,6 +8,7 @@
 
 const gc_group *const gc_groups[] = {
     &gc_rows,
+    &gc_attention,
     NULL,
 };
 

@@ -189,6 +189,8 @@ typedef struct gc_group {
 extern const gc_group *const gc_groups[]; /**< Ending in NULL. */
 extern const gc_group gc_rows;
 void gc_bench_rows(gc *run);
+extern const gc_group gc_attention;
+void gc_bench_attention(gc *run);
 
 /** Open a device by name: "emulated", or a name of qn_gpu_open(). */
 QN_MUST_CHECK qn_status gc_open(gc *run, const char *name, qn_error *err);
