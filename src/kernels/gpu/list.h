@@ -17,6 +17,7 @@
     X(attend_join, 128, 8, 64)                                                                     \
     X(attend_mma16, 256, 1, 192)                                                                   \
     X(attend_mma64, 256, 1, 255)                                                                   \
+    X(attend_wgmma64, 256, 1, 255)                                                                 \
     X(e4m3_to_f32, 256, 4, 40)                                                                     \
     X(embed, 256, 4, 32)                                                                           \
     X(f32_to_bf16, 256, 4, 40)                                                                     \
