@@ -387,7 +387,7 @@ static void attend_oracle(const attend_shape *s, const attend_inputs *in, uint32
     const uint32_t n_row = s->latent + s->rope;
     const size_t at = (size_t)t * s->n_heads + h;
     const double scale = 1.0 / 16.0;
-    double max = -INFINITY;
+    double max = -(double)INFINITY;
     double off = 0.0;
     for (uint32_t i = 0; i < in->n_sets[t]; i++) {
         const float *row = rows + (size_t)i * n_row;
