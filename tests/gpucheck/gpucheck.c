@@ -11,6 +11,7 @@ const gc_group *const gc_groups[] = {
     &gc_choice,
     &gc_rows,
     &gc_sample,
+    &gc_attention,
     NULL,
 };
 

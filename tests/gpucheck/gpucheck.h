@@ -192,6 +192,8 @@ extern const gc_group gc_choice;
 extern const gc_group gc_rows;
 extern const gc_group gc_sample;
 void gc_bench_rows(gc *run);
+extern const gc_group gc_attention;
+void gc_bench_attention(gc *run);
 
 /** Open a device by name: "emulated", or a name of qn_gpu_open(). */
 QN_MUST_CHECK qn_status gc_open(gc *run, const char *name, qn_error *err);

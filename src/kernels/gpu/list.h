@@ -15,6 +15,11 @@
 #define QN_GPU_KERNELS(X)                                                                          \
     X(accept, 64, 1, 40)                                                                           \
     X(adjust, 256, 2, 96)                                                                          \
+    X(attend, 256, 2, 128)                                                                         \
+    X(attend_join, 128, 8, 64)                                                                     \
+    X(attend_mma16, 256, 1, 192)                                                                   \
+    X(attend_mma64, 256, 1, 255)                                                                   \
+    X(attend_wgmma64, 256, 1, 255)                                                                 \
     X(combine, 256, 3, 80)                                                                         \
     X(commit, 64, 1, 40)                                                                           \
     X(e4m3_to_f32, 256, 4, 40)                                                                     \
@@ -23,6 +28,8 @@
     X(gather, 256, 4, 64)                                                                          \
     X(group, 1024, 1, 96)                                                                          \
     X(index_rows, 128, 8, 48)                                                                      \
+    X(index_scores, 256, 2, 128)                                                                   \
+    X(index_scores_mma, 128, 3, 168)                                                               \
     X(kv_rows, 128, 6, 80)                                                                         \
     X(logsumexp, 512, 2, 96)                                                                       \
     X(page_ends, 256, 4, 64)                                                                       \
@@ -37,6 +44,7 @@
     X(sample_largest, 256, 2, 96)                                                                  \
     X(sample_soften, 256, 2, 128)                                                                  \
     X(sum_f32, 256, 4, 40)                                                                         \
+    X(topk, 1024, 1, 64)                                                                           \
     X(units, 128, 1, 40)
 
 /** QN_GPU_KERNEL_NAME: a kernel's place in the list. */
