@@ -18,5 +18,7 @@
 #include "kernels/gpu/args_attention.h"
 #include "kernels/gpu/args_choice.h"
 #include "kernels/gpu/args_matmul.h"
+#include "kernels/gpu/args_numbers.h"
+#include "kernels/gpu/args_roof.h"
 #include "kernels/gpu/args_rows.h"
 #endif

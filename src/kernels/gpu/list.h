@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file list.h  Every GPU kernel with its block size and its budget. */
+#ifndef QN_KERNELS_GPU_LIST_H
+#define QN_KERNELS_GPU_LIST_H
+
+/**
+ * X(NAME, n_threads, blocks_per_sm_min, n_registers_max), one kernel a line, by name:
+ *
+ * - n_threads: threads of a block, exactly; a launch with others is an error;
+ * - blocks_per_sm_min: blocks that a multiprocessor must hold at once, with their shared memory;
+ * - n_registers_max: 32-bit registers of a thread on each target; none may spill.
+ *
+ * The build and a test read these lines as text: numbers, one space after each comma.
+ */
+#define QN_GPU_KERNELS(X)                                                                          \
+    X(e4m3_to_f32, 256, 4, 40)                                                                     \
+    X(embed, 256, 4, 32)                                                                           \
+    X(f32_to_bf16, 256, 4, 40)                                                                     \
+    X(roof_read, 256, 4, 64)                                                                       \
+    X(sum_f32, 256, 4, 40)
+
+/** QN_GPU_KERNEL_NAME: a kernel's place in the list. */
+enum {
+#define QN_GPU_PLACE(NAME, ...) QN_GPU_KERNEL_##NAME,
+    QN_GPU_KERNELS(QN_GPU_PLACE)
+#undef QN_GPU_PLACE
+        QN_GPU_N_KERNELS
+};
+#endif
