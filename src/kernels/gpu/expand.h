@@ -53,4 +53,37 @@ QN_DEV void qn_expand_fp8(uint32_t a[2], uint32_t word)
     a[0] = qn_mul_bf16x2(word & 0x87f087f0U, bias);
     a[1] = qn_mul_bf16x2((word << 4 & 0x80f080f0U) | (word >> 4 & 0x07000700U), bias);
 }
+
+/** Steps of 16 inputs in a tile. */
+QN_DEV uint32_t qn_tile_steps(uint32_t kind)
+{
+    return kind == QN_GPU_W_MXFP4 ? 4 : kind == QN_GPU_W_FP8 ? 2 : 1;
+}
+
+/**
+ * The lane's part of a tile: registers a[qn_tile_steps(kind)].
+ * @param kind    a constant
+ * @param scales  the word of the lane's g, of MXFP4
+ */
+QN_DEV void qn_expand_tile(uint32_t a[][4], uint32_t kind, u32x4 words, uint32_t scales)
+{
+    if (kind == QN_GPU_W_MXFP4) {
+        uint32_t multipliers[2];
+        qn_expand_scales(multipliers, scales);
+        qn_expand_mxfp4(a[0], words.x, multipliers[0]);
+        qn_expand_mxfp4(a[1], words.y, multipliers[0]);
+        qn_expand_mxfp4(a[2], words.z, multipliers[1]);
+        qn_expand_mxfp4(a[3], words.w, multipliers[1]);
+    } else if (kind == QN_GPU_W_FP8) {
+        qn_expand_fp8(a[0], words.x);
+        qn_expand_fp8(a[0] + 2, words.y);
+        qn_expand_fp8(a[1], words.z);
+        qn_expand_fp8(a[1] + 2, words.w);
+    } else {
+        a[0][0] = words.x;
+        a[0][1] = words.y;
+        a[0][2] = words.z;
+        a[0][3] = words.w;
+    }
+}
 #endif

@@ -16,6 +16,14 @@
     X(e4m3_to_f32, 256, 4, 40)                                                                     \
     X(embed, 256, 4, 32)                                                                           \
     X(f32_to_bf16, 256, 4, 40)                                                                     \
+    X(matmul_plain, 256, 2, 128)                                                                   \
+    X(mma_bf16, 256, 2, 128)                                                                       \
+    X(mma_bf16_wide, 256, 1, 192)                                                                  \
+    X(mma_fp8, 256, 2, 128)                                                                        \
+    X(mma_fp8_wide, 256, 1, 192)                                                                   \
+    X(mma_mxfp4, 256, 2, 128)                                                                      \
+    X(mma_mxfp4_wide, 256, 1, 192)                                                                 \
+    X(pack, 256, 4, 64)                                                                            \
     X(roof_read, 256, 4, 64)                                                                       \
     X(sum_f32, 256, 4, 40)
 
