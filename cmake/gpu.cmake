@@ -49,7 +49,7 @@ set(gpu_source ${PROJECT_SOURCE_DIR}/src/kernels/gpu)
 set(gpu_list ${gpu_source}/list.h)
 # Vector-combine splits 16-byte loads in two.
 set(gpu_flags -std=gnu2x -Wall -Wextra -Werror -ffp-contract=off -fno-math-errno
-  -I${PROJECT_SOURCE_DIR}/src -I${PROJECT_SOURCE_DIR}/tests)
+  -I${PROJECT_SOURCE_DIR}/src)
 set(gpu_device_flags ${gpu_flags} -O3 -ffreestanding -nogpulib -mllvm -disable-vector-combine)
 set(gpu_flags_sm90 ${gpu_device_flags} --target=nvptx64-nvidia-cuda -march=sm_90a
   -Xclang -target-feature -Xclang +ptx87 -S)

@@ -175,8 +175,9 @@ int main(int argc, char **argv)
     if (asked.with_bench) {
         gc_bench_all(&run, asked.only, asked.json);
     }
-    (void)printf("%u passed, %u failed on %s\n", run.n_passed, run.n_failed + n_missed,
-                 qn_gpu_get_info(run.gpu)->name);
-    gc_close_device(&run);
-    return run.n_failed + n_missed == 0 ? 0 : 1;
+    char device[sizeof qn_gpu_get_info(run.gpu)->name];
+    memcpy(device, qn_gpu_get_info(run.gpu)->name, sizeof device);
+    const unsigned n_failed = run.n_failed + n_missed + (gc_close_device(&run) ? 0 : 1);
+    (void)printf("%u passed, %u failed on %s\n", run.n_passed, n_failed, device);
+    return n_failed == 0 ? 0 : 1;
 }

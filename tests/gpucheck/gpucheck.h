@@ -188,10 +188,12 @@ typedef struct gc_group {
 } gc_group;
 extern const gc_group *const gc_groups[]; /**< Ending in NULL. */
 extern const gc_group gc_rows;
+void gc_bench_rows(gc *run);
 
 /** Open a device by name: "emulated", or a name of qn_gpu_open(). */
 QN_MUST_CHECK qn_status gc_open(gc *run, const char *name, qn_error *err);
-void gc_close_device(gc *run);
+/** Close it; false where the emulated device saw something done to it that must not be. */
+bool gc_close_device(gc *run);
 /** Order in which the emulator runs threads from now on. */
 void gc_seed_order(uint64_t seed);
 #endif

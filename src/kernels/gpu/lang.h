@@ -94,7 +94,6 @@ QN_DEV uint8_t *qn_dynamic_shared(void)
 #endif
 }
 
-/** QN_INDEX(f, x): index of the block, or number of blocks, in dimension x, y or z. */
 #if defined(QN_GPU_EMULATED)
 #define QN_BLOCK(d)  qn_emu.block[#d[0] - 'x']
 #define QN_BLOCKS(d) qn_emu.grid[#d[0] - 'x']
@@ -392,15 +391,30 @@ QN_DEV uint32_t qn_atomic_inc(uint32_t *p, uint32_t last)
 /** Stores @p value where @p expected is. */
 QN_DEV uint32_t qn_atomic_cas(uint32_t *p, uint32_t expected, uint32_t value)
 {
+#if defined(__NVPTX__) /* clang's own are of the system's scope */
+    uint32_t old;
+    __asm__ volatile("atom.relaxed.gpu.cas.b32 %0, [%1], %2, %3;"
+                     : "=r"(old)
+                     : "l"(p), "r"(expected), "r"(value)
+                     : "memory");
+    return old;
+#else
     __scoped_atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_RELAXED,
                                        __ATOMIC_RELAXED, __MEMORY_SCOPE_DEVICE);
     return expected;
+#endif
 }
 
 /** What others may write meanwhile, read anew. */
 QN_DEV uint32_t qn_atomic_load(const uint32_t *p)
 {
+#if defined(__NVPTX__)
+    uint32_t value;
+    __asm__ volatile("ld.relaxed.gpu.u32 %0, [%1];" : "=r"(value) : "l"(p) : "memory");
+    return value;
+#else
     return __scoped_atomic_load_n(p, __ATOMIC_RELAXED, __MEMORY_SCOPE_DEVICE);
+#endif
 }
 
 /** 16 bytes; p on a multiple of 16. */

@@ -16,6 +16,9 @@
     X(e4m3_to_f32, 256, 4, 40)                                                                     \
     X(embed, 256, 4, 32)                                                                           \
     X(f32_to_bf16, 256, 4, 40)                                                                     \
+    X(gather, 256, 4, 32)                                                                          \
+    X(index_rows, 128, 8, 48)                                                                      \
+    X(kv_rows, 128, 8, 64)                                                                         \
     X(matmul_plain, 256, 2, 128)                                                                   \
     X(mma_bf16, 256, 2, 128)                                                                       \
     X(mma_bf16_wide, 256, 1, 192)                                                                  \
@@ -24,7 +27,11 @@
     X(mma_mxfp4, 256, 2, 128)                                                                      \
     X(mma_mxfp4_wide, 256, 1, 192)                                                                 \
     X(pack, 256, 4, 64)                                                                            \
+    X(page_ends, 256, 4, 32)                                                                       \
+    X(rmsnorm, 256, 4, 64)                                                                         \
     X(roof_read, 256, 4, 64)                                                                       \
+    X(rope, 256, 4, 40)                                                                            \
+    X(rope_angles, 128, 8, 48)                                                                     \
     X(sum_f32, 256, 4, 40)
 
 /** QN_GPU_KERNEL_NAME: a kernel's place in the list. */
