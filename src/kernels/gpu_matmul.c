@@ -91,13 +91,20 @@ static uint32_t side_of(const qn_gpu_matmul_shape *shape, uint32_t log_strips)
     return (n_strips + (2U << log_strips) - 1) >> (1 + log_strips);
 }
 
+/* Rows that a group has, were all alike. */
+static uint32_t group_rows(const qn_gpu_matmul_shape *shape)
+{
+    const uint32_t n = groups_of(shape);
+    return shape->is_grouped ? (shape->n_rows + n - 1) / n : shape->n_rows;
+}
+
 /*
  * Time of a plan in bytes that a device reads: its items in turns of all blocks, an item costing
  * what it reads of weights, half of what it reads of rows (they lie in the L2 cache) and its end.
  */
-static double mma_cost(const qn_gpu_matmul_shape *shape, const mma_plan *plan, uint32_t n_groups,
-                       uint32_t n_group_rows)
+static double mma_cost(const qn_gpu_matmul_shape *shape, const mma_plan *plan)
 {
+    const uint32_t n_group_rows = group_rows(shape);
     const mma_kind *kind = &mma_kinds[shape->kind];
     const uint32_t n_k = MMA_WARPS >> plan->log_strips;
     const uint32_t n_units = qn_tile_pad(shape->n_in) / kind->unit;
@@ -106,7 +113,7 @@ static double mma_cost(const qn_gpu_matmul_shape *shape, const mma_plan *plan, u
     const double sums =
         plan->n_splits == 1 ? 0 : 12000.0 + 8.0 * n_group_rows * (double)(32U << plan->log_strips);
     const double item = n_stages * stage + 12000.0 + sums;
-    const uint64_t n_items = (uint64_t)n_groups * plan->n_side * plan->n_splits;
+    const uint64_t n_items = (uint64_t)groups_of(shape) * plan->n_side * plan->n_splits;
     const uint64_t n_turns = n_items / plan->n_blocks_max;
     uint64_t n_rest = n_items % plan->n_blocks_max;
     if (n_rest > 0 && n_rest < plan->n_blocks_max / 2) {
@@ -115,44 +122,53 @@ static double mma_cost(const qn_gpu_matmul_shape *shape, const mma_plan *plan, u
     return item * (double)(n_turns * plan->n_blocks_max + n_rest);
 }
 
-/* The cheapest plan.  Of deterministic sums, strips and splits are those of few rows. */
-static mma_plan mma_plan_of(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
+/* All that follows from the strips side by side. */
+static mma_plan mma_plan_with(const qn_gpu_info *info, const qn_gpu_matmul_shape *shape,
+                              uint32_t log_strips)
 {
     const mma_kind *kind = &mma_kinds[shape->kind];
+    /* Experts differ: some have thrice what most have. */
+    const uint32_t n_most = group_rows(shape) * (shape->is_grouped ? 3 : 1);
+    mma_plan plan = {.log_strips = log_strips,
+                     .n_splits = 1,
+                     .n_pass = up_to_power(n_most, 8, 64),
+                     .n_side = side_of(shape, log_strips)};
+    while (plan.n_pass > 8 &&
+           mma_shared_bytes(kind, log_strips, plan.n_pass) > info->shared_bytes) {
+        plan.n_pass /= 2;
+    }
+    plan.shared_bytes = mma_shared_bytes(kind, log_strips, plan.n_pass);
+    const bool is_alone = plan.n_pass > 16 || plan.shared_bytes > info->shared_bytes / 2;
+    plan.n_blocks_max = info->n_sms * (is_alone ? 1 : 2);
+    return plan;
+}
+
+/* The cheapest plan.  For deterministic sums, strips and splits are those of few rows. */
+static mma_plan mma_plan_of(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
+{
     const qn_gpu_info *info = qn_gpu_kernels_info(kernels);
     qn_gpu_matmul_shape at = *shape;
     at.n_rows = up_to_power(shape->n_rows, 1, 1U << 20);
-    const uint32_t n_each = (at.n_rows + groups_of(&at) - 1) / groups_of(&at);
-    /* Experts differ: some have thrice what most have. */
-    const uint32_t n_pass = up_to_power(at.is_grouped ? 3 * n_each + 5 : at.n_rows, 8, 64);
     if (shape->is_deterministic) {
         at.n_rows = shape->is_grouped ? 64 : 8;
     }
-    const uint32_t n_rows =
-        at.is_grouped ? (at.n_rows + groups_of(&at) - 1) / groups_of(&at) : at.n_rows;
     mma_plan best = {0};
     double best_cost = 0;
     for (uint32_t log_strips = 0; log_strips < 4; log_strips++) {
-        mma_plan plan = {.log_strips = log_strips, .n_pass = n_pass};
-        while (plan.n_pass > 8 &&
-               mma_shared_bytes(kind, log_strips, plan.n_pass) > info->shared_bytes) {
-            plan.n_pass /= 2;
-        }
-        plan.n_side = side_of(shape, log_strips);
-        plan.shared_bytes = mma_shared_bytes(kind, log_strips, plan.n_pass);
-        const bool is_one = plan.n_pass > 16 || plan.shared_bytes > info->shared_bytes / 2;
-        plan.n_blocks_max = info->n_sms * (is_one ? 1 : 2);
-        const uint32_t n_counters = shape->n_groups * plan.n_side;
-        const bool may_split = n_counters <= QN_GPU_COUNTERS_BYTES / 4;
+        mma_plan plan = mma_plan_with(info, &at, log_strips);
+        const bool may_split = shape->n_groups * plan.n_side <= QN_GPU_COUNTERS_BYTES / 4;
         for (uint32_t n = 1; n <= (may_split ? MMA_SPLITS_MAX : 1); n++) {
             plan.n_splits = n;
-            const double cost = mma_cost(&at, &plan, groups_of(&at), n_rows);
+            const double cost = mma_cost(&at, &plan);
             if (best_cost == 0 || cost < best_cost) {
                 best = plan;
                 best_cost = cost;
             }
         }
     }
+    const uint32_t n_splits = best.n_splits;
+    best = mma_plan_with(info, shape, best.log_strips);
+    best.n_splits = n_splits;
     return best;
 }
 
