@@ -39,22 +39,23 @@ static void launch_plain(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
 /* As kernels/gpu/sm90/matmul_mma.c has them. */
 enum {
     MMA_WARPS = 8,
+    MMA_STAGES = 4,
     MMA_SUMS_BYTES = MMA_WARPS * 8 * 36 * 4,
     MMA_SPLITS_MAX = 16,
 };
 
-/* What a kind of weights has in a stage of the ring. */
+/* A kind of weights. */
 typedef struct mma_kind {
-    uint32_t narrow, wide; /* kernels: 16 rows at a time, 64 */
-    uint32_t unit;         /* inputs of a warp in a stage */
-    uint32_t unit_bytes;   /* of two strips, with scales */
-    uint32_t n_stages;
+    uint32_t narrow, wide;  /* kernels: 16 rows at a time, 64 */
+    uint32_t n_wide_blocks; /* of the wide one on a multiprocessor */
+    uint32_t unit;          /* inputs of a warp in a stage */
+    uint32_t unit_bytes;    /* of two strips, with scales */
 } mma_kind;
 
 static const mma_kind mma_kinds[] = {
-    [QN_GPU_W_BF16] = {QN_GPU_KERNEL_mma_bf16, QN_GPU_KERNEL_mma_bf16_wide, 32, 2048, 4},
-    [QN_GPU_W_FP8] = {QN_GPU_KERNEL_mma_fp8, QN_GPU_KERNEL_mma_fp8_wide, 64, 2176, 4},
-    [QN_GPU_W_MXFP4] = {QN_GPU_KERNEL_mma_mxfp4, QN_GPU_KERNEL_mma_mxfp4_wide, 64, 1088, 6},
+    [QN_GPU_W_BF16] = {QN_GPU_KERNEL_mma_bf16, QN_GPU_KERNEL_mma_bf16_wide, 2, 32, 2048},
+    [QN_GPU_W_FP8] = {QN_GPU_KERNEL_mma_fp8, QN_GPU_KERNEL_mma_fp8_wide, 1, 64, 2176},
+    [QN_GPU_W_MXFP4] = {QN_GPU_KERNEL_mma_mxfp4, QN_GPU_KERNEL_mma_mxfp4_wide, 1, 128, 2176},
 };
 
 /* How the work of a launch is cut. */
@@ -67,7 +68,8 @@ typedef struct mma_plan {
 
 static bool supports_mma(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
 {
-    return qn_gpu_kernels_has(kernels, mma_kinds[shape->kind].narrow);
+    return shape->n_in % 8 == 0 && qn_gpu_kernels_has(kernels, mma_kinds[shape->kind].narrow) &&
+           qn_gpu_kernels_has(kernels, mma_kinds[shape->kind].wide);
 }
 
 static uint32_t up_to_power(uint32_t n, uint32_t least, uint32_t most)
@@ -82,7 +84,7 @@ static uint32_t up_to_power(uint32_t n, uint32_t least, uint32_t most)
 static uint32_t mma_shared_bytes(const mma_kind *kind, uint32_t log_strips, uint32_t n_pass)
 {
     const uint32_t row_bytes = (kind->unit * 2 << (3 - log_strips)) + 16;
-    return MMA_SUMS_BYTES + kind->n_stages * (MMA_WARPS * kind->unit_bytes + n_pass * row_bytes);
+    return MMA_SUMS_BYTES + MMA_STAGES * (MMA_WARPS * kind->unit_bytes + n_pass * row_bytes);
 }
 
 static uint32_t side_of(const qn_gpu_matmul_shape *shape, uint32_t log_strips)
@@ -107,19 +109,15 @@ static double mma_cost(const qn_gpu_matmul_shape *shape, const mma_plan *plan)
     const uint32_t n_group_rows = group_rows(shape);
     const mma_kind *kind = &mma_kinds[shape->kind];
     const uint32_t n_k = MMA_WARPS >> plan->log_strips;
-    const uint32_t n_units = qn_tile_pad(shape->n_in) / kind->unit;
+    const uint32_t n_units = (qn_tile_pad(shape->n_in) + kind->unit - 1) / kind->unit;
     const uint32_t n_stages = ((n_units + plan->n_splits - 1) / plan->n_splits + n_k - 1) / n_k;
     const double stage = MMA_WARPS * kind->unit_bytes + n_group_rows * n_k * kind->unit;
     const double sums =
         plan->n_splits == 1 ? 0 : 12000.0 + 8.0 * n_group_rows * (double)(32U << plan->log_strips);
     const double item = n_stages * stage + 12000.0 + sums;
     const uint64_t n_items = (uint64_t)groups_of(shape) * plan->n_side * plan->n_splits;
-    const uint64_t n_turns = n_items / plan->n_blocks_max;
-    uint64_t n_rest = n_items % plan->n_blocks_max;
-    if (n_rest > 0 && n_rest < plan->n_blocks_max / 2) {
-        n_rest = plan->n_blocks_max / 2; /* few blocks do not read faster */
-    }
-    return item * (double)(n_turns * plan->n_blocks_max + n_rest);
+    const uint64_t n_turns = (n_items + plan->n_blocks_max - 1) / plan->n_blocks_max;
+    return item * (double)(n_turns * plan->n_blocks_max);
 }
 
 /* All that follows from the strips side by side. */
@@ -138,8 +136,10 @@ static mma_plan mma_plan_with(const qn_gpu_info *info, const qn_gpu_matmul_shape
         plan.n_pass /= 2;
     }
     plan.shared_bytes = mma_shared_bytes(kind, log_strips, plan.n_pass);
-    const bool is_alone = plan.n_pass > 16 || plan.shared_bytes > info->shared_bytes / 2;
-    plan.n_blocks_max = info->n_sms * (is_alone ? 1 : 2);
+    const uint32_t n_blocks = plan.shared_bytes > info->shared_bytes / 2 ? 1
+                              : plan.n_pass > 16                         ? kind->n_wide_blocks
+                                                                         : 2;
+    plan.n_blocks_max = info->n_sms * n_blocks;
     return plan;
 }
 

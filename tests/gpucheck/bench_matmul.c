@@ -131,13 +131,14 @@ static layout lay_out(gc *run, const shape *s, uint8_t *set)
     return l;
 }
 
-/* N_USED experts for each row, all different; returns how many have rows. */
-static uint32_t route(gc *run, const layout *l, uint32_t n_rows)
+/* N_USED experts for each row, all different. */
+static void route(gc *run, const layout *l, uint32_t n_rows)
 {
     uint32_t *count = gc_host(run, N_EXPERTS * 4);
     uint32_t *first_of = gc_host(run, (N_EXPERTS + 1) * 4);
     uint32_t *row_of = gc_host(run, (size_t)n_rows * N_USED * 4);
     uint32_t *active = gc_host(run, N_EXPERTS * 4);
+    uint32_t *n_active = gc_host(run, 4);
     uint8_t *has = gc_host(run, (size_t)n_rows * N_EXPERTS);
     for (uint32_t t = 0; t < n_rows; t++) {
         for (uint32_t i = 0; i < N_USED;) {
@@ -150,7 +151,6 @@ static uint32_t route(gc *run, const layout *l, uint32_t n_rows)
         }
     }
     uint32_t n_slots = 0;
-    uint32_t n_active = 0;
     for (uint32_t e = 0; e < N_EXPERTS; e++) {
         for (uint32_t t = 0; t < n_rows; t++) {
             if (has[t * N_EXPERTS + e] != 0) {
@@ -162,17 +162,14 @@ static uint32_t route(gc *run, const layout *l, uint32_t n_rows)
     for (uint32_t n = n_rows; n > 0; n--) {
         for (uint32_t e = 0; e < N_EXPERTS; e++) {
             if (count[e] == n) {
-                active[n_active++] = e;
+                active[(*n_active)++] = e;
             }
         }
     }
-    if (l != NULL) {
-        gc_put(run, l->first_of, first_of, (N_EXPERTS + 1) * 4);
-        gc_put(run, l->row_of, row_of, (size_t)n_slots * 4);
-        gc_put(run, l->active, active, N_EXPERTS * 4);
-        gc_put(run, l->n_active, &n_active, 4);
-    }
-    return n_active;
+    gc_put(run, l->first_of, first_of, (N_EXPERTS + 1) * 4);
+    gc_put(run, l->row_of, row_of, (size_t)n_slots * 4);
+    gc_put(run, l->active, active, N_EXPERTS * 4);
+    gc_put(run, l->n_active, n_active, 4);
 }
 
 static void fill_product(gc *run, const gc_bench *bench, uint8_t *set)
@@ -184,7 +181,7 @@ static void fill_product(gc *run, const gc_bench *bench, uint8_t *set)
     fill_weight(run, &l.first.w, l.first.n_groups);
     if (s->is_experts) {
         fill_weight(run, &l.second.w, N_EXPERTS);
-        (void)route(run, &l, s->n_rows);
+        route(run, &l, s->n_rows);
     }
 }
 
