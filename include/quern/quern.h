@@ -85,10 +85,10 @@ QN_API void qn_free(void *memory);
 
 /** One device that could run a model. */
 typedef struct qn_device {
-    char name[32];         /**< "cpu": what --device takes. */
+    char name[32];         /**< What --device takes: "cpu", "cuda:0". */
     char description[128]; /**< "AMD EPYC 9B14, 2 threads" */
-    char kernels[64];      /**< Kernel set that would serve it: "avx512". */
-    char features[128];    /**< CPU bundles present: "avx2 avx512 avx512bf16". */
+    char kernels[64];      /**< Kernel set that would serve it: "avx512", "sm_90". */
+    char features[128];    /**< "avx2 avx512 avx512bf16", or a GPU's "sm_90". */
     char reason[192];      /**< Why it cannot be used; empty when it can. */
     uint64_t memory_bytes; /**< Total memory. */
     uint32_t n_threads;    /**< CPUs granted to this process; 0 for others. */

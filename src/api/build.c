@@ -39,12 +39,10 @@ void qn_free(void *memory)
 
 size_t qn_devices(qn_device *out, size_t n_max)
 {
-    const size_t n = out == NULL ? 0 : qn_device_list(out, n_max, "/dev");
-    for (size_t i = 0; i < n; i++) {
-        if (out[i].is_usable) {
-            (void)snprintf(out[i].kernels, sizeof out[i].kernels, "%s",
-                           qn_kernels_level(qn_cpu_flags()));
-        }
+    const size_t n = out == NULL ? 0 : qn_device_list(out, n_max, "/dev", NULL, 0);
+    if (n > 0) {
+        (void)snprintf(out[0].kernels, sizeof out[0].kernels, "%s",
+                       qn_kernels_level(qn_cpu_flags()));
     }
     return n;
 }

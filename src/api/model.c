@@ -55,7 +55,7 @@ static qn_status warn(const qn_model_options *o, const char *text, const char *w
 static qn_status choose_machine(qn_model *m, const qn_model_options *o, qn_error *err)
 {
     qn_status status = QN_OK;
-    QN_TRY(status, qn_device_check(o->device, err), fail);
+    QN_TRY(status, qn_device_check(o->device, NULL, 0, err), fail);
     if ((size_t)o->compute >= LEN(compute_names) || (size_t)o->kv_dtype >= LEN(kv_dtype_names)) {
         status = qn_fail(err, QN_E_INVAL, 0, __func__,
                          "compute %d, kv_dtype %d: no such value, one of the enumeration expected",

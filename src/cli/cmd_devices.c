@@ -40,7 +40,11 @@ static int run(void *values, int n_arguments, char **arguments)
     }
     for (size_t i = 0; i < n; i++) {
         const qn_device *d = &devices[i];
-        (void)printf("%-8s %s, %.1f GB\n", d->name, d->description, (double)d->memory_bytes * 1e-9);
+        (void)printf("%-8s %s", d->name, d->description);
+        if (d->memory_bytes > 0) { /* of a GPU whose driver fails nothing is known */
+            (void)printf(", %.1f GB", (double)d->memory_bytes * 1e-9);
+        }
+        (void)printf("\n");
         if (d->is_usable) {
             (void)printf("         kernels: %s; present: %s\n", d->kernels, d->features);
         } else {

@@ -561,6 +561,9 @@ qn_status qn_gpu_module_load(qn_gpu_module **out, qn_gpu *gpu, const void *image
     char log[QN_GPU_LOG_BYTES] = "";
     const int code = gpu->driver->module_load(&module->handle, image, log);
     if (code != 0) {
+        for (char *c = log; *c != '\0'; c++) {
+            *c = *c == '\n' ? ' ' : *c; /* an error's text is one line */
+        }
         qn_error seen = {0};
         status = fail(gpu, code, &seen, __func__, "module %s of %zu bytes for %s", module->name,
                       n_bytes, gpu->info.arch);

@@ -43,7 +43,11 @@ typedef enum qn_gpu_element {
     QN_GPU_ELEMENT_F32,
 } qn_gpu_element;
 
-/** A box of a tensor that a kernel copies at once; the first dimension is contiguous. */
+/**
+ * A box of a tensor that a kernel copies at once; the first dimension is contiguous.  There a copy
+ * begins on a multiple of 16 bytes: on others an H200 ends the kernel with an illegal instruction
+ * (driver 580, no swizzle).
+ */
 typedef struct qn_gpu_tensor_map_args {
     void *memory; /**< On a multiple of 16 bytes. */
     qn_gpu_element element;

@@ -42,6 +42,17 @@ static bool is_ptx(const qn_gpu_module_image *image)
     return strstr(image->target, " ptx") != NULL;
 }
 
+/* Is there another form of it, which the driver compiles? */
+static bool has_ptx(const qn_gpu_module_image *images, size_t n, const qn_gpu_module_image *image)
+{
+    for (size_t i = 0; i < n && !is_ptx(image); i++) {
+        if (is_ptx(&images[i]) && strcmp(images[i].name, image->name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The bytes of an image and a NUL, which PTX has to end in; owned by the caller. */
 static qn_status unpack(char **out, const qn_gpu_module_image *image, qn_error *err)
 {
@@ -95,15 +106,14 @@ static qn_status load(qn_gpu_kernels *kernels, const qn_gpu_module_image *image,
     kernels->modules[kernels->n_modules].module = module;
     kernels->modules[kernels->n_modules++].name = image->name;
     const uint32_t shared_bytes = qn_gpu_get_info(kernels->gpu)->shared_bytes;
-    for (size_t i = 0; i < QN_GPU_N_KERNELS; i++) {
-        qn_error absent = {0}; /* most kernels are of another module */
-        if (kernels->functions[i] == NULL &&
-            qn_gpu_module_find(&kernels->functions[i], module, entries[i].symbol, shared_bytes,
-                               &absent) != QN_OK) {
-            kernels->functions[i] = NULL;
+    for (size_t i = 0; i < QN_GPU_N_KERNELS && status != QN_E_NOMEM; i++) {
+        qn_gpu_function found = NULL;
+        status = qn_gpu_module_find(&found, module, entries[i].symbol, shared_bytes, err);
+        if (status == QN_OK) { /* else it is of another module */
+            kernels->functions[i] = found;
         }
     }
-    return QN_OK;
+    return status == QN_E_NOMEM ? status : QN_OK;
 }
 
 /*
@@ -114,22 +124,16 @@ static qn_status load_all(qn_gpu_kernels *kernels, const qn_gpu_module_image *im
                           qn_error *err)
 {
     const char *arch = qn_gpu_get_info(kernels->gpu)->arch;
-    qn_error refused = {0};
     for (int with_ptx = 0; with_ptx < 2; with_ptx++) {
         for (size_t i = 0; i < n; i++) {
             if (!serves(&images[i], arch) || is_ptx(&images[i]) != (with_ptx == 1) ||
                 is_loaded(kernels, images[i].name)) {
                 continue;
             }
-            const qn_status status = load(kernels, &images[i], &refused);
-            if (status != QN_OK && (with_ptx == 1 || status == QN_E_NOMEM)) {
-                break;
+            const qn_status status = load(kernels, &images[i], err);
+            if (status != QN_OK && (status != QN_E_DEVICE || !has_ptx(images, n, &images[i]))) {
+                return status;
             }
-        }
-    }
-    for (size_t i = 0; i < n; i++) {
-        if (serves(&images[i], arch) && !is_loaded(kernels, images[i].name)) {
-            return qn_fail(err, refused.status, refused.sys, refused.where, "%s", refused.text);
         }
     }
     if (kernels->n_modules == 0) {

@@ -21,11 +21,12 @@ typedef struct qn_gpu_kernels qn_gpu_kernels;
  *
  * @param modules  [n_modules] qn_gpu_modules, or those of a test
  * Returns  QN_OK; QN_E_DEVICE: no code for the architecture (built without clang-22: said so), or
- *          the driver refuses it; QN_E_NOMEM
+ *          the driver refuses it; QN_E_FORMAT: an image does not unpack; QN_E_NOMEM
  */
 QN_MUST_CHECK qn_status qn_gpu_kernels_open(qn_gpu_kernels **out, qn_gpu *gpu,
                                             const qn_gpu_module_image *modules, size_t n_modules,
                                             qn_error *err);
+/** Nothing of them runs any more; sets *kernels to NULL, which it accepts. */
 void qn_gpu_kernels_close(qn_gpu_kernels **kernels);
 /** Is a kernel there?  @param i_kernel  QN_GPU_KERNEL_... of kernels/gpu/list.h */
 bool qn_gpu_kernels_has(const qn_gpu_kernels *kernels, uint32_t i_kernel);

@@ -25,7 +25,9 @@ void qn_gpu_embed(const qn_gpu_ops *ops, const qn_gpu_embed_args *args)
 
 void qn_gpu_rmsnorm(const qn_gpu_ops *ops, const qn_gpu_rmsnorm_args *args)
 {
-    launch(ops, QN_GPU_KERNEL_rmsnorm, args->n_rows, args, sizeof *args);
+    const bool is_narrow = args->n <= 2048;
+    launch(ops, is_narrow ? QN_GPU_KERNEL_rmsnorm_narrow : QN_GPU_KERNEL_rmsnorm, args->n_rows,
+           args, sizeof *args);
 }
 
 void qn_gpu_rope_angles(const qn_gpu_ops *ops, const qn_gpu_rope_angles_args *args)

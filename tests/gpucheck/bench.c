@@ -66,6 +66,15 @@ static double median_launch(gc *run, const gc_bench *bench, qn_gpu_graph *graph)
     return seconds[n / 2];
 }
 
+/* What fill made. */
+static void free_host(gc *run)
+{
+    for (size_t i = 0; i < run->n_host; i++) {
+        free(run->host[i]);
+    }
+    run->n_host = 0;
+}
+
 static double time_call(gc *run, const gc_bench *bench)
 {
     const size_t set_bytes = (bench->set_bytes + 255) / 256 * 256;
@@ -82,6 +91,10 @@ static double time_call(gc *run, const gc_bench *bench)
     qn_gpu_fill(run->stream, sets, 0, n_sets * set_bytes);
     for (size_t i = 0; i < n_sets; i++) {
         bench->fill(run, bench, sets + i * set_bytes);
+        if (qn_gpu_wait(run->stream, &err) != QN_OK) {
+            die(bench, &err);
+        }
+        free_host(run);
     }
     bench->queue(run, bench, sets); /* failures show before anything is captured */
     if (qn_gpu_wait(run->stream, &err) != QN_OK) {
@@ -103,7 +116,7 @@ static double time_call(gc *run, const gc_bench *bench)
 double gc_time(gc *run, const gc_bench *bench)
 {
     if (only_op != NULL && strcmp(only_op, bench->op) != 0) {
-        return NAN;
+        return (double)NAN;
     }
     const double s = time_call(run, bench);
     const double gb_s = bench->n_bytes / s * 1e-9;
@@ -122,10 +135,6 @@ double gc_time(gc *run, const gc_bench *bench)
         json_pack("{s:s,s:s,s:f,s:f,s:f}", "op", bench->op, "shape", bench->shape, "microseconds",
                   s * 1e6, "bytes", bench->n_bytes, "flops", bench->n_flops);
     (void)json_array_append_new(rows, row);
-    for (size_t i = 0; i < run->n_host; i++) { /* what fill made */
-        free(run->host[i]);
-    }
-    run->n_host = 0;
     return s * 1e6;
 }
 

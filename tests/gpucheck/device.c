@@ -65,9 +65,7 @@ qn_status gc_open(gc *run, const char *name, qn_error *err)
 
 bool gc_close_device(gc *run)
 {
-    if (run->kernels != NULL) {
-        qn_gpu_kernels_close(&run->kernels);
-    }
+    qn_gpu_kernels_close(&run->kernels);
     qn_gpu_stream_close(&run->stream);
     qn_gpu_close(&run->gpu);
     const char *problem = run->is_emulated ? fake_gpu_problem() : "";

@@ -171,7 +171,7 @@ typedef struct gc_bench {
 /**
  * Time a call and print its row.  Calls on sets that take turns are captured in one graph; before
  * each launch of it the L2 cache is swept; the median of 40 launches counts, divided by the calls.
- * Returns the microseconds of a call.
+ * Returns the microseconds of a call; NAN where another operation was asked for.
  */
 double gc_time(gc *run, const gc_bench *bench);
 /** Upload to a set. */

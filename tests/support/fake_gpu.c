@@ -520,7 +520,7 @@ static int module_load(void **module, const void *image, char log[QN_GPU_LOG_BYT
     thing *t = NULL;
     const int code = fake_make("module_load", &t, MODULE);
     *module = t;
-    (void)snprintf(log, QN_GPU_LOG_BYTES, "%s", code != 0 ? "line 1: a planted error" : "");
+    (void)snprintf(log, QN_GPU_LOG_BYTES, "%s", code != 0 ? "line 1:\na planted error" : "");
     return image == NULL ? FAKE_GPU_INVALID : code;
 }
 
@@ -645,37 +645,42 @@ static int graph_ready(void **exec, void *graph)
     return code;
 }
 
-/* Nodes of the executable graph are in the order of those that it was made of. */
+/* The node of an executable graph that was made of @p at: they are in the same order. */
+static node **made_of(thing *exec, const void *at)
+{
+    for (const thing *g = fake_state.things; g != NULL; g = g->next) {
+        node **mine = &exec->first;
+        const node *n = g->kind == GRAPH && g->is_live ? g->first : NULL;
+        for (; n != NULL && n != at && *mine != NULL; n = n->next) {
+            mine = &(*mine)->next;
+        }
+        if (n != NULL && n == at && *mine != NULL && n->op == OP_KERNEL) {
+            return mine;
+        }
+    }
+    fake_problem("graph_update: no kernel of a captured graph");
+    return NULL;
+}
+
 static int graph_update(void *exec, void *at, const qn_gpu_launch_args *args)
 {
     fake_note("graph_update %s", args->name);
     thing *const e = fake_live("graph_update", exec, EXEC);
     int code = check_launch("graph_update", args);
     code = code == 0 ? fake_begin("graph_update") : code;
-    if (e == NULL || code != 0) {
-        return e == NULL ? FAKE_GPU_INVALID : code;
+    node **const mine = e != NULL && code == 0 ? made_of(e, at) : NULL;
+    if (mine == NULL) {
+        return code != 0 ? code : FAKE_GPU_INVALID;
     }
-    for (const thing *g = fake_state.things; g != NULL; g = g->next) {
-        node **mine = &e->first;
-        for (const node *n = g->kind == GRAPH && g->is_live ? g->first : NULL; n != NULL;
-             n = n->next) {
-            if (n == at && *mine != NULL && n->op == OP_KERNEL) {
-                node *const changed =
-                    copy_node(&(node){.op = OP_KERNEL, .call = "launch", .launch = *args});
-                if (changed == NULL) {
-                    return FAKE_GPU_NO_MEMORY;
-                }
-                changed->next = (*mine)->next;
-                e->last = e->last == &(*mine)->next ? &changed->next : e->last;
-                free(*mine);
-                *mine = changed;
-                return 0;
-            }
-            mine = *mine != NULL ? &(*mine)->next : mine;
-        }
+    node *const changed = copy_node(&(node){.op = OP_KERNEL, .call = "launch", .launch = *args});
+    if (changed == NULL) {
+        return FAKE_GPU_NO_MEMORY;
     }
-    fake_problem("graph_update: no kernel of a captured graph");
-    return FAKE_GPU_INVALID;
+    changed->next = (*mine)->next;
+    e->last = e->last == &(*mine)->next ? &changed->next : e->last;
+    free(*mine);
+    *mine = changed;
+    return 0;
 }
 
 static int graph_launch(void *exec, void *stream)

@@ -95,5 +95,5 @@ int fake_make(const char *call, thing **out, thing_kind kind);
 /** Release a handle, also of a device that is broken; a code. */
 int fake_release(const char *call, void *handle, thing_kind kind);
 /** The nodes of a graph. */
-void fake_free_nodes(thing *graph);
+void fake_free_nodes(thing *t);
 #endif

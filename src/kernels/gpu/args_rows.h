@@ -20,7 +20,7 @@ typedef struct qn_gpu_cache {
     uint32_t reserved;
 } qn_gpu_cache;
 
-/** x[t] = table[tokens[t]] in f32; a row of zeros for padding. */
+/** x[t] = table[tokens[t]] in f32; a row of zeros for padding, whose token is not read. */
 typedef struct qn_gpu_embed_args {
     float *x; /**< [n_rows] rows x_stride apart */
     const void *table;
@@ -28,12 +28,15 @@ typedef struct qn_gpu_embed_args {
     const int32_t *positions; /**< [n_rows] */
     uint32_t x_stride;        /**< Elements. */
     uint32_t table_dtype;     /**< QN_GPU_F32 or QN_GPU_BF16 */
-    uint32_t n_rows, n_embd;
+    uint32_t n_rows, n_embd;  /**< n_embd is a multiple of 4. */
 } qn_gpu_embed_args;
 
 /**
  * y = (x + add) / sqrt(mean((x + add)^2) + eps) * weight.  With add the sum replaces x, which then
  * is f32.
+ *
+ * Accuracy  within 8 ULP of a sum in f64 where the sum of squares is finite in f32; then rounded
+ *           once if bf16
  */
 typedef struct qn_gpu_rmsnorm_args {
     uint16_t *y_bf16;            /**< [n_rows] rows y_stride apart; may be NULL */
@@ -46,6 +49,8 @@ typedef struct qn_gpu_rmsnorm_args {
     uint32_t n_rows, n;          /**< n is a multiple of 8. */
     float eps;
 } qn_gpu_rmsnorm_args;
+/** The same for rows of at most 2048 elements. */
+typedef qn_gpu_rmsnorm_args qn_gpu_rmsnorm_narrow_args;
 
 /**
  * cos and sin of the f32 angle (float)position * inv_freq[j], each within 2^-22 of the exact one:
@@ -58,19 +63,27 @@ typedef struct qn_gpu_rope_angles_args {
     uint32_t n_rows, n_pairs;
 } qn_gpu_rope_angles_args;
 
-/** Rotation of interleaved pairs in place: of n_vectors vectors a row, the first 2 * n_pairs
- * elements from x on. */
+/**
+ * Rotation of interleaved pairs in place: of n_vectors vectors a row, the first 2 * n_pairs
+ * elements from x on.
+ *
+ * Accuracy  |err| <= 4 * 2^-24 * (|a| + |b|), then rounded once
+ */
 typedef struct qn_gpu_rope_args {
-    uint16_t *x;                        /**< bf16 */
-    const float *angles;                /**< Of qn_gpu_rope_angles_args. */
-    uint32_t row_stride, vector_stride; /**< Elements. */
-    uint32_t n_rows, n_vectors, n_pairs;
+    uint16_t *x;                         /**< bf16 */
+    const float *angles;                 /**< Of qn_gpu_rope_angles_args. */
+    uint32_t row_stride, vector_stride;  /**< Elements. */
+    uint32_t n_rows, n_vectors, n_pairs; /**< n_pairs is a multiple of 4. */
     uint32_t reserved;
 } qn_gpu_rope_args;
 
 /**
  * Rows of the latent cache: kv = [latent | rope key] -> rmsnorm of the latent, rotation of the key,
- * encoded as cache.dtype says at the row's position.
+ * encoded as cache.dtype says at the row's position.  Both dimensions are multiples of 4.
+ *
+ * Accuracy  norm and rotation as above.  FP8: the bytes of qn_kv_write_fn for the latent that the
+ *           norm gave; beside those for a norm in f64, codes differ by one and scales by 16 ULP at
+ *           most
  */
 typedef struct qn_gpu_kv_rows_args {
     qn_gpu_cache cache;
@@ -86,6 +99,10 @@ typedef struct qn_gpu_kv_rows_args {
 /**
  * Rows of the index keys: layernorm, rotation of the first 2 * n_pairs elements, encoded in bf16.
  * Beside that w *= scale, the head weights of the same rows (in f32), where w is not NULL.
+ * latent_dim is a multiple of 4, n_pairs even.
+ *
+ * Accuracy  within 8 ULP of max(|y|, |bias|), + 16 * 2^-24 * max |x| * |weight| / sqrt(var + eps),
+ *           rotation as above, then rounded once
  */
 typedef struct qn_gpu_index_rows_args {
     qn_gpu_cache cache;         /**< latent_dim is the key's, rope_dim 0 */
@@ -98,7 +115,7 @@ typedef struct qn_gpu_index_rows_args {
     float eps, scale;
 } qn_gpu_index_rows_args;
 
-/** y[i] = x[rows[i]]: whole rows of 4-byte elements; as bf16 too where y_bf16 is not NULL. */
+/** y[i] = x[rows[i]]: whole rows, n a multiple of 4; as bf16 too where y_bf16 is not NULL. */
 typedef struct qn_gpu_gather_args {
     float *y;             /**< [n_rows] rows n apart; may be NULL */
     uint16_t *y_bf16;     /**< likewise */
@@ -107,7 +124,10 @@ typedef struct qn_gpu_gather_args {
     uint32_t x_stride, n_rows, n, reserved;
 } qn_gpu_gather_args;
 
-/** Pages keep the hidden vector of their last token: rows whose position ends a page are copied. */
+/**
+ * Pages keep the hidden vector of their last token: rows whose position ends a page are copied.
+ * n_embd is a multiple of 4.
+ */
 typedef struct qn_gpu_page_ends_args {
     float *hidden;  /**< [n_pages] rows page_stride floats apart: the cache's component */
     const float *x; /**< [n_rows][n_embd] */

@@ -411,7 +411,7 @@ static const struct {
     {wait_event, "event_wait", "fake:0: work before an event: "},
     {load_module, "module_load", "module attention of 4 bytes for emulated: "},
     {find_kernel, "module_find", "module rows: kernel norm: "},
-    {find_kernel, "allow_shared", "kernel norm: 1024 bytes of dynamic shared memory, a block has"},
+    {find_kernel, "allow_shared", "kernel norm: 1024 bytes of shared memory, a block has"},
     {allocate, "alloc", "pages: 256 bytes of device memory"},
     {allocate_host, "alloc_host", "ids: 256 bytes of pinned host memory"},
     {check_stream, "stream_query", "work of a stream, last launch: none: "},
@@ -505,7 +505,7 @@ static void test_gpu_module_tells_what_its_compiler_said(void **state)
     ASSERT_TELLS(err, "fake:0: module rows: kernel missing: FAKE_NOT_FOUND");
     assert_int_equal(qn_gpu_module_find(&function, r.module, "norm", 1 << 20, &err), QN_E_DEVICE);
     assert_null(function);
-    ASSERT_TELLS(err, "kernel norm: 1048576 bytes of dynamic shared memory, a block has 232448");
+    ASSERT_TELLS(err, "kernel norm: 1048576 bytes of shared memory, a block has 232448");
     end(&r);
 }
 
@@ -703,6 +703,43 @@ static void test_gpu_graph_takes_in_a_stream_that_follows(void **state)
     }
 }
 
+/* What only the table offers so far. */
+static void test_gpu_graph_is_updated(void **state)
+{
+    (void)state;
+    rig r;
+    begin(&r);
+    const qn_gpu_driver *const d = &fake_gpu_driver;
+    void *stream = NULL;
+    void *graph = NULL;
+    void *exec = NULL;
+    void *nodes[2] = {NULL};
+    size_t n = 2;
+    add_args args = {r.memory, 1};
+    const qn_gpu_launch_args launch = {.function = r.add,
+                                       .name = "add",
+                                       .grid = {1, 1, 1},
+                                       .n_threads = 1,
+                                       .args = &args,
+                                       .args_bytes = sizeof args};
+    assert_int_equal(d->stream_open(&stream), 0);
+    assert_int_equal(d->capture_begin(stream), 0);
+    assert_int_equal(d->fill(stream, r.memory, 0, 100), 0);
+    assert_int_equal(d->launch(stream, &launch), 0);
+    assert_int_equal(d->capture_end(&graph, stream), 0);
+    assert_int_equal(d->graph_ready(&exec, graph), 0);
+    assert_int_equal(d->graph_nodes(nodes, &n, graph), 0);
+    assert_int_equal(n, 2);
+    args.n = 10;
+    assert_int_equal(d->graph_update(exec, nodes[1], &launch), 0);
+    assert_int_equal(d->graph_launch(exec, stream), 0);
+    assert_int_equal(value(&r), 10);
+    assert_int_equal(d->exec_close(exec), 0);
+    assert_int_equal(d->graph_close(graph), 0);
+    assert_int_equal(d->stream_close(stream), 0);
+    end(&r);
+}
+
 static void test_gpu_capture_ends_in_any_case(void **state)
 {
     (void)state;
@@ -849,24 +886,29 @@ static void test_gpu_fake_finds_misuse(void **state)
     fake_gpu_reset();
 }
 
-/* Behind memory whose length is a multiple of 256 and memory that is freed is none. */
+static void touch(int which)
+{
+    (void)signal(SIGSEGV, SIG_DFL);
+    rig r;
+    begin(&r);
+    void *memory = NULL;
+    if (fake_gpu_driver.alloc(&memory, 512) == 0) {
+        volatile uint8_t *const bytes = memory;
+        if (which > 0) {
+            (void)fake_gpu_driver.free(memory);
+        }
+        bytes[which == 0 ? 512 : which - 1] = 1;
+    }
+}
+
+/* Behind memory whose length is a multiple of 256 there is none, nor where it was freed. */
 static void test_gpu_fake_guards_memory(void **state)
 {
     (void)state;
     for (int i = 0; i < 3; i++) {
         const pid_t child = fork();
         if (child == 0) {
-            (void)signal(SIGSEGV, SIG_DFL);
-            rig r;
-            begin(&r);
-            void *memory = NULL;
-            if (fake_gpu_driver.alloc(&memory, 512) == 0) {
-                volatile uint8_t *const bytes = memory;
-                if (i > 0) {
-                    (void)fake_gpu_driver.free(memory);
-                }
-                bytes[i == 0 ? 512 : i - 1] = 1;
-            }
+            touch(i);
             _exit(0);
         }
         int how = 0;
@@ -894,6 +936,7 @@ int main(void)
         cmocka_unit_test(test_gpu_events_tell_time),
         cmocka_unit_test(test_gpu_graph_does_again_what_was_captured),
         cmocka_unit_test(test_gpu_graph_takes_in_a_stream_that_follows),
+        cmocka_unit_test(test_gpu_graph_is_updated),
         cmocka_unit_test(test_gpu_capture_ends_in_any_case),
         cmocka_unit_test(test_gpu_nth_call_that_fails_leaves_nothing),
         cmocka_unit_test(test_gpu_nth_allocation_that_fails_leaves_nothing),

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which of the library's modules a device gets, and what is said where there is none. */
+#include "kernels/gpu/list.h"
+#include "kernels/gpu_ops.h"
+#include "support/fail_alloc.h"
+#include "support/fake_gpu.h"
+#include "support/unit.h"
+
+#define STORED(NAME, TARGET, BYTES)                                                                \
+    {                                                                                              \
+        .name = (NAME), .target = (TARGET), .bytes = (const uint8_t *)(BYTES),                     \
+        .packed_size = sizeof(BYTES) - 1, .size = sizeof(BYTES) - 1                                \
+    }
+
+static const qn_gpu_module_image images[] = {
+    STORED("rows", "sm_90a ptx", "ptx of rows"),
+    STORED("rows", "sm_90a", "cubin of rows"),
+    STORED("rows", "gfx950", "code of rows"),
+    STORED("sm90/only", "sm_90a ptx", "ptx of the other"),
+};
+enum { N_IMAGES = sizeof images / sizeof *images };
+
+static bool has_rmsnorm(const char *symbol)
+{
+    return strcmp(symbol, "qn_gpu_rmsnorm") == 0;
+}
+
+static qn_gpu *open_gpu(const char *arch)
+{
+    qn_gpu *gpu = NULL;
+    qn_error err = {0};
+    fake_gpu_reset();
+    fake_gpu.arch = arch;
+    fake_gpu.has = has_rmsnorm;
+    assert_int_equal(qn_gpu_open_driver(&gpu, &fake_gpu_driver, 0, &err), QN_OK);
+    return gpu;
+}
+
+static void close_gpu(qn_gpu *gpu, qn_gpu_kernels *kernels)
+{
+    qn_gpu_kernels_close(&kernels);
+    assert_null(kernels);
+    qn_gpu_close(&gpu);
+    assert_string_equal(fake_gpu_problem(), "");
+}
+
+static size_t n_calls(const char *call)
+{
+    size_t n = 0;
+    for (const char *at = strstr(fake_gpu_calls(), call); at != NULL; at = strstr(at + 1, call)) {
+        n++;
+    }
+    return n;
+}
+
+static void test_gpu_kernels_takes_what_serves_the_device(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *arch;
+        size_t n_modules;
+    } cases[] = {{"sm_90", 2}, {"gfx950", 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qn_gpu *gpu = open_gpu(cases[i].arch);
+        qn_gpu_kernels *kernels = NULL;
+        qn_error err = {0};
+        assert_int_equal(qn_gpu_kernels_open(&kernels, gpu, images, N_IMAGES, &err), QN_OK);
+        assert_int_equal(n_calls("module_load"), cases[i].n_modules);
+        assert_true(qn_gpu_kernels_has(kernels, QN_GPU_KERNEL_rmsnorm));
+        assert_false(qn_gpu_kernels_has(kernels, QN_GPU_KERNEL_embed));
+        assert_false(qn_gpu_kernels_has(kernels, QN_GPU_N_KERNELS));
+        assert_string_equal(qn_gpu_kernels_info(kernels)->arch, cases[i].arch);
+        close_gpu(gpu, kernels);
+    }
+}
+
+static void test_gpu_kernels_compiles_what_the_driver_refuses(void **state)
+{
+    (void)state;
+    qn_gpu *gpu = open_gpu("sm_90");
+    qn_gpu_kernels *kernels = NULL;
+    qn_error err = {0};
+    fake_gpu_fail("module_load", 0, FAKE_GPU_INVALID); /* the cubin, which comes first */
+    assert_int_equal(qn_gpu_kernels_open(&kernels, gpu, images, N_IMAGES, &err), QN_OK);
+    assert_int_equal(n_calls("module_load"), 3);
+    qn_gpu_kernels_close(&kernels);
+    fake_gpu_fail("module_load", 1, FAKE_GPU_INVALID); /* PTX that has no other form */
+    assert_int_equal(qn_gpu_kernels_open(&kernels, gpu, images, N_IMAGES, &err), QN_E_DEVICE);
+    assert_null(kernels);
+    assert_non_null(strstr(err.text, "sm90/only"));
+    close_gpu(gpu, kernels);
+}
+
+static void test_gpu_kernels_says_why_there_are_none(void **state)
+{
+    (void)state;
+    static const qn_gpu_module_image broken = {.name = "rows",
+                                               .target = "gfx950",
+                                               .bytes = (const uint8_t *)"no frame",
+                                               .packed_size = 8,
+                                               .size = 100};
+    qn_gpu *gpu = open_gpu("gfx950");
+    qn_gpu_kernels *kernels = NULL;
+    qn_error err = {0};
+    assert_int_equal(qn_gpu_kernels_open(&kernels, gpu, images, 0, &err), QN_E_DEVICE);
+    assert_non_null(strstr(err.text, "without clang-22"));
+    assert_int_equal(qn_gpu_kernels_open(&kernels, gpu, images, 2, &err), QN_E_DEVICE);
+    assert_string_equal(err.text, "gfx950: this build has no kernels for this architecture");
+    assert_int_equal(qn_gpu_kernels_open(&kernels, gpu, &broken, 1, &err), QN_E_FORMAT);
+    assert_string_equal(err.text, "rows: kernels that do not unpack to 100 bytes");
+    close_gpu(gpu, kernels);
+}
+
+static void test_gpu_kernels_carried_by_the_library_unpack(void **state)
+{
+    (void)state;
+    qn_gpu *gpu = open_gpu("sm_90");
+    qn_gpu_kernels *kernels = NULL;
+    qn_error err = {0};
+    if (qn_gpu_n_modules > 0) {
+        assert_int_equal(qn_gpu_kernels_open(&kernels, gpu, qn_gpu_modules, qn_gpu_n_modules, &err),
+                         QN_OK);
+    }
+    close_gpu(gpu, kernels);
+}
+
+/* Every allocation in its turn. */
+static void test_gpu_kernels_without_memory(void **state)
+{
+    (void)state;
+#ifndef QN_CANNOT_FAIL_ALLOCATIONS
+    qn_status status = QN_E_NOMEM;
+    for (size_t n = 0; status != QN_OK; n++) {
+        qn_gpu *gpu = open_gpu("sm_90");
+        qn_gpu_kernels *kernels = NULL;
+        qn_error err = {0};
+        fake_gpu.keeps_calls = false;
+        g_allocations_left = n;
+        status = qn_gpu_kernels_open(&kernels, gpu, images, N_IMAGES, &err);
+        g_allocations_left = SIZE_MAX;
+        assert_true(status == QN_OK || status == QN_E_NOMEM);
+        close_gpu(gpu, kernels);
+    }
+#endif
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gpu_kernels_takes_what_serves_the_device),
+        cmocka_unit_test(test_gpu_kernels_compiles_what_the_driver_refuses),
+        cmocka_unit_test(test_gpu_kernels_says_why_there_are_none),
+        cmocka_unit_test(test_gpu_kernels_carried_by_the_library_unpack),
+        cmocka_unit_test(test_gpu_kernels_without_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
