@@ -21,11 +21,12 @@
     X(kv_rows, 128, 6, 80)                                                                         \
     X(matmul_plain, 256, 2, 128)                                                                   \
     X(mma_bf16, 256, 2, 128)                                                                       \
+    X(mma_bf16_full, 256, 1, 192)                                                                  \
     X(mma_bf16_wide, 256, 2, 128)                                                                  \
     X(mma_fp8, 256, 2, 128)                                                                        \
-    X(mma_fp8_wide, 256, 1, 255)                                                                   \
+    X(mma_fp8_wide, 256, 2, 128)                                                                   \
     X(mma_mxfp4, 256, 2, 128)                                                                      \
-    X(mma_mxfp4_wide, 256, 1, 255)                                                                 \
+    X(mma_mxfp4_wide, 256, 2, 128)                                                                 \
     X(pack, 256, 4, 64)                                                                            \
     X(page_ends, 256, 4, 64)                                                                       \
     X(rmsnorm, 256, 2, 128)                                                                        \
