@@ -38,8 +38,10 @@ enum {
  *   first_of != NULL  group g has slots first_of[g] .. first_of[g + 1] - 1 (experts)
  *   first_of == NULL  every group has slots 0 .. n_rows - 1 (n_groups 1: a projection; else heads,
  *                     each of its own columns of x and y by the group strides)
- * Accuracy  as qn_matmul_fn with x in bf16: f32 sums of exact products, one fixed order for a
- *           variant whatever the rows; rounded once if y is bf16
+ * Accuracy  as qn_matmul_fn with x in bf16: f32 sums of exact products, in an order that follows
+ *           from the shape (and n_rows, unless it is deterministic), not from other rows; silu
+ *           within 16 ULP; rounded once if y is bf16
+ * Limits    rows of x that are used begin within 2^32 elements of it, scales have less than 4 GiB
  */
 typedef struct qn_gpu_matmul_args {
     qn_gpu_weight w;          /**< Of group 0. */
