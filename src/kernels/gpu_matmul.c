@@ -3,6 +3,7 @@
 #include "base/assert.h"
 #include "kernels/gpu/list.h"
 #include "kernels/gpu/tiles.h"
+#include "kernels/gpu_matmul_wgmma.h"
 #include "kernels/gpu_ops.h"
 
 /* ------------------------------------------------------------------------------------ plain -- */
@@ -221,17 +222,23 @@ static void launch_mma(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
 
 /* ----------------------------------------------------------------------------------- choice -- */
 
-enum { PLAIN, MMA };
+enum { PLAIN, MMA, WGMMA };
 
 const qn_gpu_matmul_variant qn_gpu_matmul_variants[] = {
     [PLAIN] = {"plain", supports_plain, no_bytes, launch_plain},
     [MMA] = {"sm90_mma", supports_mma, mma_partial_bytes, launch_mma},
+    [WGMMA] = {"sm90_wgmma", qn_gpu_wgmma_supports, qn_gpu_wgmma_partial_bytes,
+               qn_gpu_wgmma_launch},
 };
 const uint32_t qn_gpu_n_matmul_variants =
     sizeof qn_gpu_matmul_variants / sizeof *qn_gpu_matmul_variants;
 
 uint32_t qn_gpu_matmul_choose(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
 {
+    if (!shape->is_deterministic && qn_gpu_wgmma_supports(kernels, shape) &&
+        qn_gpu_wgmma_pays(shape)) {
+        return WGMMA;
+    }
     return supports_mma(kernels, shape) ? MMA : PLAIN;
 }
 

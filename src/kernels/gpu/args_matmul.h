@@ -79,6 +79,9 @@ typedef qn_gpu_matmul_args qn_gpu_mma_fp8_args;
 typedef qn_gpu_matmul_args qn_gpu_mma_fp8_wide_args;
 typedef qn_gpu_matmul_args qn_gpu_mma_mxfp4_args;
 typedef qn_gpu_matmul_args qn_gpu_mma_mxfp4_wide_args;
+typedef qn_gpu_matmul_args qn_gpu_wgmma_bf16_args;
+typedef qn_gpu_matmul_args qn_gpu_wgmma_fp8_args;
+typedef qn_gpu_matmul_args qn_gpu_wgmma_mxfp4_args;
 
 /**
  * Row-major weights as a checkpoint has them -> tiles.  f32 is rounded to bf16.  A part of a larger

@@ -46,12 +46,21 @@ QN_DEV void qn_expand_mxfp4(uint32_t a[4], uint32_t word, uint32_t scales)
     a[3] = qn_mul_bf16x2((by_2 ^ qn_rol(word, 8)) & mask, high);
 }
 
-/** Half a step of FP8: registers 2 j and 2 j + 1 of w[2 s + j]; codes that are NaN give 480. */
+/**
+ * Half a step of FP8: registers 2 j and 2 j + 1 of w[2 s + j], times low and high of which both
+ * halves are 2^120 and a power of two for output g, for output g + 8; codes that are NaN give 480.
+ */
+QN_DEV void qn_expand_fp8_by(uint32_t a[2], uint32_t word, uint32_t low, uint32_t high)
+{
+    a[0] = qn_mul_bf16x2(word & 0x87f087f0U, low);
+    a[1] = qn_mul_bf16x2((word << 4 & 0x80f080f0U) | (word >> 4 & 0x07000700U), high);
+}
+
+/** The same as they are. */
 QN_DEV void qn_expand_fp8(uint32_t a[2], uint32_t word)
 {
     const uint32_t bias = 0x7b807b80U; /* 2^120 */
-    a[0] = qn_mul_bf16x2(word & 0x87f087f0U, bias);
-    a[1] = qn_mul_bf16x2((word << 4 & 0x80f080f0U) | (word >> 4 & 0x07000700U), bias);
+    qn_expand_fp8_by(a, word, bias, bias);
 }
 
 /** Steps of 16 inputs in a tile. */

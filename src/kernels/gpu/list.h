@@ -31,10 +31,14 @@
     X(page_ends, 256, 4, 64)                                                                       \
     X(rmsnorm, 256, 2, 128)                                                                        \
     X(rmsnorm_narrow, 256, 4, 64)                                                                  \
+    X(roof_matmul, 256, 1, 168)                                                                    \
     X(roof_read, 256, 4, 64)                                                                       \
     X(rope, 256, 4, 40)                                                                            \
     X(rope_angles, 128, 8, 48)                                                                     \
-    X(sum_f32, 256, 4, 40)
+    X(sum_f32, 256, 4, 40)                                                                         \
+    X(wgmma_bf16, 384, 1, 168)                                                                     \
+    X(wgmma_fp8, 384, 1, 168)                                                                      \
+    X(wgmma_mxfp4, 384, 1, 168)
 
 /** QN_GPU_KERNEL_NAME: a kernel's place in the list. */
 enum {
