@@ -266,6 +266,25 @@ static void bench_pack(gc *run, const shape *s)
     (void)gc_time(run, &bench);
 }
 
+/* Of a prompt: bound by products, not by weights. */
+static void bench_many_rows(gc *run)
+{
+    static const shape many[] = {
+        {QN_GPU_W_BF16, 16384, 2048, 2048, false, "q_b"},
+        {QN_GPU_W_BF16, 6144, 16384, 2048, false, "o"},
+        {QN_GPU_W_BF16, 576, 6144, 2048, false, "kv_a"},
+        {QN_GPU_W_FP8, 16384, 2048, 2048, false, "q_b"},
+        {QN_GPU_W_FP8, 6144, 16384, 2048, false, "o"},
+        {QN_GPU_W_MXFP4, 2048, N_EMBD, 512, true, "experts"},
+        {QN_GPU_W_MXFP4, 2048, N_EMBD, 2048, true, "experts"},
+        {QN_GPU_W_MXFP4, 2048, N_EMBD, 8192, true, "experts"},
+        {QN_GPU_W_MXFP4, 512, N_EMBD, 8192, true, "experts"},
+    };
+    for (size_t i = 0; i < sizeof many / sizeof *many; i++) {
+        bench_product(run, &many[i]);
+    }
+}
+
 void gc_bench_matmul(gc *run)
 {
     static const uint32_t rows[] = {1, 8, 32, 64};
@@ -299,5 +318,8 @@ void gc_bench_matmul(gc *run)
                                         .is_experts = true,
                                         .name = "experts"});
         }
+    }
+    if (!run->is_emulated) {
+        bench_many_rows(run);
     }
 }

@@ -304,9 +304,9 @@ static void check_matmul(gc *run)
     static const uint32_t small[][2] = {{24, 96}, {320, 64}, {80, 192}, {16, 320}};
     static const uint32_t large[][2] = {{24, 96},    {640, 512},  {72, 192},
                                         {1024, 640}, {136, 2048}, {320, 1088}};
-    static const uint32_t rows[] = {1, 5, 8, 20, 70, 33, 2, 64, 9, 130};
+    static const uint32_t rows[] = {1, 5, 8, 20, 70, 33, 2, 64, 9, 130, 300};
     const uint32_t n_shapes = run->is_emulated ? 4 : 6;
-    const uint32_t n_rows = run->is_emulated ? 5 : 10;
+    const uint32_t n_rows = run->is_emulated ? 5 : 11;
     const uint32_t n_repeats = run->is_emulated ? 1 : 2;
     uint32_t turn = 0;
     for (uint32_t v = 0; v < qn_gpu_n_matmul_variants; v++) {
