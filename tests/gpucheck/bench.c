@@ -158,6 +158,16 @@ static void queue_read(gc *run, const gc_bench *bench, uint8_t *set)
     qn_gpu_ops_launch(&run->ops, QN_GPU_KERNEL_roof_read, grid, 0, &args, sizeof args);
 }
 
+enum { N_MATMUL_STEPS = 1000 }; /* some milliseconds */
+
+static void queue_matmul(gc *run, const gc_bench *bench, uint8_t *set)
+{
+    (void)bench;
+    const qn_gpu_roof_matmul_args args = {.y = (float *)(void *)set, .n_steps = N_MATMUL_STEPS};
+    const uint32_t grid[3] = {qn_gpu_get_info(run->gpu)->n_sms, 1, 1};
+    qn_gpu_ops_launch(&run->ops, QN_GPU_KERNEL_roof_matmul, grid, 65536, &args, sizeof args);
+}
+
 static void measure_roof(gc *run)
 {
     const size_t n = run->is_emulated ? (size_t)1 << 16 : (size_t)1 << 30;
@@ -167,8 +177,18 @@ static void measure_roof(gc *run)
                             .fill = fill_nothing,
                             .queue = queue_read};
     read_gb_s = (double)n / time_call(run, &reads) * 1e-9;
-    matmul_tflop_s = 0.0; /* not known */
     (void)printf("reads %.0f GB/s\n", read_gb_s);
+    matmul_tflop_s = 0.0; /* not known */
+    if (qn_gpu_kernels_has(run->kernels, QN_GPU_KERNEL_roof_matmul)) {
+        const uint32_t n_sms = qn_gpu_get_info(run->gpu)->n_sms;
+        const gc_bench matmul = {.op = "matmul",
+                                 .shape = "no loads",
+                                 .set_bytes = sweep_bytes / 4 /* few calls */,
+                                 .fill = fill_nothing,
+                                 .queue = queue_matmul};
+        matmul_tflop_s = n_sms * (double)N_MATMUL_STEPS * 0x1p24 / time_call(run, &matmul) * 1e-12;
+        (void)printf("multiplies %.0f TFLOP/s of bf16\n", matmul_tflop_s);
+    }
 }
 
 void gc_bench_all(gc *run, const char *only, const char *json_path)

@@ -12,6 +12,8 @@ const gc_group *const gc_groups[] = {
     &gc_rows,
     &gc_sample,
     &gc_attention,
+    &gc_pack,
+    &gc_matmul,
     NULL,
 };
 

@@ -194,6 +194,10 @@ extern const gc_group gc_sample;
 void gc_bench_rows(gc *run);
 extern const gc_group gc_attention;
 void gc_bench_attention(gc *run);
+extern const gc_group gc_pack;
+extern const gc_group gc_matmul;
+void gc_bench_rows(gc *run);
+void gc_bench_matmul(gc *run);
 
 /** Open a device by name: "emulated", or a name of qn_gpu_open(). */
 QN_MUST_CHECK qn_status gc_open(gc *run, const char *name, qn_error *err);

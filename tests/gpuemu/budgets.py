@@ -2,7 +2,8 @@
 """GPU kernels keep to their budgets: budgets.py list.h (NAME.log | NAME.gfx950)...
 
 Reads what ptxas -v said and the notes of gfx950's code objects.  Fails, naming the kernel, on a spill, on
-more registers than list.h grants, and where shared memory lets fewer blocks live on a multiprocessor.
+more registers than list.h grants, where shared memory lets fewer blocks live on a multiprocessor, and where
+ptxas makes products of a warpgroup wait for each other.
 """
 import pathlib
 import re
@@ -40,6 +41,9 @@ def main() -> int:
     errors, seen = [], 0
     for path in map(pathlib.Path, sys.argv[2:]):
         target = "gfx950" if path.suffix == ".gfx950" else "sm_90a"
+        if target == "sm_90a":
+            serialized = re.findall(r"wgmma.* are serialized.*'qn_gpu_(\w+)'", path.read_text())
+            errors += [f"{name} ({target}): its wgmma instructions are serialized" for name in serialized]
         found = from_notes(path) if target == "gfx950" else from_ptxas(path.read_text())
         for name, registers, spilled, shared in found:
             seen += 1

@@ -12,4 +12,14 @@ typedef struct qn_gpu_roof_read_args {
     uint64_t n_bytes; /**< A multiple of 16. */
 } qn_gpu_roof_read_args;
 _Static_assert(sizeof(qn_gpu_roof_read_args) == 24, "host and device agree");
+
+/**
+ * Products of bf16 from shared memory without loads: each block makes n_steps times 2^24
+ * multiplications and additions, 2 warpgroups 16 products of m64 n256 k16 each.  sm_90a.
+ */
+typedef struct qn_gpu_roof_matmul_args {
+    float *y; /**< [blocks][256] sums: keeps them made. */
+    uint64_t n_steps;
+} qn_gpu_roof_matmul_args;
+_Static_assert(sizeof(qn_gpu_roof_matmul_args) == 16, "host and device agree");
 #endif

@@ -32,9 +32,19 @@
     X(index_scores_mma, 128, 3, 168)                                                               \
     X(kv_rows, 128, 6, 80)                                                                         \
     X(logsumexp, 512, 2, 96)                                                                       \
+    X(matmul_plain, 256, 2, 128)                                                                   \
+    X(mma_bf16, 256, 2, 128)                                                                       \
+    X(mma_bf16_full, 256, 1, 192)                                                                  \
+    X(mma_bf16_wide, 256, 2, 128)                                                                  \
+    X(mma_fp8, 256, 2, 128)                                                                        \
+    X(mma_fp8_wide, 256, 2, 128)                                                                   \
+    X(mma_mxfp4, 256, 2, 128)                                                                      \
+    X(mma_mxfp4_wide, 256, 2, 128)                                                                 \
+    X(pack, 256, 4, 64)                                                                            \
     X(page_ends, 256, 4, 64)                                                                       \
     X(rmsnorm, 256, 2, 128)                                                                        \
     X(rmsnorm_narrow, 256, 4, 64)                                                                  \
+    X(roof_matmul, 256, 1, 168)                                                                    \
     X(roof_read, 256, 4, 64)                                                                       \
     X(rope, 256, 4, 40)                                                                            \
     X(rope_angles, 128, 8, 48)                                                                     \
@@ -45,7 +55,10 @@
     X(sample_soften, 256, 2, 128)                                                                  \
     X(sum_f32, 256, 4, 40)                                                                         \
     X(topk, 1024, 1, 64)                                                                           \
-    X(units, 128, 1, 40)
+    X(units, 128, 1, 40)                                                                           \
+    X(wgmma_bf16, 384, 1, 168)                                                                     \
+    X(wgmma_fp8, 384, 1, 168)                                                                      \
+    X(wgmma_mxfp4, 384, 1, 168)
 
 /** QN_GPU_KERNEL_NAME: a kernel's place in the list. */
 enum {
