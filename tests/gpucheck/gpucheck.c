@@ -8,6 +8,8 @@
 
 const gc_group *const gc_groups[] = {
     &gc_rows,
+    &gc_pack,
+    &gc_matmul,
     NULL,
 };
 

@@ -188,7 +188,10 @@ typedef struct gc_group {
 } gc_group;
 extern const gc_group *const gc_groups[]; /**< Ending in NULL. */
 extern const gc_group gc_rows;
+extern const gc_group gc_pack;
+extern const gc_group gc_matmul;
 void gc_bench_rows(gc *run);
+void gc_bench_matmul(gc *run);
 
 /** Open a device by name: "emulated", or a name of qn_gpu_open(). */
 QN_MUST_CHECK qn_status gc_open(gc *run, const char *name, qn_error *err);

@@ -49,17 +49,38 @@ typedef struct qn_gpu_matmul_args {
     const uint32_t *first_of; /**< [n_groups + 1] */
     const uint32_t *active; /**< [*n_active] groups with slots, most slots first (args_choice.h) */
     const uint32_t *n_active;
-    float *partial; /**< Room for partial sums: qn_gpu_matmul_partial_bytes() (kernels/gpu_ops.h) */
+    /** Room for partial sums, qn_gpu_matmul_partial_bytes() of kernels/gpu_ops.h, or NULL where
+       that is 0.  The first QN_GPU_COUNTERS_BYTES are zero before the first launch and after each.
+     */
+    float *partial;
     uint64_t x_stride, y_stride, x_group_stride, y_group_stride; /**< Elements. */
     uint32_t n_groups;
     uint32_t n_rows; /**< Slots of every group, or with first_of the most that all have together. */
     uint32_t y_dtype;  /**< QN_GPU_F32 or QN_GPU_BF16 */
     uint32_t epilogue; /**< QN_GPU_STORE .. */
-    uint32_t n_splits; /**< Of the inputs; by the launcher. */
+    /* By the launcher: */
+    uint32_t n_splits;   /**< Parts of the inputs, a block each. */
+    uint32_t log_strips; /**< Two strips to the power of this is what a block has side by side. */
+    uint32_t n_pass;     /**< Slots that a block takes at a time. */
     uint32_t reserved;
 } qn_gpu_matmul_args;
+_Static_assert(sizeof(qn_gpu_matmul_args) == 168, "host and device agree");
 
-/** Row-major weights as a checkpoint has them -> tiles. */
+enum { QN_GPU_COUNTERS_BYTES = 65536 };
+
+/** Kernels that take them. */
+typedef qn_gpu_matmul_args qn_gpu_matmul_plain_args;
+typedef qn_gpu_matmul_args qn_gpu_mma_bf16_args;
+typedef qn_gpu_matmul_args qn_gpu_mma_bf16_wide_args;
+typedef qn_gpu_matmul_args qn_gpu_mma_fp8_args;
+typedef qn_gpu_matmul_args qn_gpu_mma_fp8_wide_args;
+typedef qn_gpu_matmul_args qn_gpu_mma_mxfp4_args;
+typedef qn_gpu_matmul_args qn_gpu_mma_mxfp4_wide_args;
+
+/**
+ * Row-major weights as a checkpoint has them -> tiles.  f32 is rounded to bf16.  A part of a larger
+ * matrix begins where a block of scales does; rows of scales are those of from_stride elements.
+ */
 typedef struct qn_gpu_pack_args {
     qn_gpu_weight to;
     const uint8_t *from;        /**< Elements (kernels/weight.h, qn_weight_kind). */
@@ -71,4 +92,5 @@ typedef struct qn_gpu_pack_args {
     uint32_t *flags;            /**< |= 1 where a block scale is NaN or beyond what kernels take
                                      (2^1 of MXFP4), |= 2 where an e4m3 code is NaN. */
 } qn_gpu_pack_args;
+_Static_assert(sizeof(qn_gpu_pack_args) == 88, "host and device agree");
 #endif

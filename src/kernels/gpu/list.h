@@ -19,10 +19,18 @@
     X(gather, 256, 4, 64)                                                                          \
     X(index_rows, 128, 8, 48)                                                                      \
     X(kv_rows, 128, 6, 80)                                                                         \
+    X(matmul_plain, 256, 2, 128)                                                                   \
+    X(mma_bf16, 256, 2, 128)                                                                       \
+    X(mma_bf16_wide, 256, 2, 128)                                                                  \
+    X(mma_fp8, 256, 2, 128)                                                                        \
+    X(mma_fp8_wide, 256, 1, 255)                                                                   \
+    X(mma_mxfp4, 256, 2, 128)                                                                      \
+    X(mma_mxfp4_wide, 256, 1, 255)                                                                 \
+    X(pack, 256, 4, 64)                                                                            \
     X(page_ends, 256, 4, 64)                                                                       \
     X(rmsnorm, 256, 2, 128)                                                                        \
-    X(roof_read, 256, 4, 64)                                                                       \
     X(rmsnorm_narrow, 256, 4, 64)                                                                  \
+    X(roof_read, 256, 4, 64)                                                                       \
     X(rope, 256, 4, 40)                                                                            \
     X(rope_angles, 128, 8, 48)                                                                     \
     X(sum_f32, 256, 4, 40)
