@@ -52,10 +52,44 @@ void qn_gpu_index_rows(const qn_gpu_ops *ops, const qn_gpu_index_rows_args *args
 void qn_gpu_gather(const qn_gpu_ops *ops, const qn_gpu_gather_args *args);
 void qn_gpu_page_ends(const qn_gpu_ops *ops, const qn_gpu_page_ends_args *args);
 
+/**
+ * One way to make index scores.  The check and the bench walk all of them.  Which one is chosen
+ * does not depend on the rows of a launch, and where it cuts a launch no row's bits do.
+ */
+typedef struct qn_gpu_index_scores_variant {
+    const char *name; /**< "sm90_mma", shown by bench and logs. */
+    bool (*supports)(const qn_gpu_kernels *kernels, const qn_gpu_index_scores_args *args);
+    void (*launch)(const qn_gpu_ops *ops, const qn_gpu_index_scores_args *args);
+} qn_gpu_index_scores_variant;
+extern const qn_gpu_index_scores_variant qn_gpu_index_scores_variants[];
+extern const uint32_t qn_gpu_n_index_scores_variants;
+/** Place of the variant that is used for a shape: pure.  One always is: the portable one. */
+uint32_t qn_gpu_index_scores_choose(const qn_gpu_kernels *kernels,
+                                    const qn_gpu_index_scores_args *args);
 void qn_gpu_index_scores(const qn_gpu_ops *ops, const qn_gpu_index_scores_args *args);
 void qn_gpu_topk(const qn_gpu_ops *ops, const qn_gpu_topk_args *args);
-/** Attention and the join of its splits. */
+
+/**
+ * One way to attend.  Variants of one name before "/" give the same bits; which of these is chosen
+ * depends on the rows of a launch, which name does not.
+ */
+typedef struct qn_gpu_attend_variant {
+    const char *name; /**< "sm90_mma64/whole": head tiles of 64, all splits of a row in a block. */
+    bool (*supports)(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args);
+    /** Attention and the join of its splits. */
+    void (*launch)(const qn_gpu_ops *ops, const qn_gpu_attend_args *args);
+} qn_gpu_attend_variant;
+extern const qn_gpu_attend_variant qn_gpu_attend_variants[];
+extern const uint32_t qn_gpu_n_attend_variants;
+/** Place of the variant that is used for a shape: pure.  One always is: the portable one. */
+uint32_t qn_gpu_attend_choose(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args);
 void qn_gpu_attend(const qn_gpu_ops *ops, const qn_gpu_attend_args *args);
+/**
+ * Floats of args->partial_u that the chosen variants need with up to n_rows rows (partial_m:
+ * 2 * that / latent_dim): by kv, n_rows, n_heads and n_splits alone.
+ */
+uint64_t qn_gpu_attend_partial_floats(const qn_gpu_kernels *kernels,
+                                      const qn_gpu_attend_args *args);
 
 void qn_gpu_router(const qn_gpu_ops *ops, const qn_gpu_router_args *args);
 void qn_gpu_group(const qn_gpu_ops *ops, const qn_gpu_group_args *args);

@@ -187,7 +187,13 @@ typedef struct gc_group {
     void (*bench)(gc *run); /**< Times what was checked; NULL: nothing. */
 } gc_group;
 extern const gc_group *const gc_groups[]; /**< Ending in NULL. */
+extern const gc_group gc_adjust;
+extern const gc_group gc_choice;
 extern const gc_group gc_rows;
+extern const gc_group gc_sample;
+void gc_bench_rows(gc *run);
+extern const gc_group gc_attention;
+void gc_bench_attention(gc *run);
 extern const gc_group gc_pack;
 extern const gc_group gc_matmul;
 void gc_bench_rows(gc *run);

@@ -21,6 +21,8 @@ typedef struct qn_gpu_index_scores_args {
     uint32_t n_positions_max; /**< No row has more: the extent of the launch. */
     uint32_t reserved;
 } qn_gpu_index_scores_args;
+/** By tensor cores. */
+typedef qn_gpu_index_scores_args qn_gpu_index_scores_mma_args;
 
 /**
  * The positions of the n_topk largest scores of each row, ascending; all of them while they fit.
@@ -43,6 +45,8 @@ typedef struct qn_gpu_topk_args {
  * order: a row's bits depend on the row alone.  A set of none gives zeros.
  */
 enum { QN_GPU_ATTEND_SPLIT = 256 };
+/** Heads of a block of the portable kernel. */
+enum { QN_GPU_ATTEND_HEADS = 8 };
 
 typedef struct qn_gpu_attend_args {
     qn_gpu_cache kv;
@@ -58,8 +62,11 @@ typedef struct qn_gpu_attend_args {
     uint32_t n_rows, n_heads, set_stride;
     uint32_t n_splits; /**< ceil(longest set that can be / QN_GPU_ATTEND_SPLIT) */
     float scale;
-    uint32_t reserved;
+    uint32_t is_whole; /**< One block takes all splits of a row and joins them; by the launcher. */
 } qn_gpu_attend_args;
+/** By tensor cores, heads in tiles of 64 and of 16. */
+typedef qn_gpu_attend_args qn_gpu_attend_mma64_args;
+typedef qn_gpu_attend_args qn_gpu_attend_mma16_args;
 /** Puts the splits together. */
 typedef qn_gpu_attend_args qn_gpu_attend_join_args;
 #endif

@@ -13,12 +13,24 @@
  * The build and a test read these lines as text: numbers, one space after each comma.
  */
 #define QN_GPU_KERNELS(X)                                                                          \
+    X(accept, 64, 1, 40)                                                                           \
+    X(adjust, 256, 2, 96)                                                                          \
+    X(attend, 256, 2, 128)                                                                         \
+    X(attend_join, 128, 8, 64)                                                                     \
+    X(attend_mma16, 256, 1, 192)                                                                   \
+    X(attend_mma64, 256, 1, 255)                                                                   \
+    X(combine, 256, 3, 80)                                                                         \
+    X(commit, 64, 1, 40)                                                                           \
     X(e4m3_to_f32, 256, 4, 40)                                                                     \
     X(embed, 256, 4, 64)                                                                           \
     X(f32_to_bf16, 256, 4, 40)                                                                     \
     X(gather, 256, 4, 64)                                                                          \
+    X(group, 1024, 1, 96)                                                                          \
     X(index_rows, 128, 8, 48)                                                                      \
+    X(index_scores, 256, 2, 128)                                                                   \
+    X(index_scores_mma, 128, 3, 168)                                                               \
     X(kv_rows, 128, 6, 80)                                                                         \
+    X(logsumexp, 512, 2, 96)                                                                       \
     X(matmul_plain, 256, 2, 128)                                                                   \
     X(mma_bf16, 256, 2, 128)                                                                       \
     X(mma_bf16_wide, 256, 2, 128)                                                                  \
@@ -33,7 +45,14 @@
     X(roof_read, 256, 4, 64)                                                                       \
     X(rope, 256, 4, 40)                                                                            \
     X(rope_angles, 128, 8, 48)                                                                     \
-    X(sum_f32, 256, 4, 40)
+    X(router, 128, 4, 80)                                                                          \
+    X(sample, 512, 1, 176)                                                                         \
+    X(sample_count, 256, 2, 128)                                                                   \
+    X(sample_largest, 256, 2, 96)                                                                  \
+    X(sample_soften, 256, 2, 128)                                                                  \
+    X(sum_f32, 256, 4, 40)                                                                         \
+    X(topk, 1024, 1, 64)                                                                           \
+    X(units, 128, 1, 40)
 
 /** QN_GPU_KERNEL_NAME: a kernel's place in the list. */
 enum {
