@@ -97,6 +97,10 @@ void qn_gpu_combine(const qn_gpu_ops *ops, const qn_gpu_combine_args *args);
 void qn_gpu_sample(const qn_gpu_ops *ops, const qn_gpu_sample_args *args);
 void qn_gpu_logsumexp(const qn_gpu_ops *ops, const qn_gpu_logsumexp_args *args);
 void qn_gpu_accept(const qn_gpu_ops *ops, const qn_gpu_accept_args *args);
+/** Before a draw: its random number, and the sampler's changes to logits; behind accept: commit. */
+void qn_gpu_units(const qn_gpu_ops *ops, const qn_gpu_units_args *args);
+void qn_gpu_adjust(const qn_gpu_ops *ops, const qn_gpu_adjust_args *args);
+void qn_gpu_commit(const qn_gpu_ops *ops, const qn_gpu_commit_args *args);
 
 /** Bytes of the tiles and of the scales of one matrix, or pair; multiples of 256. */
 uint64_t qn_gpu_weight_data_bytes(uint32_t kind, uint32_t n_out, uint32_t n_in, bool is_pair);

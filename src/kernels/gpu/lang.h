@@ -320,6 +320,9 @@ QN_DEV float qn_warp_max(float value)
 
 QN_DEV uint32_t qn_warp_sum_u32(uint32_t value)
 {
+#if defined(__NVPTX__)
+    return (uint32_t)__nvvm_redux_sync_add((int)value, -1);
+#endif
     for (uint32_t mask = QN_LANES / 2; mask > 0; mask /= 2) {
         value += qn_shuffle_xor_u32(value, mask);
     }
@@ -328,10 +331,30 @@ QN_DEV uint32_t qn_warp_sum_u32(uint32_t value)
 
 QN_DEV uint32_t qn_warp_max_u32(uint32_t value)
 {
+#if defined(__NVPTX__)
+    return (uint32_t)__nvvm_redux_sync_umax(value, -1);
+#endif
     for (uint32_t mask = QN_LANES / 2; mask > 0; mask /= 2) {
         value = qn_max_u32(value, qn_shuffle_xor_u32(value, mask));
     }
     return value;
+}
+
+/** Bit i: lane i has the same value; only its lowest @p n_bits may be set, on all lanes. */
+QN_DEV uint64_t qn_same_lanes(uint32_t value, uint32_t n_bits)
+{
+#if defined(__NVPTX__)
+    (void)n_bits;
+    return __nvvm_match_any_sync_i32(~0U, value);
+#else
+    uint64_t same = qn_ballot(true);
+    for (uint32_t bit = 0; bit < n_bits; bit++) {
+        const bool is_set = (value >> bit & 1U) != 0;
+        const uint64_t set = qn_ballot(is_set);
+        same &= is_set ? set : ~set;
+    }
+    return same;
+#endif
 }
 
 /**
