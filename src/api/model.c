@@ -58,10 +58,9 @@ static bool names_gpu(const char *device)
     return device != NULL && (strncmp(device, "cuda", 4) == 0 || strncmp(device, "hip", 3) == 0);
 }
 
-/* A GPU with its kernels; arithmetic is bf16 there. */
-static qn_status choose_gpu(qn_model *m, const qn_model_options *o, qn_error *err)
+/* Arithmetic is bf16 on a GPU, and no kernel reads f32 rows of the cache. */
+static qn_status check_gpu_options(const qn_model_options *o, qn_error *err)
 {
-    qn_status status = QN_OK;
     if (o->compute != QN_COMPUTE_AUTO && o->compute != QN_COMPUTE_BF16) {
         return qn_fail(err, QN_E_INVAL, 0, __func__,
                        "compute (--compute): %s, auto or bf16 expected on a GPU",
@@ -71,8 +70,13 @@ static qn_status choose_gpu(qn_model *m, const qn_model_options *o, qn_error *er
         return qn_fail(err, QN_E_INVAL, 0, __func__,
                        "kv_dtype (--kv-dtype): f32, auto, bf16 or fp8 expected on a GPU");
     }
-    m->compute = QN_COMPUTE_BF16;
-    m->kv_dtype = o->kv_dtype == QN_KV_AUTO ? QN_KV_BF16 : o->kv_dtype;
+    return QN_OK;
+}
+
+/* A GPU with its kernels. */
+static qn_status open_gpu(qn_model *m, const qn_model_options *o, qn_error *err)
+{
+    qn_status status = QN_OK;
     QN_TRY(status, qn_gpu_open(&m->gpu, o->device, err), fail);
     QN_TRY(status,
            qn_gpu_kernels_open(&m->gpu_kernels, m->gpu, qn_gpu_modules, qn_gpu_n_modules, err),
@@ -88,15 +92,20 @@ static qn_status choose_machine(qn_model *m, const qn_model_options *o, qn_error
     qn_status status = QN_OK;
     const char *archs[QN_ARCHS_MAX];
     const bool is_gpu = names_gpu(o->device);
-    QN_TRY(status, qn_device_check(o->device, archs, qn_list_archs(archs), err), fail);
     if ((size_t)o->compute >= LEN(compute_names) || (size_t)o->kv_dtype >= LEN(kv_dtype_names)) {
         status = qn_fail(err, QN_E_INVAL, 0, __func__,
                          "compute %d, kv_dtype %d: no such value, one of the enumeration expected",
                          (int)o->compute, (int)o->kv_dtype);
         goto fail;
     }
+    if (is_gpu) {
+        QN_TRY(status, check_gpu_options(o, err), fail);
+    }
+    QN_TRY(status, qn_device_check(o->device, archs, qn_list_archs(archs), err), fail);
     /* int8 is for MXFP4 alone, so it is what each weight's own dtype asks for. */
-    m->compute = o->compute != QN_COMPUTE_AUTO ? o->compute : QN_COMPUTE_INT8;
+    m->compute = o->compute != QN_COMPUTE_AUTO ? o->compute
+                 : is_gpu                      ? QN_COMPUTE_BF16
+                                               : QN_COMPUTE_INT8;
     m->kv_dtype = o->kv_dtype;
     if (m->kv_dtype == QN_KV_AUTO) {
         m->kv_dtype = m->compute == QN_COMPUTE_F32 ? QN_KV_F32 : QN_KV_BF16;
@@ -111,7 +120,7 @@ static qn_status choose_machine(qn_model *m, const qn_model_options *o, qn_error
     m->info.kernels = qn_kernels_level(m->cpu_flags);
     (void)snprintf(m->device, sizeof m->device, "%s", is_gpu ? o->device : "cpu");
     if (is_gpu && !o->tokenizer_only) {
-        status = choose_gpu(m, o, err);
+        status = open_gpu(m, o, err);
     }
 fail:
     return status;
