@@ -271,7 +271,7 @@ static void attend(const qn_gpu_glm *g, const qn_gpu_call *call)
             n_floats = qn_gpu_attend_partial_floats(g->ops.kernels, &args);
         }
         args.partial_u = (float *)(void *)g->ws.scratch;
-        args.partial_m = args.partial_u + (n_floats + 3) / 4 * 4;
+        args.partial_m = args.partial_u + n_floats; /* whole latents */
         qn_gpu_attend(&g->ops, &args);
         first += args.n_rows;
     }

@@ -4,6 +4,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/cpu.h"
+#include "model/internal.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -124,6 +125,11 @@ static qn_status side_open(side *s, const gm_case *c, const gm_device *device, q
     }
     if (status == QN_OK) {
         status = open_cache(s, c, dtype, err);
+    }
+    if (status == QN_OK && device != NULL && c->scratch_bytes > 0) {
+        QN_ASSERT(c->scratch_bytes < s->glm->gpu->ws.scratch_bytes);
+        s->glm->gpu->ws.scratch_bytes = c->scratch_bytes;
+        s->glm->gpu->ws.n_logit_rows = 2;
     }
     if (status < 0) {
         side_close(s);

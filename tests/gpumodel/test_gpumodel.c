@@ -101,6 +101,23 @@ static void test_gpumodel_layers_are_those_of_the_cpu(void **state)
     close_device(&device);
 }
 
+/* Index scores, partial sums and logits of many rows, for which there is too little room. */
+static void test_gpumodel_rows_go_in_turns(void **state)
+{
+    (void)state;
+    gm_device device = open_device();
+    const qn_config config = golden_config("tests/golden/tiny-own-mtp-index");
+    const gm_case c = {.name = "tiny-own-mtp-index, in turns",
+                       .config = &config,
+                       .kv_dtype = QN_KV_BF16,
+                       .scratch_bytes = 2400, /* 3 rows of attention, 15 of scores */
+                       .n_positions = 40,
+                       .n_chunk = 20,
+                       .layer_bound = BF16_BOUND};
+    check(&device, &c);
+    close_device(&device);
+}
+
 static void test_gpumodel_nano_is_that_of_the_cpu(void **state)
 {
     static const int32_t ids[] = {6113, 6115, 6117, 72, 101, 290, 311};
@@ -346,6 +363,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gpumodel_layers_are_those_of_the_cpu),
+        cmocka_unit_test(test_gpumodel_rows_go_in_turns),
         cmocka_unit_test(test_gpumodel_nano_is_that_of_the_cpu),
         cmocka_unit_test(test_gpumodel_every_storage_is_packed),
         cmocka_unit_test(test_gpumodel_rows_do_not_depend_on_others),
