@@ -293,6 +293,8 @@ static void check_topk(gc *run)
         topk_case(run, fill, 1, 100, 17, 1000);
         topk_case(run, fill, run->is_emulated ? 2 : 9, 4103, 256, 0);
     }
+    topk_case(run, TOPK_EQUAL, 1, 9001, 100, 0); /* more than a list has room for */
+    topk_case(run, TOPK_CLOSE, 1, 9001, 4000, 0);
     for (int fill = 0; !run->is_emulated && fill < N_TOPK_FILLS; fill++) {
         topk_case(run, fill, 3, 65536, 2048, 64);
         topk_case(run, fill, 1, 1 << 20, 2048, 0);

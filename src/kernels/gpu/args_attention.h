@@ -67,6 +67,7 @@ typedef struct qn_gpu_attend_args {
 /** By tensor cores, heads in tiles of 64 and of 16. */
 typedef qn_gpu_attend_args qn_gpu_attend_mma64_args;
 typedef qn_gpu_attend_args qn_gpu_attend_mma16_args;
+typedef qn_gpu_attend_args qn_gpu_attend_wgmma64_args;
 /** Puts the splits together. */
 typedef qn_gpu_attend_args qn_gpu_attend_join_args;
 #endif

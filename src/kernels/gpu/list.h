@@ -19,6 +19,7 @@
     X(attend_join, 128, 8, 64)                                                                     \
     X(attend_mma16, 256, 1, 192)                                                                   \
     X(attend_mma64, 256, 1, 255)                                                                   \
+    X(attend_wgmma64, 256, 1, 255)                                                                 \
     X(combine, 256, 3, 80)                                                                         \
     X(commit, 64, 1, 40)                                                                           \
     X(e4m3_to_f32, 256, 4, 40)                                                                     \
