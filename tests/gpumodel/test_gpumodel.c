@@ -23,7 +23,7 @@ static const char *g_device_name; /* NULL: emulated */
 
 static gm_device open_device(void)
 {
-    gm_device device;
+    gm_device device = {0};
     qn_gpu *gpu = NULL;
     qn_error err = {0};
     qn_status status = QN_OK;
