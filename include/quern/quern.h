@@ -110,7 +110,7 @@ typedef struct qn_model qn_model;
 /** How to load.  All zero: the defaults. */
 typedef struct qn_model_options {
     const char *tokenizer_dir; /**< Folder of tokenizer.json; NULL: the model's. */
-    const char *device;        /**< "auto" or "cpu"; NULL: auto. */
+    const char *device;        /**< "auto", "cpu", "cuda[:N]" or "hip[:N]"; NULL: auto. */
     const char *cpu_mask;      /**< Best kernel level allowed: "ref", "avx2" ...; NULL: no limit. */
     const char *chat_format;   /**< "auto", "glm5", "glm5.1", "glm5.2"; NULL: auto. */
     qn_progress_fn *progress;  /**< Bytes of weights read or made; NULL: nobody wants to know. */
@@ -176,8 +176,8 @@ typedef struct qn_model_info {
     const char *architecture; /**< "GlmMoeDsaForCausalLM" */
     const char *quantization; /**< "none", "fp8", "mxfp4": the smallest format of any expert. */
     const char *weights;      /**< "trained", "dummy"; "none" with tokenizer_only. */
-    const char *device;       /**< "cpu" */
-    const char *kernels;      /**< Kernel set in use: "ref", "avx2", "avx512" ... */
+    const char *device;       /**< "cpu", or as it was named: "cuda:0". */
+    const char *kernels;      /**< Kernel set in use: "ref", "avx2", "avx512" ..; "sm_90". */
     const char *compute;      /**< "f32", "bf16", "int8": what is used. */
     const char *kv_dtype;     /**< "f32", "bf16", "fp8": what is used. */
     const char *chat_format;  /**< "glm5.2": what is used. */
@@ -564,7 +564,8 @@ enum {
  */
 typedef struct qn_engine_options {
     uint64_t cache_bytes;    /**< Cache pages, all there will ever be; 0: what n_sequences contexts
-                                  need, at most a quarter of the machine's memory. */
+                                  need, at most a quarter of the machine's memory, of a GPU's what
+                                  is free but for a reserve. */
     uint32_t n_sequences;    /**< Sequences that run at once; 0: 64. */
     uint32_t n_queue;        /**< Requests that wait for them, at most QN_ENGINE_QUEUE_MAX; 0:
                                   1,024. */

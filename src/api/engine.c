@@ -6,7 +6,6 @@
 #include "api/request.h"
 #include "base/assert.h"
 #include "base/clock.h"
-#include "base/cpu.h"
 #include "base/sha256.h"
 #include "base/try.h"
 #include "engine/runner.h"
@@ -108,7 +107,7 @@ static qn_status choose_pages(uint32_t *n_pages, const qn_model *model, const qn
     const uint64_t wanted = (uint64_t)o->n_sequences * qn_pages_for(o->context_tokens);
     uint64_t n = o->cache_bytes / layout.page_bytes;
     if (o->cache_bytes == 0) {
-        const uint64_t affordable = qn_cpu_ram_bytes() / 4 / layout.page_bytes;
+        const uint64_t affordable = qn_model_cache_bytes(model) / layout.page_bytes;
         n = wanted < affordable ? wanted : affordable;
         n = n > 0 ? n : 1;
     }
@@ -140,6 +139,7 @@ static qn_status open_runner(qn_engine *e, qn_model *model, const qn_engine_opti
         .n_queue = o->n_queue,
         .has_prefix_tree = !o->no_prefix_cache,
     };
+    QN_TRY(status, qn_glm_reserve(model->glm, o->n_step_rows, err), fail);
     QN_TRY(status, choose_pages(&options.executor.n_pages, model, o, err), fail);
     /* Of the prefix tree: whoever sends prompts cannot make them meet in one bucket. */
     if (getrandom(&options.hash_seed, sizeof options.hash_seed, 0) !=
@@ -147,7 +147,6 @@ static qn_status open_runner(qn_engine *e, qn_model *model, const qn_engine_opti
         status = qn_fail(err, QN_E_IO, errno, __func__, "getrandom: no bytes, 8 expected");
         goto fail;
     }
-    QN_TRY(status, qn_glm_reserve(model->glm, o->n_step_rows, err), fail);
     QN_TRY(status, qn_runner_open(&e->runner, model->glm, &options, err), fail);
 fail:
     return status;

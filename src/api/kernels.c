@@ -11,23 +11,50 @@ typedef struct list {
     bool has_mtp;
 } list;
 
-static void add(list *to, const char *operation, const char *weights, qn_kernel_class class,
-                qn_kernel_choice shape)
+static void put(list *to, const char *operation, const char *weights, const char *variant,
+                bool is_fallback, qn_kernel_choice shape)
 {
     qn_kernel_choice *const choice = to->n < to->n_max ? &to->out[to->n] : NULL;
     to->n++;
     if (choice == NULL) {
         return;
     }
-    const char *const level = qn_kernels_level_of(class, to->model->cpu_flags);
-    const char *const best = qn_kernels_level_of(class, qn_cpu_flags()); /* without a mask */
-    const bool is_plain = strcmp(level, "ref") == 0;
     *choice = shape;
     (void)snprintf(choice->operation, sizeof choice->operation, "%s", operation);
     (void)snprintf(choice->weights, sizeof choice->weights, "%s", weights);
-    (void)snprintf(choice->variant, sizeof choice->variant, "%s", level);
+    (void)snprintf(choice->variant, sizeof choice->variant, "%s", variant);
     (void)snprintf(choice->source, sizeof choice->source, "%s",
-                   is_plain || strcmp(level, best) != 0 ? "fallback" : "default");
+                   is_fallback ? "fallback" : "default");
+}
+
+static void add(list *to, const char *operation, const char *weights, qn_kernel_class class,
+                qn_kernel_choice shape)
+{
+    if (to->model->gpu != NULL) {
+        put(to, operation, weights, to->model->info.kernels, false, shape);
+        return;
+    }
+    const char *const level = qn_kernels_level_of(class, to->model->cpu_flags);
+    const char *const best = qn_kernels_level_of(class, qn_cpu_flags()); /* without a mask */
+    put(to, operation, weights, level, strcmp(level, "ref") == 0 || strcmp(level, best) != 0,
+        shape);
+}
+
+/* A product on a GPU: the variant that one row gets. */
+static void add_gpu_product(list *to, const char *kind, const qn_glm_product *p,
+                            qn_kernel_choice choice)
+{
+    const qn_model *const m = to->model;
+    const qn_gpu_matmul_shape shape = {.kind = qn_gpu_weight_kind(p->kind),
+                                       .n_out = p->n_out,
+                                       .n_in = p->n_in,
+                                       .n_groups = p->is_of_expert ? m->config.n_experts : 1,
+                                       .n_rows = p->is_of_expert ? m->config.n_experts_used : 1,
+                                       .is_grouped = p->is_of_expert,
+                                       .is_deterministic = true};
+    const uint32_t i_variant = qn_gpu_matmul_choose(m->gpu_kernels, &shape);
+    put(to, p->is_of_expert ? "moe" : "matmul", kind, qn_gpu_matmul_variants[i_variant].name,
+        i_variant == 0, choice);
 }
 
 static void add_products(list *to, const qn_glm_product *products, uint32_t n_products)
@@ -43,9 +70,13 @@ static void add_products(list *to, const qn_glm_product *products, uint32_t n_pr
     };
     for (uint32_t i = 0; i < n_products; i++) {
         const qn_glm_product *const p = &products[i];
-        add(to, p->is_of_expert ? "moe" : "matmul", kinds[p->kind],
-            classes[qn_act_of(p->kind, to->model->compute)],
-            (qn_kernel_choice){.n_in = p->n_in, .n_out = p->n_out, .n_uses = p->n_uses});
+        const qn_kernel_choice shape = {.n_in = p->n_in, .n_out = p->n_out, .n_uses = p->n_uses};
+        if (to->model->gpu != NULL) {
+            add_gpu_product(to, kinds[p->kind], p, shape);
+        } else {
+            add(to, p->is_of_expert ? "moe" : "matmul", kinds[p->kind],
+                classes[qn_act_of(p->kind, to->model->compute)], shape);
+        }
     }
 }
 

@@ -30,6 +30,7 @@ static const char *const kv_dtype_names[] = {
 
 /* chat_template.jinja of GLM-5.2 has 5,076 bytes. */
 enum { TEMPLATE_BYTES_MAX = 1 << 20 };
+enum { GPU_RESERVE_BYTES = 1 << 30 }; /* of a GPU's memory no page is made */
 
 #define LEN(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -51,19 +52,60 @@ static qn_status warn(const qn_model_options *o, const char *text, const char *w
     return QN_OK;
 }
 
+/* Is it the name of a device that qn_gpu_open() opens? */
+static bool names_gpu(const char *device)
+{
+    return device != NULL && (strncmp(device, "cuda", 4) == 0 || strncmp(device, "hip", 3) == 0);
+}
+
+/* Arithmetic is bf16 on a GPU, and no kernel reads f32 rows of the cache. */
+static qn_status check_gpu_options(const qn_model_options *o, qn_error *err)
+{
+    if (o->compute != QN_COMPUTE_AUTO && o->compute != QN_COMPUTE_BF16) {
+        return qn_fail(err, QN_E_INVAL, 0, __func__,
+                       "compute (--compute): %s, auto or bf16 expected on a GPU",
+                       compute_names[o->compute]);
+    }
+    if (o->kv_dtype == QN_KV_F32) {
+        return qn_fail(err, QN_E_INVAL, 0, __func__,
+                       "kv_dtype (--kv-dtype): f32, auto, bf16 or fp8 expected on a GPU");
+    }
+    return QN_OK;
+}
+
+/* A GPU with its kernels. */
+static qn_status open_gpu(qn_model *m, const qn_model_options *o, qn_error *err)
+{
+    qn_status status = QN_OK;
+    QN_TRY(status, qn_gpu_open(&m->gpu, o->device, err), fail);
+    QN_TRY(status,
+           qn_gpu_kernels_open(&m->gpu_kernels, m->gpu, qn_gpu_modules, qn_gpu_n_modules, err),
+           fail);
+    m->info.kernels = qn_gpu_get_info(m->gpu)->arch;
+fail:
+    return status;
+}
+
 /* Device, arithmetic and kernels: everything that does not depend on the model. */
 static qn_status choose_machine(qn_model *m, const qn_model_options *o, qn_error *err)
 {
     qn_status status = QN_OK;
-    QN_TRY(status, qn_device_check(o->device, NULL, 0, err), fail);
+    const char *archs[QN_ARCHS_MAX];
+    const bool is_gpu = names_gpu(o->device);
     if ((size_t)o->compute >= LEN(compute_names) || (size_t)o->kv_dtype >= LEN(kv_dtype_names)) {
         status = qn_fail(err, QN_E_INVAL, 0, __func__,
                          "compute %d, kv_dtype %d: no such value, one of the enumeration expected",
                          (int)o->compute, (int)o->kv_dtype);
         goto fail;
     }
+    if (is_gpu) {
+        QN_TRY(status, check_gpu_options(o, err), fail);
+    }
+    QN_TRY(status, qn_device_check(o->device, archs, qn_list_archs(archs), err), fail);
     /* int8 is for MXFP4 alone, so it is what each weight's own dtype asks for. */
-    m->compute = o->compute != QN_COMPUTE_AUTO ? o->compute : QN_COMPUTE_INT8;
+    m->compute = o->compute != QN_COMPUTE_AUTO ? o->compute
+                 : is_gpu                      ? QN_COMPUTE_BF16
+                                               : QN_COMPUTE_INT8;
     m->kv_dtype = o->kv_dtype;
     if (m->kv_dtype == QN_KV_AUTO) {
         m->kv_dtype = m->compute == QN_COMPUTE_F32 ? QN_KV_F32 : QN_KV_BF16;
@@ -76,6 +118,10 @@ static qn_status choose_machine(qn_model *m, const qn_model_options *o, qn_error
     m->cpu_flags = qn_cpu_flags() & cpu_mask;
     qn_kernels_init(&m->kernels, m->cpu_flags);
     m->info.kernels = qn_kernels_level(m->cpu_flags);
+    (void)snprintf(m->device, sizeof m->device, "%s", is_gpu ? o->device : "cpu");
+    if (is_gpu && !o->tokenizer_only) {
+        status = open_gpu(m, o, err);
+    }
 fail:
     return status;
 }
@@ -221,7 +267,10 @@ static qn_status load_weights(qn_model *m, const qn_model_options *o, qn_error *
                                     .compute = m->compute,
                                     .n_rows_max = QN_CHUNK_TOKENS_MAX,
                                     .progress = o->progress,
-                                    .progress_context = o->progress_context};
+                                    .progress_context = o->progress_context,
+                                    .gpu = m->gpu,
+                                    .gpu_kernels = m->gpu_kernels,
+                                    .is_deterministic = true};
     if (o->use_dummy_weights) {
         QN_TRY(status, qn_glm_open_dummy(&m->glm, &m->config, o->dummy_seed, &options, err), fail);
     } else {
@@ -249,7 +298,7 @@ static void fill_info(qn_model *m, const qn_model_options *o, uint64_t start_ns)
     info->architecture = "GlmMoeDsaForCausalLM";
     info->quantization = "none";
     info->weights = o->tokenizer_only ? "none" : o->use_dummy_weights ? "dummy" : "trained";
-    info->device = "cpu";
+    info->device = m->device;
     info->compute = compute_names[m->compute];
     info->kv_dtype = kv_dtype_names[m->kv_dtype];
     info->chat_format = qn_chat_format_name(m->chat_format);
@@ -326,12 +375,26 @@ void qn_model_close(qn_model **model)
     }
     qn_model *const m = *model;
     qn_glm_close(&m->glm); /* before what it borrows */
+    qn_gpu_kernels_close(&m->gpu_kernels);
+    qn_gpu_close(&m->gpu);
     qn_pool_close(&m->pool);
     qn_tokenizer_close(&m->tokenizer);
     free(m->name);
     free(m->path);
     free(m);
     *model = NULL;
+}
+
+uint64_t qn_model_cache_bytes(const qn_model *model)
+{
+    if (model->gpu == NULL) {
+        return qn_cpu_ram_bytes() / 4;
+    }
+    /* For what a driver takes as it goes, and for others. */
+    const uint64_t part_bytes = qn_gpu_get_info(model->gpu)->memory_bytes / 16;
+    const uint64_t reserve_bytes = part_bytes < GPU_RESERVE_BYTES ? part_bytes : GPU_RESERVE_BYTES;
+    const uint64_t free_bytes = qn_gpu_free_bytes(model->gpu);
+    return free_bytes > reserve_bytes ? free_bytes - reserve_bytes : 0;
 }
 
 const qn_model_info *qn_model_get_info(const qn_model *model)

@@ -104,10 +104,10 @@ qn_status qn_executor_open(qn_executor **out, qn_glm *glm, const qn_executor_opt
     e->n_topk = config->index_topk;
     e->with_mtp = options->with_mtp;
     e->shares_sets = options->with_mtp && config->index_share_for_mtp;
-    QN_TRY(
-        status,
-        qn_page_pool_init(&e->pages, config, options->kv_dtype, options->n_pages, e->with_mtp, err),
-        fail);
+    QN_TRY(status,
+           qn_page_pool_init(&e->pages, config, qn_glm_kv_place(glm), options->kv_dtype,
+                             options->n_pages, e->with_mtp, err),
+           fail);
     if (options->checks_pages || always_checks()) {
         QN_TRY(status, qn_page_sums_init(&e->sums, &e->pages.kv, err), fail);
     }
@@ -214,7 +214,7 @@ static void clear_mtp_row(const qn_executor *e, uint32_t page)
         if (components[i] >= 0) {
             const int32_t id = (int32_t)page;
             const qn_kv_view view = qn_kv_get_view(&e->pages.kv, components[i], &id);
-            memset(qn_kv_row(&view, 0), 0, view.row_bytes);
+            qn_kv_clear(&e->pages.kv, qn_kv_row(&view, 0), view.row_bytes);
         }
     }
 }
@@ -262,9 +262,9 @@ static void prepare(qn_executor *e, const qn_step *step, qn_executor_find_fn *fi
             const uint32_t i_slot = step->begins[i].slot;
             const uint32_t i_page = n_cached / QN_PAGE_TOKENS - 1;
             QN_ASSERT(i_page < e->slots[i_slot].n_pages);
-            memcpy(qn_slot_hidden(e, &e->slots[i_slot], n_cached - 1),
-                   qn_kv_page_hidden(&e->pages.kv, qn_slot_pages(e, i_slot)[i_page]),
-                   e->n_embd * sizeof(float));
+            qn_kv_read(&e->pages.kv, qn_slot_hidden(e, &e->slots[i_slot], n_cached - 1),
+                       qn_kv_page_hidden(&e->pages.kv, qn_slot_pages(e, i_slot)[i_page]),
+                       e->n_embd * sizeof(float));
         }
     }
 }

@@ -15,7 +15,11 @@ qn_status qn_page_sums_init(qn_page_sums *sums, const qn_kv *kv, qn_error *err)
     *sums = (qn_page_sums){.kv = kv};
     sums->sums = calloc((size_t)kv->n_pages * kv->layout->n_components, sizeof *sums->sums);
     sums->steps = calloc(kv->n_pages, sizeof *sums->steps);
-    if (sums->sums == NULL || sums->steps == NULL) {
+    if (kv->place.gpu != NULL) {
+        sums->bytes = malloc(kv->layout->page_bytes);
+    }
+    if (sums->sums == NULL || sums->steps == NULL ||
+        (sums->bytes == NULL && kv->place.gpu != NULL)) {
         qn_page_sums_deinit(sums);
         return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "checksums: no memory for %u pages",
                        kv->n_pages);
@@ -27,6 +31,7 @@ void qn_page_sums_deinit(qn_page_sums *sums)
 {
     free(sums->sums);
     free(sums->steps);
+    free(sums->bytes);
     *sums = (qn_page_sums){0};
 }
 
@@ -39,11 +44,17 @@ size_t qn_page_sums_bytes(const qn_page_sums *sums)
 }
 
 /* Checksum of one component of a page. */
-static uint64_t sum_of(const qn_kv *kv, uint32_t page, uint32_t i_component)
+static uint64_t sum_of(const qn_page_sums *sums, uint32_t page, uint32_t i_component)
 {
+    const qn_kv *const kv = sums->kv;
     const qn_kv_component *const c = &kv->layout->components[i_component];
     const uint8_t *const base = kv->base + (size_t)kv->n_pages * c->offset_bytes;
-    return XXH3_64bits(base + (size_t)page * c->page_bytes, c->page_bytes);
+    const uint8_t *bytes = base + (size_t)page * c->page_bytes;
+    if (sums->bytes != NULL) {
+        qn_kv_read(kv, sums->bytes, bytes, c->page_bytes);
+        bytes = sums->bytes;
+    }
+    return XXH3_64bits(bytes, c->page_bytes);
 }
 
 void qn_page_sums_publish(qn_page_sums *sums, uint32_t page, uint64_t i_step)
@@ -52,7 +63,7 @@ void qn_page_sums_publish(qn_page_sums *sums, uint32_t page, uint64_t i_step)
     QN_ASSERT(page < sums->kv->n_pages);
     QN_ASSERT(i_step > 0);
     for (uint32_t i = 0; i < n; i++) {
-        sums->sums[(size_t)page * n + i] = sum_of(sums->kv, page, i);
+        sums->sums[(size_t)page * n + i] = sum_of(sums, page, i);
     }
     sums->steps[page] = i_step;
 }
@@ -78,7 +89,7 @@ void qn_page_sums_check(const qn_page_sums *sums, uint32_t page, uint32_t publis
     }
     for (uint32_t i = 0; i < n; i++) {
         const qn_kv_component *const c = &sums->kv->layout->components[i];
-        const uint64_t seen = sum_of(sums->kv, page, i);
+        const uint64_t seen = sum_of(sums, page, i);
         const uint64_t expected = sums->sums[(size_t)published * n + i];
         if (seen != expected) {
             qn_log(QN_LOG_ERROR,

@@ -13,6 +13,7 @@ typedef struct qn_page_sums {
     const qn_kv *kv; /**< Borrowed while it is open. */
     uint64_t *sums;  /**< [n_pages][n_components]; owned, as the next. */
     uint64_t *steps; /**< [n_pages] step that published the page; 0: none. */
+    uint8_t *bytes;  /**< Of a component of a page that a GPU has; NULL: the host has them. */
 } qn_page_sums;
 
 /** Returns QN_OK; QN_E_NOMEM */

@@ -6,8 +6,10 @@
 #ifndef QN_MODEL_GLM_H
 #define QN_MODEL_GLM_H
 #include "base/pool.h"
+#include "device/gpu.h"
 #include "format/checkpoint.h"
 #include "format/config.h"
+#include "kernels/gpu_ops.h"
 #include "kernels/kernels.h"
 #include "model/kv.h"
 
@@ -22,6 +24,11 @@ typedef struct qn_glm_options {
     uint32_t n_rows_max;       /**< Rows of one forward pass: see qn_glm_reserve(). */
     qn_progress_fn *progress;  /**< Bytes of weights loaded, as stored; NULL: not wanted. */
     void *progress_context;
+    qn_gpu *gpu; /**< Computes and keeps the weights; compute is BF16 then.  NULL: the CPU does.
+                      Borrowed while the model is open, as the next. */
+    const qn_gpu_kernels *gpu_kernels;
+    bool is_deterministic; /**< On a GPU: a row's bits depend on its own sequence only, as they
+                                always do on the CPU. */
 } qn_glm_options;
 
 /**
@@ -31,7 +38,7 @@ typedef struct qn_glm_options {
  *
  * @param checkpoint  borrowed during the call: weights are packed for the kernels and kept
  * Returns  QN_OK; QN_E_FORMAT naming the tensor, what was seen and expected; QN_E_IO; QN_E_NOMEM;
- *          QN_E_CANCELLED by options->progress
+ *          QN_E_DEVICE; QN_E_CANCELLED by options->progress
  */
 QN_MUST_CHECK qn_status qn_glm_open(qn_glm **out, const qn_config *config,
                                     const qn_checkpoint *checkpoint, const qn_glm_options *options,
@@ -55,6 +62,9 @@ void qn_glm_close(qn_glm **model);
 QN_MUST_CHECK qn_status qn_glm_reserve(qn_glm *model, uint32_t n_rows, qn_error *err);
 /** The most that the workspace takes, once all its rows have been used. */
 uint64_t qn_glm_workspace_bytes(const qn_glm *model);
+
+/** Where pages are that passes of this model read and write; borrowed until close. */
+const qn_kv_place *qn_glm_kv_place(const qn_glm *model);
 
 /** Borrowed until close. */
 const qn_config *qn_glm_config(const qn_glm *model);
@@ -142,7 +152,8 @@ typedef struct qn_probe {
  * @param[out] hidden  [n_rows][n_embd] after the final norm (what MTP consumes); may be NULL
  * @param[out] logits  [n_logit_rows][n_vocab]; may be NULL when none are wanted
  * @param probe        NULL: none
- * A row's results do not depend on the other rows, on how a prompt is cut, or on the threads.
+ * A row's results do not depend on the other rows, on how a prompt is cut, or on the threads; on a
+ * GPU where it is deterministic.  Once a GPU has failed, which the log says, all results are NaN.
  */
 void qn_glm_forward(qn_glm *model, const qn_kv *kv, const qn_batch *batch, float *hidden,
                     float *logits, const qn_probe *probe);

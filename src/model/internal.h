@@ -4,6 +4,7 @@
 #define QN_MODEL_INTERNAL_H
 #include "base/arena.h"
 #include "model/glm.h"
+#include "model/gpu_glm.h"
 #include "model/weights.h"
 
 enum { QN_N_ACTS = QN_ACT_INT8 + 1 };
@@ -77,6 +78,8 @@ struct qn_glm {
     qn_pool *pool;       /* borrowed */
     qn_compute compute;
     uint32_t n_rows_max;
+    qn_gpu_glm *gpu; /* owned: passes are its own, and there is no workspace; NULL: the CPU's */
+    qn_kv_place kv_place;
     float *inv_freq; /* [rope_dim / 2], in the arena */
     qn_workspace ws;
     qn_arena arena; /* of the workspace; its base is an owned mapping */

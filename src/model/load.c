@@ -19,6 +19,7 @@ typedef struct loader {
     qn_weights *weights;
     const qn_config *config;
     const qn_glm_options *options;
+    const qn_weight_sink *sink;      /* NULL: matrices are packed here */
     const qn_checkpoint *checkpoint; /* NULL: dummy weights */
     uint64_t seed;                   /* of those */
     qn_binder binder;
@@ -118,6 +119,9 @@ static qn_status plan_tensor(void *context, const qn_tensor_spec *spec, qn_error
         const size_t strip_floats = (size_t)QN_STRIP * spec->n_in;
         weights->n_of_kind[stored.weight.kind]++;
         shape_matrices(l, spec, stored.weight.kind);
+        if (l->sink != NULL) {
+            return l->sink->plan(l->sink->context, spec, stored.weight.kind, err);
+        }
         weights->block_bytes += spec_bytes(l, spec, stored.weight.kind);
         l->temp_floats = strip_floats > l->temp_floats ? strip_floats : l->temp_floats;
     }
@@ -289,7 +293,7 @@ static void load_vector(loader *l, const qn_tensor_spec *spec, const qn_stored *
         l->options->kernels->dequant_row(to, &row, 0);
     }
     *spec->vector = to;
-    l->next_vector += spec->n_out;
+    l->next_vector += qn_vector_floats(spec->n_out);
 }
 
 static qn_status fetch(const loader *l, const qn_tensor *tensor, qn_error *err)
@@ -318,6 +322,8 @@ static qn_status load_tensor(void *context, const qn_tensor_spec *spec, qn_error
     QN_TRY(status, fetch(l, stored.scale, err), fail);
     if (spec->vector != NULL) {
         load_vector(l, spec, &stored, stream);
+    } else if (l->sink != NULL) {
+        QN_TRY(status, l->sink->take(l->sink->context, spec, &stored.weight, stream, err), fail);
     } else {
         packing p = {.l = l, .spec = spec, .stored = stored.weight, .stream = stream};
         load_matrix(l, &p);
@@ -362,20 +368,21 @@ static qn_status reserve(loader *l, qn_error *err)
     /* Every step reads all of it: pages of 2 MB save most of the address translations. */
     (void)madvise(block, weights->block_bytes, MADV_HUGEPAGE);
     l->next_matrix = block;
-    l->next_vector = weights->vectors;
     return QN_OK;
 }
 
 qn_status qn_weights_load(qn_weights *weights, const qn_config *config,
                           const qn_checkpoint *checkpoint, uint64_t seed,
-                          const qn_glm_options *options, qn_error *err)
+                          const qn_glm_options *options, const qn_weight_sink *sink, qn_error *err)
 {
     qn_status status = QN_OK;
     loader l = {.weights = weights,
                 .config = config,
                 .options = options,
+                .sink = sink,
                 .checkpoint = checkpoint,
-                .seed = seed};
+                .seed = seed,
+                .next_vector = weights->vectors};
     if (checkpoint != NULL) {
         const qn_tensor_source source = qn_tensor_source_of(checkpoint);
         QN_TRY(status, qn_binder_init(&l.binder, &source, err), fail);
@@ -384,8 +391,11 @@ qn_status qn_weights_load(qn_weights *weights, const qn_config *config,
     if (checkpoint != NULL) {
         QN_TRY(status, qn_binder_refuse_unknown(&l.binder, checkpoint, config, err), fail);
     }
-    QN_TRY(status, reserve(&l, err), fail);
+    QN_TRY(status, sink != NULL ? sink->reserve(sink->context, err) : reserve(&l, err), fail);
     QN_TRY(status, qn_tensor_list_walk(config, weights, load_tensor, &l, err), fail);
+    if (sink != NULL) {
+        status = sink->finish(sink->context, err);
+    }
 fail:
     qn_binder_deinit(&l.binder);
     free(l.temps);
