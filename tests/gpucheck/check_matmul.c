@@ -44,8 +44,10 @@ static void make_weight(gc *run, const product *p, float *values, qn_gpu_weight 
         p->kind == QN_WEIGHT_MXFP4 ? n / 32 : (size_t)p->n_out * ((p->n_in + 127) / 128);
     uint8_t *data = gc_host(run, qn_weight_bytes(p->kind, n));
     uint8_t *scale = gc_host(run, 4 * n_scales);
-    for (size_t i = 0; i < qn_weight_bytes(p->kind, n); i++) {
-        data[i] = (uint8_t)gc_bits(run);
+    uint64_t bits = 0;
+    for (size_t i = 0; i < qn_weight_bytes(p->kind, n) && p->kind > QN_WEIGHT_BF16; i++) {
+        bits = i % 8 == 0 ? gc_bits(run) : bits >> 8;
+        data[i] = (uint8_t)bits;
         data[i] ^= (data[i] & 0x7f) == 0x7f ? 1 : 0; /* NaN of e4m3 */
     }
     for (size_t i = 0; i < n_scales; i++) {
@@ -307,10 +309,9 @@ static void check_matmul(gc *run)
     static const uint32_t rows[] = {1, 5, 8, 20, 70, 33, 2, 64, 9, 130, 300};
     const uint32_t n_shapes = run->is_emulated ? 4 : 6;
     const uint32_t n_rows = run->is_emulated ? 5 : 11;
-    const uint32_t n_repeats = run->is_emulated ? 1 : 2;
     uint32_t turn = 0;
     for (uint32_t v = 0; v < qn_gpu_n_matmul_variants; v++) {
-        for (uint32_t i = 0; i < 5 * N_GROUPINGS * 4 * n_repeats; i++) {
+        for (uint32_t i = 0; i < 5 * N_GROUPINGS * 4; i++) {
             const uint32_t epilogue = i / 5 / N_GROUPINGS % 4;
             const uint32_t(*shapes)[2] = run->is_emulated ? small : large;
             const product p = {.kind = (qn_weight_kind)(i % 5),
