@@ -167,6 +167,37 @@ static void test_gpumodel_every_storage_is_packed(void **state)
     close_device(&device);
 }
 
+/* Made up by the device as by the CPU, kv_b in blocks that heads cut among them. */
+static void test_gpumodel_dummy_weights_follow_the_config(void **state)
+{
+    static const char *const texts[] = {
+        "{\"quantization_config\": {\"quant_method\": \"fp8\"}}",
+        "{\"quantization_config\": {\"quant_method\": \"quark\", \"exclude\": [\"*.self_attn.*\"], "
+        "\"global_quant_config\": {\"weight\": {\"dtype\": \"fp4\", \"qscheme\": \"per_group\", "
+        "\"group_size\": 32, \"scale_format\": \"e8m0\"}}}}",
+        "{\"quantization_config\": {\"quant_method\": \"quark\", \"global_quant_config\": "
+        "{\"weight\": {\"dtype\": \"fp8_e4m3\", \"qscheme\": \"per_channel\"}}}}",
+    };
+    (void)state;
+    gm_device device = open_device();
+    const qn_config config = copy_config();
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        qn_quant_rules rules;
+        qn_error err = {0};
+        assert_int_equal(qn_quant_rules_parse(&rules, qn_str_of(texts[i]), "config", &err), QN_OK);
+        const gm_case c = {.name = texts[i],
+                           .config = &config,
+                           .rules = &rules,
+                           .kv_dtype = QN_KV_BF16,
+                           .n_positions = 16,
+                           .n_chunk = 6,
+                           .layer_bound = BF16_BOUND};
+        check(&device, &c);
+        qn_quant_rules_close(&rules);
+    }
+    close_device(&device);
+}
+
 /* -------------------------------------------------------------------------------- other rows
  */
 
@@ -348,6 +379,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_gpumodel_layers_are_those_of_the_cpu),
         cmocka_unit_test(test_gpumodel_nano_is_that_of_the_cpu),
         cmocka_unit_test(test_gpumodel_every_storage_is_packed),
+        cmocka_unit_test(test_gpumodel_dummy_weights_follow_the_config),
         cmocka_unit_test(test_gpumodel_rows_do_not_depend_on_others),
         cmocka_unit_test(test_gpumodel_executor_tells_the_story_of_each_sequence_alone),
         cmocka_unit_test(test_gpumodel_scales_that_are_no_numbers_are_refused),
