@@ -282,6 +282,32 @@ static void test_gpumodel_what_does_not_fit_is_refused(void **state)
     close_device(&device);
 }
 
+/* One rank of four in MXFP4 is refused by what it needs: before anything is made. */
+static void test_gpumodel_a_whole_rank_says_what_it_needs(void **state)
+{
+    static const char path[] = QN_SOURCE_DIR "/configs/glm-5.2-mxfp4-tp4/config.json";
+    (void)state;
+    tiny t;
+    qn_error err = {0};
+    qn_quant_rules rules;
+    gm_device device = open_device();
+    const qn_config config = golden_config("configs/glm-5.2-mxfp4-tp4");
+    const qn_config small = copy_config(); /* of the cache that nobody uses */
+    qn_glm_options options = tiny_prepare(&t, &small, 1, 512, QN_KV_BF16);
+    options.compute = QN_COMPUTE_BF16;
+    options.gpu = device.gpu;
+    options.gpu_kernels = device.kernels;
+    options.rules = &rules;
+    assert_int_equal(qn_quant_rules_load(&rules, path, &err), QN_OK);
+    assert_int_equal(qn_glm_open_dummy(&t.glm, &config, 7, &options, &err), QN_E_NOMEM);
+    assert_string_equal(err.text,
+                        "weights: 108.5 GB and 0.6 GB to compute with are needed, expected at most "
+                        "the 4.3 GB that are free on emulated");
+    qn_quant_rules_close(&rules);
+    tiny_close(&t);
+    close_device(&device);
+}
+
 static void test_gpumodel_scales_that_are_no_numbers_are_refused(void **state)
 {
     static const recipe r = {"fp8 rows", "fp8", {{"", AS_FP8_ROWS}}};
@@ -386,6 +412,7 @@ int main(int argc, char **argv)
     };
     const struct CMUnitTest emulated[] = {
         cmocka_unit_test(test_gpumodel_what_does_not_fit_is_refused),
+        cmocka_unit_test(test_gpumodel_a_whole_rank_says_what_it_needs),
         cmocka_unit_test(test_gpumodel_every_failing_call_is_told_and_leaks_nothing),
         cmocka_unit_test(test_gpumodel_a_lost_device_gives_no_numbers),
     };
