@@ -7,10 +7,8 @@
 #include <string.h>
 
 const gc_group *const gc_groups[] = {
-    &gc_adjust, &gc_choice, &gc_rows,   &gc_sample, &gc_attention, &gc_pack,      &gc_matmul,
-    NULL,       &gc_adjust, &gc_choice, &gc_rows,   &gc_attention, &gc_sample,    &gc_pack,
-    &gc_matmul, NULL,       &gc_adjust, &gc_choice, &gc_rows,      &gc_attention, &gc_sample,
-    &gc_pack,   &gc_dummy,  &gc_matmul, NULL,
+    &gc_rows,   &gc_pack,   &gc_dummy,  &gc_matmul, &gc_attention,
+    &gc_choice, &gc_sample, &gc_adjust, NULL,
 };
 
 /* What the command line asks for. */
