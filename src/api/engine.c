@@ -274,6 +274,7 @@ static qn_status translate(qn_runner_request *out, int32_t *stop_ids, const qn_e
         .max_tokens = checked.max_tokens > 0 ? checked.max_tokens : 1, /* see see_token() */
         .draft_tokens = checked.draft_tokens,
         .acceptance_length = checked.acceptance_length,
+        .wants_logits = r->wants_logprobs,
         .wants_prompt_logits = r->wants_prompt_logprobs,
         .priority = r->priority,
         .affinity = r->affinity,

@@ -7,6 +7,7 @@
 #include "engine/executor_parts.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -86,6 +87,7 @@ qn_status qn_executor_open(qn_executor **out, qn_glm *glm, const qn_executor_opt
     QN_ASSERT(options->n_step_rows > 0 && options->n_step_rows <= QN_STEP_ROWS_MAX);
     QN_ASSERT(options->n_context > 0 && options->n_context <= config->n_context_max);
     QN_ASSERT(!options->with_mtp || qn_glm_has_mtp(glm));
+    QN_ASSERT(options->lag <= QN_EXECUTOR_LAG_MAX);
     *out = NULL;
     qn_executor *e = calloc(1, sizeof *e);
     if (e == NULL) {
@@ -102,6 +104,7 @@ qn_status qn_executor_open(qn_executor **out, qn_glm *glm, const qn_executor_opt
     e->n_embd = config->n_embd;
     e->n_vocab = config->n_vocab;
     e->n_topk = config->index_topk;
+    e->lag = options->lag;
     e->with_mtp = options->with_mtp;
     e->shares_sets = options->with_mtp && config->index_share_for_mtp;
     QN_TRY(status,
@@ -445,10 +448,12 @@ static void check_seqs(qn_executor *e, const qn_step *step)
     }
 }
 
-void qn_executor_run(qn_step_result *result, qn_executor *executor, const qn_step *step,
-                     qn_executor_find_fn *find, void *context)
+void qn_executor_submit(qn_executor *executor, const qn_step *step, qn_executor_find_fn *find,
+                        void *context)
 {
     qn_executor *const e = executor;
+    QN_ASSERT(e->n_waiting <= e->lag);
+    qn_step_result *const result = &e->results[e->n_waiting++];
     prepare(e, step, find, context);
     check_seqs(e, step);
     e->n_seqs = step->n_seqs;
@@ -470,6 +475,17 @@ void qn_executor_run(qn_step_result *result, qn_executor *executor, const qn_ste
         qn_executor_follow(e, step);
     }
     report(e, step, result);
+}
+
+void qn_executor_collect(qn_step_result *result, qn_executor *executor)
+{
+    qn_executor *const e = executor;
+    QN_ASSERT(e->n_waiting > 0);
+    const qn_step_result *const oldest = &e->results[0];
+    const size_t head_bytes = offsetof(qn_step_result, seqs);
+    memcpy(result, oldest, head_bytes + oldest->n_seqs * sizeof *oldest->seqs);
+    e->n_waiting--;
+    memmove(&e->results[0], &e->results[1], e->n_waiting * sizeof *e->results);
 }
 
 /* ---------------------------------------------------------------------------------------- views */

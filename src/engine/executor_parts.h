@@ -73,6 +73,9 @@ struct qn_executor {
     uint32_t n_vocab;
     uint32_t n_topk;
     uint32_t n_seqs; /* of the last step */
+    uint32_t lag;
+    uint32_t n_waiting;                              /* results not collected */
+    qn_step_result results[QN_EXECUTOR_LAG_MAX + 1]; /* of them, the oldest first */
     bool with_mtp;
     bool shares_sets;     /* a chain of drafts attends to the set of the last verified row */
     qn_arena arena;       /* of what follows; its base is an owned mapping */
