@@ -12,6 +12,7 @@ const gc_group *const gc_groups[] = {
     &gc_rows,
     &gc_attention,
     &gc_sample,
+    &gc_step,
     &gc_pack,
     &gc_matmul,
     NULL,
