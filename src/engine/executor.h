@@ -42,6 +42,7 @@ typedef struct qn_executor_options {
     uint32_t n_context;        /**< Positions of a sequence, at most the model's. */
     uint32_t lag;              /**< At most QN_EXECUTOR_LAG_MAX. */
     bool with_mtp;             /**< Pages have the MTP layer's rows; the model has the layer. */
+    bool without_graphs;       /**< On a GPU: passes are queued kernel by kernel. */
     bool checks_pages;         /**< Compare checksums of shared pages; always in debug builds. */
 } qn_executor_options;
 
@@ -90,11 +91,11 @@ void qn_executor_collect(qn_step_result *result, qn_executor *executor);
 
 /**
  * Logits [n_rows][n_vocab] of a sequence of the step submitted last, once it is collected; borrowed
- * until the next is submitted: one row for each token drawn.  NULL where there are none.
+ * until the next call or step: one row for each token drawn.  NULL where there are none.
  *
  * @param i_seq  place in the step's seqs
  */
-const float *qn_executor_logits(const qn_executor *executor, uint32_t i_seq);
+const float *qn_executor_logits(qn_executor *executor, uint32_t i_seq);
 
 /**
  * Logits [n_rows][n_vocab] of rows of the same step, of a prompt or not, which are computed now;
