@@ -2,8 +2,9 @@
 /*
  * Steps on an emulated GPU: tokens are those of each sequence alone, at either lag, by graphs or
  * without, and what fails ends in the right outcome.  The model is tiny and there are few tokens:
- * an emulated thread is slow.
+ * an emulated thread is slow.  With a name for --device as its argument on that, without failures.
  */
+#include "base/clock.h"
 #include "engine/executor_gpu.h"
 #include "engine/generator.h"
 #include "engine/runner.h"
@@ -23,6 +24,7 @@ static const qn_sampling penalised = {.temperature = 0.7F,
                                       .seed = 11};
 static const qn_sampling *const samplings[N_REQUESTS] = {&greedy, &drawn, &penalised};
 
+static const char *g_device_name; /* NULL: emulated */
 static qn_gpu *g_gpu;
 static qn_gpu_kernels *g_kernels;
 static tiny g_t;
@@ -52,8 +54,17 @@ static int open_model(void **state)
     config.n_experts_used = 2;
     config.is_index_full[1] = false;
     config.is_index_full[2] = true;
-    assert_int_equal(emulated_gpu_open(&g_gpu, &err), QN_OK);
-    assert_int_equal(qn_gpu_kernels_open(&g_kernels, g_gpu, &emulated_module, 1, &err), QN_OK);
+    qn_status status = g_device_name != NULL ? qn_gpu_open(&g_gpu, g_device_name, &err)
+                                             : emulated_gpu_open(&g_gpu, &err);
+    if (status == QN_OK) {
+        status =
+            g_device_name != NULL
+                ? qn_gpu_kernels_open(&g_kernels, g_gpu, qn_gpu_modules, qn_gpu_n_modules, &err)
+                : qn_gpu_kernels_open(&g_kernels, g_gpu, &emulated_module, 1, &err);
+    }
+    if (status < 0) {
+        fail_msg("%s", err.text);
+    }
     qn_glm_options options = tiny_prepare(&g_t, &config, 1, N_ROWS, QN_KV_BF16);
     options.compute = QN_COMPUTE_BF16;
     options.gpu = g_gpu;
@@ -248,6 +259,15 @@ static void test_gpuengine_draws_what_a_sequence_alone_draws(void **state)
         const bool wants_logits = k == 0 || k == 3; /* the same bits */
         qn_runner *runner = open_runner(k % 2, k >= 2);
         run_requests(runner, wants_logits);
+        if (g_device_name != NULL) { /* captured by now */
+            const uint64_t n_before = qn_runner_count(runner).n_steps;
+            const uint64_t start_ns = qn_clock_ns();
+            run_requests(runner, wants_logits);
+            print_message("lag %u, graphs %d, logits %d: %.3f ms a step\n", k % 2, k < 2,
+                          wants_logits,
+                          qn_clock_seconds(start_ns, qn_clock_ns()) * 1e3 /
+                              (double)(qn_runner_count(runner).n_steps - n_before));
+        }
         for (uint32_t i = 0; i < N_REQUESTS; i++) {
             const seen *const s = &g_seen[i];
             const float logit_sum = wants_logits ? expected[i].logit_sum : 0.0F;
@@ -406,8 +426,17 @@ static void test_gpuengine_what_cannot_be_opened_is_said(void **state)
 
 #define TEST(test) cmocka_unit_test_setup_teardown(test, open_model, close_model)
 
-int main(void)
+int main(int argc, char **argv)
 {
+    const struct CMUnitTest on_device[] = {
+        TEST(test_gpuengine_draws_what_a_sequence_alone_draws),
+        TEST(test_gpuengine_pins_acceptance_as_a_generator_does),
+        TEST(test_gpuengine_stops_at_an_id),
+    };
+    if (argc > 1) {
+        g_device_name = argv[1];
+        return cmocka_run_group_tests(on_device, NULL, NULL);
+    }
     const struct CMUnitTest tests[] = {
         TEST(test_gpuengine_draws_what_a_sequence_alone_draws),
         TEST(test_gpuengine_pins_acceptance_as_a_generator_does),
