@@ -30,17 +30,18 @@ uint32_t qn_gpu_steps_round(uint32_t n_rows, uint32_t n_rows_max)
     return n_rows > 0 && i < QN_PASS_SIZES ? min_u32(sizes[i], n_rows_max) : n_rows;
 }
 
-/* Contexts are rounded up to 4,096 positions, 16,384 and so on, as far as the model's. */
+/* Contexts are rounded up to what needs no indexer, to 4 times as much and so on up to the model's.
+ */
 uint32_t qn_gpu_steps_extent(const qn_executor *e, uint32_t *n_positions)
 {
     const uint32_t n_max = qn_glm_config(e->glm)->n_context_max;
     uint32_t i = 0;
-    uint32_t n = 4096;
+    uint64_t n = e->n_topk;
     while (n < *n_positions && i + 1 < QN_PASS_EXTENTS) {
         n *= 4;
         i++;
     }
-    *n_positions = n >= *n_positions && n < n_max ? n : n_max;
+    *n_positions = n >= *n_positions && n < n_max ? (uint32_t)n : n_max;
     return i;
 }
 
