@@ -159,7 +159,7 @@ qn_status qn_gpu_steps_note(qn_gpu_steps *g)
 static void begin_slot(qn_executor *e, qn_gpu_slot *to, uint32_t i_slot)
 {
     qn_gpu_steps *const g = e->gpu;
-    qn_slot *const slot = &e->slots[i_slot];
+    const qn_slot *const slot = &e->slots[i_slot];
     const uint32_t n_cached = slot->n_cached;
     *to = (qn_gpu_slot){.seed = slot->sampling.seed,
                         .temperature = slot->sampling.temperature,
@@ -176,7 +176,6 @@ static void begin_slot(qn_executor *e, qn_gpu_slot *to, uint32_t i_slot)
         qn_gpu_copy(g->glm->stream, g->kept + (size_t)i_slot * e->n_embd,
                     qn_kv_page_hidden(&e->pages.kv, page), e->n_embd * sizeof(float));
     }
-    slot->must_begin = false;
 }
 
 /* Begins and page tables, with those that a step before lost. */
@@ -193,7 +192,6 @@ static void prepare(qn_executor *e, const qn_step *step, const qn_gpu_flight *f)
     if (g->must_restore) {
         qn_gpu_upload(stream, g->page_tables, e->page_tables,
                       (size_t)e->n_slots * e->n_table_pages * sizeof *e->page_tables);
-        g->must_restore = false;
     } else if (step->n_pages > 0) {
         for (uint32_t i = 0; i < step->n_pages; i++) {
             const qn_step_page *const p = &step->pages[i];
@@ -477,11 +475,9 @@ void qn_gpu_steps_submit(qn_executor *e, const qn_step *step)
     }
     f->status = qn_gpu_steps_note(g);
     f->error = g->error;
-    if (f->status < 0) {
-        g->must_restore = true;
-        for (uint32_t i = 0; i < step->n_begins; i++) {
-            e->slots[step->begins[i].slot].must_begin = true;
-        }
+    g->must_restore = f->status < 0;
+    for (uint32_t i = 0; i < e->n_slots && !g->must_restore; i++) {
+        e->slots[i].must_begin = false;
     }
 }
 
