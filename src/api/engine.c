@@ -134,6 +134,7 @@ static qn_status open_runner(qn_engine *e, qn_model *model, const qn_engine_opti
                      .n_slots = o->n_sequences,
                      .n_step_rows = o->n_step_rows,
                      .n_context = o->context_tokens,
+                     .lag = model->gpu != NULL ? 1 : 0, /* the GPU has the next step meanwhile */
                      .with_mtp = !o->no_mtp,
                      .checks_pages = o->checks_pages},
         .n_queue = o->n_queue,
@@ -274,6 +275,7 @@ static qn_status translate(qn_runner_request *out, int32_t *stop_ids, const qn_e
         .max_tokens = checked.max_tokens > 0 ? checked.max_tokens : 1, /* see see_token() */
         .draft_tokens = checked.draft_tokens,
         .acceptance_length = checked.acceptance_length,
+        .wants_logits = r->wants_logprobs,
         .wants_prompt_logits = r->wants_prompt_logprobs,
         .priority = r->priority,
         .affinity = r->affinity,

@@ -102,6 +102,14 @@ void qn_gpu_units(const qn_gpu_ops *ops, const qn_gpu_units_args *args);
 void qn_gpu_adjust(const qn_gpu_ops *ops, const qn_gpu_adjust_args *args);
 void qn_gpu_commit(const qn_gpu_ops *ops, const qn_gpu_commit_args *args);
 
+/** Steps of many sequences (kernels/gpu/args_step.h); their passes are model/gpu_glm.h. */
+void qn_gpu_step_pages(const qn_gpu_ops *ops, const qn_gpu_step_pages_args *args);
+void qn_gpu_step_rows(const qn_gpu_ops *ops, const qn_gpu_step_rows_args *args);
+void qn_gpu_step_chain(const qn_gpu_ops *ops, const qn_gpu_step_chain_args *args);
+void qn_gpu_step_follow(const qn_gpu_ops *ops, const qn_gpu_step_follow_args *args);
+void qn_gpu_step_keep(const qn_gpu_ops *ops, const qn_gpu_step_keep_args *args);
+void qn_gpu_step_settle(const qn_gpu_ops *ops, const qn_gpu_step_settle_args *args);
+
 /** Bytes of the tiles and of the scales of one matrix, or pair; multiples of 256. */
 uint64_t qn_gpu_weight_data_bytes(uint32_t kind, uint32_t n_out, uint32_t n_in, bool is_pair);
 uint64_t qn_gpu_weight_scale_bytes(uint32_t kind, uint32_t n_out, uint32_t n_in, bool is_pair);

@@ -150,6 +150,11 @@ uint64_t qn_glm_workspace_bytes(const qn_glm *model)
     return model->gpu != NULL ? model->gpu->ws.block_bytes : model->arena.capacity_bytes;
 }
 
+qn_gpu_glm *qn_glm_gpu(const qn_glm *model)
+{
+    return model->gpu;
+}
+
 const qn_kv_place *qn_glm_kv_place(const qn_glm *model)
 {
     return &model->kv_place;

@@ -137,6 +137,8 @@ QN_MUST_CHECK qn_status qn_gpu_glm_open(qn_gpu_glm **out, const qn_config *confi
                                         const qn_glm_options *options, bool has_mtp, qn_error *err);
 /** Release; sets *model to NULL; accepts NULL. */
 void qn_gpu_glm_close(qn_gpu_glm **model);
+/** What computes a model, borrowed until the model is closed; NULL: the CPU does. */
+qn_gpu_glm *qn_glm_gpu(const qn_glm *model);
 
 /**
  * Load the weights: qn_weights_load() with a sink that uploads and packs.  The tables of @p weights

@@ -8,7 +8,7 @@
 
 const gc_group *const gc_groups[] = {
     &gc_rows,   &gc_pack,   &gc_dummy,  &gc_matmul, &gc_attention,
-    &gc_choice, &gc_sample, &gc_adjust, NULL,
+    &gc_choice, &gc_sample, &gc_adjust, &gc_step,   NULL,
 };
 
 /* What the command line asks for. */

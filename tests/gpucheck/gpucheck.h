@@ -191,6 +191,7 @@ extern const gc_group gc_adjust;
 extern const gc_group gc_choice;
 extern const gc_group gc_rows;
 extern const gc_group gc_sample;
+extern const gc_group gc_step;
 void gc_bench_rows(gc *run);
 extern const gc_group gc_attention;
 void gc_bench_attention(gc *run);

@@ -22,4 +22,5 @@
 #include "kernels/gpu/args_numbers.h"
 #include "kernels/gpu/args_roof.h"
 #include "kernels/gpu/args_rows.h"
+#include "kernels/gpu/args_step.h"
 #endif

@@ -54,6 +54,12 @@
     X(sample_count, 256, 2, 128)                                                                   \
     X(sample_largest, 256, 2, 96)                                                                  \
     X(sample_soften, 256, 2, 128)                                                                  \
+    X(step_chain, 256, 4, 40)                                                                      \
+    X(step_follow, 256, 4, 40)                                                                     \
+    X(step_keep, 256, 4, 40)                                                                       \
+    X(step_pages, 128, 4, 32)                                                                      \
+    X(step_rows, 128, 4, 64)                                                                       \
+    X(step_settle, 128, 4, 64)                                                                     \
     X(sum_f32, 256, 4, 40)                                                                         \
     X(topk, 1024, 1, 64)                                                                           \
     X(units, 128, 1, 40)                                                                           \

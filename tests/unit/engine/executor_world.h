@@ -503,7 +503,8 @@ static inline void world_take(world *w, uint32_t i_seq)
 static inline void world_step(world *w)
 {
     world_plan(w);
-    qn_executor_run(&w->result, w->executor, &w->step, world_find_request, w);
+    qn_executor_submit(w->executor, &w->step, world_find_request, w);
+    qn_executor_collect(&w->result, w->executor);
     assert_true(w->result.number == w->step.number);
     assert_int_equal(w->result.outcome, QN_STEP_DONE);
     assert_int_equal(w->result.n_seqs, w->step.n_seqs);

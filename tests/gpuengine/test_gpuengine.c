@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Steps on an emulated GPU: tokens are those of each sequence alone, at either lag, by graphs or
+ * without, and what fails ends in the right outcome.  The model is tiny and there are few tokens:
+ * an emulated thread is slow.  With a name for --device as its argument on that, without failures.
+ */
+#include "base/clock.h"
+#include "engine/executor_gpu.h"
+#include "engine/generator.h"
+#include "engine/runner.h"
+#include "support/emulated_gpu.h"
+#include "support/fake_gpu.h"
+#include "unit/model/fixture.h"
+
+enum { N_REQUESTS = 3, N_IDS_MAX = 128, N_ROWS = 72, N_SLOTS = 4, N_TEXTS = 4 };
+
+static const qn_sampling greedy = {.top_p = 1.0F, .repetition_penalty = 1.0F};
+static const qn_sampling drawn = {
+    .temperature = 0.8F, .top_p = 0.9F, .repetition_penalty = 1.0F, .seed = 5};
+static const qn_sampling penalised = {.temperature = 0.7F,
+                                      .top_p = 1.0F,
+                                      .repetition_penalty = 1.3F,
+                                      .frequency_penalty = 0.5F,
+                                      .seed = 11};
+static const qn_sampling *const samplings[N_REQUESTS] = {&greedy, &drawn, &penalised};
+
+static const char *g_device_name; /* NULL: emulated */
+static qn_gpu *g_gpu;
+static qn_gpu_kernels *g_kernels;
+static tiny g_t;
+
+/* What was told of one request. */
+typedef struct seen {
+    int32_t ids[N_IDS_MAX];
+    uint32_t n_ids;
+    uint32_t n_ends;
+    qn_sched_end_reason reason;
+    qn_session_stats stats;
+    float logit_sum; /* of the tokens, where logits are wanted */
+} seen;
+
+static seen g_seen[N_REQUESTS];
+
+static int open_model(void **state)
+{
+    (void)state;
+    qn_error err = {0};
+    qn_config config = tiny_config();
+    config.n_layers = 2; /* whole pieces of 16 bytes, and one layer of each kind */
+    config.n_vocab = 96;
+    config.v_dim = 24;
+    config.kv_rank = 48;
+    config.n_experts = 3;
+    config.n_experts_used = 2;
+    config.is_index_full[1] = false;
+    config.is_index_full[2] = true;
+    qn_status status = g_device_name != NULL ? qn_gpu_open(&g_gpu, g_device_name, &err)
+                                             : emulated_gpu_open(&g_gpu, &err);
+    if (status == QN_OK) {
+        status =
+            g_device_name != NULL
+                ? qn_gpu_kernels_open(&g_kernels, g_gpu, qn_gpu_modules, qn_gpu_n_modules, &err)
+                : qn_gpu_kernels_open(&g_kernels, g_gpu, &emulated_module, 1, &err);
+    }
+    if (status < 0) {
+        fail_msg("%s", err.text);
+    }
+    qn_glm_options options = tiny_prepare(&g_t, &config, 1, N_ROWS, QN_KV_BF16);
+    options.compute = QN_COMPUTE_BF16;
+    options.gpu = g_gpu;
+    options.gpu_kernels = g_kernels;
+    options.is_deterministic = true;
+    if (qn_glm_open_dummy(&g_t.glm, &g_t.config, 7, &options, &err) < 0) {
+        fail_msg("%s", err.text);
+    }
+    return 0;
+}
+
+static int close_model(void **state)
+{
+    (void)state;
+    tiny_close(&g_t);
+    qn_gpu_kernels_close(&g_kernels);
+    qn_gpu_close(&g_gpu);
+    assert_string_equal(fake_gpu_problem(), "");
+    assert_int_equal(fake_gpu_used_bytes(), 0);
+    return 0;
+}
+
+/* A device that is lost gives nothing back. */
+static int close_lost(void **state)
+{
+    (void)state;
+    tiny_close(&g_t);
+    qn_gpu_kernels_close(&g_kernels);
+    qn_gpu_close(&g_gpu);
+    fake_gpu_reset();
+    return 0;
+}
+
+/* ------------------------------------------------------------------------------------- runners
+ */
+
+static bool see_token(void *context, void *user, int32_t token, uint32_t position,
+                      const float *logits, const qn_sampler *sampler, bool is_stop)
+{
+    seen *const s = user;
+    (void)context;
+    (void)position;
+    (void)sampler;
+    (void)is_stop;
+    assert_true(s->n_ids < N_IDS_MAX);
+    s->ids[s->n_ids++] = token;
+    s->logit_sum += logits != NULL ? logits[token] : 0.0F;
+    return true;
+}
+
+static void see_end(void *context, void *user, qn_sched_end_reason reason,
+                    const qn_session_stats *stats, const qn_error *error)
+{
+    seen *const s = user;
+    (void)context;
+    (void)error;
+    s->n_ends++;
+    s->reason = reason;
+    s->stats = *stats;
+}
+
+static const qn_runner_sink sink = {.token = see_token, .end = see_end};
+
+static qn_runner *open_runner(uint32_t lag, bool without_graphs)
+{
+    const qn_runner_options options = {.executor = {.kernels = &g_t.kernels,
+                                                    .pool = g_t.pool,
+                                                    .kv_dtype = QN_KV_BF16,
+                                                    .n_slots = N_SLOTS,
+                                                    .n_pages = 8,
+                                                    .n_step_rows = N_ROWS,
+                                                    .n_context = N_IDS_MAX,
+                                                    .lag = lag,
+                                                    .with_mtp = true,
+                                                    .without_graphs = without_graphs,
+                                                    .checks_pages = lag == 0},
+                                       .n_queue = 4,
+                                       .hash_seed = 1,
+                                       .has_prefix_tree = true};
+    qn_runner *runner = NULL;
+    qn_error err = {0};
+    if (qn_runner_open(&runner, g_t.glm, &options, &err) < 0) {
+        fail_msg("%s", err.text);
+    }
+    return runner;
+}
+
+static int32_t g_prompts[N_REQUESTS][N_IDS_MAX];
+
+/* Request i: one of more than a page, one with a pinned acceptance. */
+static qn_runner_request request_of(uint32_t i)
+{
+    static const uint32_t lengths[N_REQUESTS] = {9, 66, 4};
+    for (uint32_t k = 0; k < lengths[i]; k++) {
+        g_prompts[i][k] = tiny_token((int32_t)i, (int32_t)k) % 96;
+    }
+    return (qn_runner_request){.ids = g_prompts[i],
+                               .n_ids = lengths[i],
+                               .sampling = samplings[i],
+                               .max_tokens = 7 + i,
+                               .draft_tokens = (int)i + 1,
+                               .user = &g_seen[i]};
+}
+
+static void submit(qn_runner *runner, uint32_t i, bool wants_logits)
+{
+    qn_request_id id = 0;
+    qn_error err = {0};
+    qn_runner_request request = request_of(i);
+    request.wants_logits = wants_logits;
+    g_seen[i] = (seen){0};
+    assert_int_equal(qn_runner_submit(&id, runner, &request, &err), QN_OK);
+}
+
+static void run_to_end(qn_runner *runner)
+{
+    for (uint32_t i = 0; qn_runner_step(runner, &sink) != QN_AGAIN; i++) {
+        assert_true(i < 200);
+    }
+    for (uint32_t i = 0; i < N_REQUESTS; i++) {
+        assert_int_equal(g_seen[i].n_ends, 1);
+    }
+}
+
+/* All requests, the second some steps behind the first. */
+static void run_requests(qn_runner *runner, bool wants_logits)
+{
+    memset(g_seen, 0, sizeof g_seen);
+    submit(runner, 0, wants_logits);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(qn_runner_step(runner, &sink), QN_OK);
+    }
+    submit(runner, 1, wants_logits);
+    submit(runner, 2, wants_logits);
+    run_to_end(runner);
+}
+
+/* ----------------------------------------------------------------------------------- tokens */
+
+static bool hear_token(void *context, int32_t token, uint32_t position, const float *logits,
+                       bool is_stop)
+{
+    seen *const s = context;
+    (void)position;
+    (void)is_stop;
+    s->logit_sum += logits[token];
+    s->ids[s->n_ids++] = token;
+    return true;
+}
+
+/* What a sequence of its own says, one row after the other. */
+static void answer(seen *out, const qn_runner_request *request)
+{
+    const qn_sequence_options options = {.kernels = &g_t.kernels,
+                                         .kv_dtype = QN_KV_BF16,
+                                         .n_tokens_max = N_IDS_MAX,
+                                         .n_rows_max = N_ROWS};
+    const qn_generator_request inner = {
+        .ids = request->ids,
+        .n_ids = request->n_ids,
+        .sampling = request->sampling,
+        .max_tokens = request->max_tokens,
+        .draft_tokens = request->acceptance_length > 0.0F ? request->draft_tokens : 0,
+        .acceptance_length = request->acceptance_length};
+    const qn_generator_sink ears = {.context = out, .token = hear_token};
+    qn_generator *generator = NULL;
+    qn_error err = {0};
+    *out = (seen){0};
+    assert_int_equal(qn_generator_open(&generator, g_t.glm, &options, &err), QN_OK);
+    qn_generator_begin(generator, &inner);
+    while (qn_generator_state_of(generator) != QN_GENERATOR_IDLE) {
+        assert_int_equal(qn_generator_step(generator, &ears, &err), QN_OK);
+    }
+    qn_generator_close(&generator);
+}
+
+static void answer_alone(seen *out, uint32_t i)
+{
+    const qn_runner_request request = request_of(i);
+    answer(out, &request);
+}
+
+/* By both lags, and by graphs and without. */
+static void test_gpuengine_draws_what_a_sequence_alone_draws(void **state)
+{
+    (void)state;
+    static seen expected[N_REQUESTS];
+    for (uint32_t i = 0; i < N_REQUESTS; i++) {
+        answer_alone(&expected[i], i);
+    }
+    for (uint32_t k = 0; k < 4; k++) {
+        const bool wants_logits = k == 0 || k == 3; /* the same bits */
+        qn_runner *runner = open_runner(k % 2, k >= 2);
+        run_requests(runner, wants_logits);
+        if (g_device_name != NULL) { /* captured by now */
+            const uint64_t n_before = qn_runner_count(runner).n_steps;
+            const uint64_t start_ns = qn_clock_ns();
+            run_requests(runner, wants_logits);
+            print_message("lag %u, graphs %d, logits %d: %.3f ms a step\n", k % 2, k < 2,
+                          wants_logits,
+                          qn_clock_seconds(start_ns, qn_clock_ns()) * 1e3 /
+                              (double)(qn_runner_count(runner).n_steps - n_before));
+        }
+        for (uint32_t i = 0; i < N_REQUESTS; i++) {
+            const seen *const s = &g_seen[i];
+            const float logit_sum = wants_logits ? expected[i].logit_sum : 0.0F;
+            assert_int_equal(s->reason, QN_SCHED_END_LENGTH);
+            assert_int_equal(s->n_ids, 7 + i);
+            assert_memory_equal(s->ids, expected[i].ids, s->n_ids * sizeof *s->ids);
+            assert_memory_equal(&s->logit_sum, &logit_sum, sizeof logit_sum);
+            assert_true(s->stats.n_drafted > 0);
+        }
+        qn_runner_close(&runner);
+    }
+}
+
+/* Drafts that are taken unseen: what stands behind them is as if they had been right. */
+static void test_gpuengine_pins_acceptance_as_a_generator_does(void **state)
+{
+    (void)state;
+    seen expected;
+    qn_runner_request request = request_of(0);
+    request.max_tokens = 14;
+    request.draft_tokens = 3;
+    request.acceptance_length = 2.4F;
+    answer(&expected, &request);
+    for (uint32_t lag = 0; lag < 2; lag++) {
+        qn_runner *runner = open_runner(lag, false);
+        qn_request_id id = 0;
+        qn_error err = {0};
+        g_seen[0] = (seen){0};
+        assert_int_equal(qn_runner_submit(&id, runner, &request, &err), QN_OK);
+        while (qn_runner_step(runner, &sink) != QN_AGAIN) {
+        }
+        /* Where the end is near, fewer drafts are made and taken. */
+        assert_memory_equal(g_seen[0].ids, expected.ids, 9 * sizeof(int32_t));
+        assert_true(g_seen[0].stats.n_accepted >= 5);
+        qn_runner_close(&runner);
+    }
+}
+
+static void test_gpuengine_stops_at_an_id(void **state)
+{
+    (void)state;
+    seen expected;
+    answer_alone(&expected, 1);
+    for (uint32_t lag = 0; lag < 2; lag++) {
+        qn_runner *runner = open_runner(lag, false);
+        qn_runner_request request = request_of(1);
+        qn_request_id id = 0;
+        qn_error err = {0};
+        uint32_t n = 0;
+        while (expected.ids[n++] != expected.ids[3]) {
+        }
+        request.stop_ids = &expected.ids[3];
+        request.n_stop_ids = 1;
+        g_seen[1] = (seen){0};
+        assert_int_equal(qn_runner_submit(&id, runner, &request, &err), QN_OK);
+        while (qn_runner_step(runner, &sink) != QN_AGAIN) {
+        }
+        assert_int_equal(g_seen[1].reason, QN_SCHED_END_STOP);
+        assert_int_equal(g_seen[1].n_ids, n);
+        qn_runner_close(&runner);
+    }
+}
+
+/* ---------------------------------------------------------------------------------- failures */
+
+/* Each call of the driver fails at several moments: requests end once, and the next is answered. */
+static void test_gpuengine_goes_on_behind_a_step_that_failed(void **state)
+{
+    static const char *const calls[] = {"launch",        "upload",       "download",
+                                        "copy",          "event_record", "event_wait",
+                                        "capture_begin", "capture_end",  "graph_launch"};
+    static const size_t moments[] = {0, 2, 9, 140};
+    (void)state;
+    seen expected;
+    uint32_t n_failed = 0;
+    answer_alone(&expected, 0);
+    qn_runner *runner = open_runner(1, false);
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        for (size_t k = 0; k < sizeof moments / sizeof *moments; k++) {
+            memset(g_seen, 0, sizeof g_seen);
+            submit(runner, 0, false);
+            assert_int_equal(qn_runner_step(runner, &sink), QN_OK);
+            fake_gpu_fail(calls[i], moments[k], FAKE_GPU_INVALID);
+            submit(runner, 2, false);
+            g_seen[1].n_ends = 1; /* it is not asked for */
+            run_to_end(runner);
+            n_failed += g_seen[0].reason == QN_SCHED_END_ERROR ? 1 : 0;
+            fake_gpu_fail(calls[i], SIZE_MAX, 0);
+        }
+        memset(g_seen, 0, sizeof g_seen);
+        submit(runner, 0, false);
+        g_seen[1].n_ends = g_seen[2].n_ends = 1;
+        run_to_end(runner);
+        assert_int_equal(g_seen[0].reason, QN_SCHED_END_LENGTH);
+        assert_memory_equal(g_seen[0].ids, expected.ids, 7 * sizeof(int32_t));
+    }
+    assert_true(n_failed > 10);
+    qn_runner_close(&runner);
+}
+
+/* A kernel that fails takes the device with it: all end with an error, and so does what comes. */
+static void test_gpuengine_ends_all_when_the_device_is_lost(void **state)
+{
+    (void)state;
+    qn_runner *runner = open_runner(1, false);
+    memset(g_seen, 0, sizeof g_seen);
+    submit(runner, 0, false);
+    submit(runner, 1, false);
+    assert_int_equal(qn_runner_step(runner, &sink), QN_OK);
+    fake_gpu_fail("kernel", 30, FAKE_GPU_STICKY);
+    g_seen[2].n_ends = 1;
+    run_to_end(runner);
+    assert_int_equal(g_seen[0].reason, QN_SCHED_END_ERROR);
+    assert_int_equal(g_seen[1].reason, QN_SCHED_END_ERROR);
+    g_seen[2].n_ends = 0;
+    submit(runner, 2, false);
+    run_to_end(runner);
+    assert_int_equal(g_seen[2].reason, QN_SCHED_END_ERROR);
+    qn_runner_close(&runner);
+}
+
+static qn_status open_and_close(qn_error *err)
+{
+    const qn_executor_options options = {.kernels = &g_t.kernels,
+                                         .pool = g_t.pool,
+                                         .kv_dtype = QN_KV_BF16,
+                                         .n_slots = N_SLOTS,
+                                         .n_pages = 8,
+                                         .n_step_rows = N_ROWS,
+                                         .n_context = N_IDS_MAX,
+                                         .lag = 1,
+                                         .with_mtp = true};
+    qn_executor *executor = NULL;
+    const qn_status status = qn_executor_open(&executor, g_t.glm, &options, err);
+    assert_int_equal(executor != NULL, status == QN_OK);
+    qn_executor_close(&executor);
+    return status;
+}
+
+static void test_gpuengine_what_cannot_be_opened_is_said(void **state)
+{
+    static const char *const calls[] = {"alloc", "alloc_host", "event_open"};
+    (void)state;
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        bool has_failed = true;
+        for (size_t n = 0; has_failed; n++) {
+            qn_error err = {0};
+            fake_gpu_fail(calls[i], n, FAKE_GPU_NO_MEMORY);
+            const qn_status status = open_and_close(&err);
+            has_failed = fake_gpu_has_failed();
+            assert_int_equal(status, has_failed ? QN_E_NOMEM : QN_OK);
+            fake_gpu_fail(calls[i], SIZE_MAX, 0);
+        }
+    }
+}
+
+#define TEST(test) cmocka_unit_test_setup_teardown(test, open_model, close_model)
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest on_device[] = {
+        TEST(test_gpuengine_draws_what_a_sequence_alone_draws),
+        TEST(test_gpuengine_pins_acceptance_as_a_generator_does),
+        TEST(test_gpuengine_stops_at_an_id),
+    };
+    if (argc > 1) {
+        g_device_name = argv[1];
+        return cmocka_run_group_tests(on_device, NULL, NULL);
+    }
+    const struct CMUnitTest tests[] = {
+        TEST(test_gpuengine_draws_what_a_sequence_alone_draws),
+        TEST(test_gpuengine_pins_acceptance_as_a_generator_does),
+        TEST(test_gpuengine_stops_at_an_id),
+        TEST(test_gpuengine_goes_on_behind_a_step_that_failed),
+        TEST(test_gpuengine_what_cannot_be_opened_is_said),
+        cmocka_unit_test_setup_teardown(test_gpuengine_ends_all_when_the_device_is_lost, open_model,
+                                        close_lost),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
