@@ -266,7 +266,7 @@ static void test_cuda_bulk_copy_reads_by_the_map(void **state)
     uint8_t *on_device = NULL;
     ASSERT_DONE(qn_gpu_alloc((void **)&on_device, gpu, 4096, "tensor", &seen_error));
     const qn_gpu_tensor_map_args wanted = {.memory = on_device + 1024,
-                                           .element = QN_GPU_U8,
+                                           .element = QN_GPU_ELEMENT_U8,
                                            .n_dims = 2,
                                            .dims = {WIDTH, HEIGHT},
                                            .stride_bytes = {0, WIDTH},
