@@ -2,8 +2,7 @@
 """GPU kernels keep to their budgets: budgets.py list.h (NAME.log | NAME.gfx950)...
 
 Reads what ptxas -v said and the notes of gfx950's code objects.  Fails, naming the kernel, on a spill, on
-more registers than list.h grants, and where shared memory lets fewer blocks live on a multiprocessor.  Says which
-target it could not look at.
+more registers than list.h grants, and where shared memory lets fewer blocks live on a multiprocessor.
 """
 import pathlib
 import re
@@ -38,10 +37,9 @@ def from_notes(path: pathlib.Path):
 def main() -> int:
     rows = re.findall(r"X\((\w+), (\d+), (\d+), (\d+)\)", pathlib.Path(sys.argv[1]).read_text())
     budgets = {name: (int(blocks), int(registers)) for name, _, blocks, registers in rows}
-    errors, seen, targets = [], 0, set()
+    errors, seen = [], 0
     for path in map(pathlib.Path, sys.argv[2:]):
         target = "gfx950" if path.suffix == ".gfx950" else "sm_90a"
-        targets.add(target)
         found = from_notes(path) if target == "gfx950" else from_ptxas(path.read_text())
         for name, registers, spilled, shared in found:
             seen += 1
@@ -56,6 +54,7 @@ def main() -> int:
                 errors.append(f"{name} ({target}): {spilled} bytes or registers on the stack, none expected")
             if blocks * (shared + extra) > total:
                 errors.append(f"{name} ({target}): {shared} bytes shared, {total // blocks - extra} at most expected")
+    targets = {"gfx950" if name.endswith(".gfx950") else "sm_90a" for name in sys.argv[2:]}
     without = [target for target in SHARED if target not in targets]
     print("\n".join(errors) or f"{seen} kernels keep to their budgets on {', '.join(sorted(targets))}")
     if without:  # ptxas decides which registers of PTX are which of a multiprocessor

@@ -53,6 +53,7 @@ sanitize() {
     timeout "$limit" "$sanitizer" --tool "$tool" --report-api-errors no \
         "$gpucheck" --device "$device" --sanitized "$@" >"$log" 2>&1
     status=$?
+    [ "$status" != 124 ] || echo "no end after $limit s" >>"$log"
     # "ERROR SUMMARY: 0 errors", "RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)"
     n=$(sed -n 's/.* SUMMARY: \([0-9]*\) .*/\1/p' "$log" | tail -1)
     if [ "$status" != 0 ] && [ "${n:-0}" = 0 ]; then
