@@ -33,6 +33,20 @@ class Scripts(unittest.TestCase):
         self.assertIn("/nowhere/tests/gpucheck: not there", done.stderr)
 
 
+class States(unittest.TestCase):
+    def test_a_build_says_which_kernels_it_has(self):
+        with_kernels = "sm_90a (PTX), gfx950" if HAS_GPUCHECK else "none: built without "
+        for option, state in (("QN_PTXAS=OFF", with_kernels), ("QN_GPU=OFF", "none: built with QN_GPU=OFF"),
+                              ("QN_CLANG_GPU=OFF", "none: built without clang-22")):
+            with tempfile.TemporaryDirectory() as folder:
+                for command in (["-G", "Ninja", "-S", ROOT, "-B", folder, "-DQN_TESTS=OFF", "-D" + option],
+                                ["--build", folder, "--target", "build_info"]):
+                    done = subprocess.run(["cmake", *command], capture_output=True, text=True, check=False, timeout=300)
+                    self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+                with open(os.path.join(folder, "generated/quern_build.h"), encoding="utf-8") as file:
+                    self.assertIn('GPU_KERNELS "' + state, file.read())
+
+
 @unittest.skipUnless(HAS_GPUCHECK, "no gpucheck in this build")
 class Counts(unittest.TestCase):
     def test_check_adds_up(self):
