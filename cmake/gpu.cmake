@@ -1,12 +1,14 @@
 # GPU kernels: src/kernels/gpu/*.c for all targets, sm90/*.c and gfx950/*.c for one.  Each file is a
 # module a target, compressed into the table of src/kernels/gpu/modules.h.
-# Sets gpu_table (a source for the library), gpu_objects (the emulator's kernels), gpu_logs and
-# gpu_code (of ptxas and for gfx950, for tests).
-set(QN_GPU AUTO CACHE STRING "Build GPU kernels (needs clang-22, lld-22, libzstd): AUTO, ON or OFF")
-set_property(CACHE QN_GPU PROPERTY STRINGS AUTO ON OFF)
+# Sets gpu_table (a source for the library), gpu_state (what is in it, for people), gpu_objects (the
+# emulator's kernels), gpu_logs and gpu_code (of ptxas and for gfx950, for tests).
+set(QN_GPU AUTO CACHE STRING
+  "Build GPU kernels (needs clang-22, lld-22, libzstd): AUTO, ON, OFF or EMULATED: for tests only")
+set_property(CACHE QN_GPU PROPERTY STRINGS AUTO ON OFF EMULATED)
 find_program(QN_CLANG_GPU clang-22)
 find_program(QN_LLD_GPU ld.lld-22)
-find_program(QN_PTXAS ptxas HINTS /usr/local/cuda/bin)
+find_program(QN_PTXAS ptxas HINTS /usr/local/cuda/bin
+  ${PROJECT_SOURCE_DIR}/build/ptxas/nvidia/cu13/bin) # made by tools/ptxas.sh
 pkg_check_modules(ZSTD IMPORTED_TARGET libzstd)
 set(gpu_libs "")
 set(gpu_definitions "")
@@ -31,17 +33,23 @@ set(gpu_code "")
 if(QN_GPU STREQUAL "ON" AND gpu_missing)
   message(FATAL_ERROR "QN_GPU=ON: ${gpu_missing} missing")
 endif()
-if(QN_GPU STREQUAL "OFF" OR gpu_missing)
-  if(gpu_missing)
+if(NOT QN_GPU MATCHES "^(AUTO|ON)$" OR gpu_missing)
+  set(gpu_state "none: built with QN_GPU=${QN_GPU}")
+  if(gpu_missing AND NOT QN_GPU STREQUAL "OFF")
+    set(gpu_state "none: built without ${gpu_missing}")
     message(STATUS "GPU kernels are left out: they need ${gpu_missing}")
   endif()
   file(CONFIGURE OUTPUT ${gpu_table} CONTENT "#include \"kernels/gpu/modules.h\"
 const qn_gpu_module_image qn_gpu_modules[] = {{NULL, NULL, NULL, 0, 0}};
 const size_t qn_gpu_n_modules = 0;
 ")
-  return()
-endif()
-if(NOT QN_PTXAS)
+  if(NOT QN_GPU STREQUAL "EMULATED" OR gpu_missing)
+    return()
+  endif()
+elseif(QN_PTXAS)
+  set(gpu_state "sm_90a, gfx950")
+else()
+  set(gpu_state "sm_90a (PTX), gfx950")
   message(STATUS "No ptxas: sm_90a kernels are PTX only, and the driver compiles them at load")
 endif()
 
@@ -75,6 +83,14 @@ foreach(source ${common} ${sm90})
   file(RELATIVE_PATH name ${gpu_source} ${source})
   string(REGEX REPLACE "\\.c$" "" name ${name})
   set(base ${PROJECT_BINARY_DIR}/gpu/${name})
+  if(name MATCHES "^[^/]*$|_mma$") # the others of sm90/ do what only hardware can
+    string(MAKE_C_IDENTIFIER ${name} id)
+    gpu_compile(${base}.o ${source} ${gpu_flags_emulated} -DQN_GPU_FILE=${id} -c)
+    list(APPEND gpu_objects ${base}.o)
+  endif()
+  if(QN_GPU STREQUAL "EMULATED")
+    continue()
+  endif()
   gpu_compile(${base}.raw.ptx ${source} ${gpu_flags_sm90})
   add_custom_command(OUTPUT ${base}.ptx DEPENDS ${base}.raw.ptx ${gpu_list} cmake/ptx_bounds.cmake
     COMMAND ${CMAKE_COMMAND} -DPTX=${base}.raw.ptx -DLIST=${gpu_list} -DOUTPUT=${base}.ptx
@@ -89,12 +105,12 @@ foreach(source ${common} ${sm90})
     list(APPEND files ${base}.cubin)
     list(APPEND gpu_logs ${base}.log)
   endif()
-  if(name MATCHES "^[^/]*$|_mma$") # the others of sm90/ do what only hardware can
-    string(MAKE_C_IDENTIFIER ${name} id)
-    gpu_compile(${base}.o ${source} ${gpu_flags_emulated} -DQN_GPU_FILE=${id} -c)
-    list(APPEND gpu_objects ${base}.o)
-  endif()
 endforeach()
+# Of this folder's commands, for tests/gpuemu.
+add_custom_target(gpuemu_kernels DEPENDS ${gpu_objects})
+if(QN_GPU STREQUAL "EMULATED")
+  return()
+endif()
 foreach(source ${common} ${gfx950})
   file(RELATIVE_PATH name ${gpu_source} ${source})
   string(REGEX REPLACE "\\.c$" "" name ${name})
@@ -109,5 +125,3 @@ add_executable(gpu_embed tools/embed.c)
 target_link_libraries(gpu_embed PRIVATE PkgConfig::ZSTD)
 add_custom_command(OUTPUT ${gpu_table} DEPENDS gpu_embed ${files}
   COMMAND gpu_embed ${gpu_table} ${modules} VERBATIM)
-# Of this folder's commands, for tests/gpuemu.
-add_custom_target(gpuemu_kernels DEPENDS ${gpu_objects})

@@ -18,6 +18,12 @@ function(qn_flags target)
   endif()
 endfunction()
 
+# A program that looks for its libraries in lib/ beside its folder first.
+function(qn_bundled target)
+  set_target_properties(${target} PROPERTIES BUILD_RPATH "$ORIGIN/../lib")
+  target_link_options(${target} PRIVATE -Wl,--disable-new-dtags)
+endfunction()
+
 # One folder of src/ is one static library that links what the layer table lets it include, so a
 # forbidden dependency fails at link time as well as in tools/tidy.py.  PROGRAM: a part of the program
 # quern, not of the library.

@@ -67,6 +67,9 @@ typedef struct qn_build {
     const char *commit;   /**< Short git commit, or "unknown". */
     const char *compiler; /**< "gcc 12.2.0" */
     const char *kernels;  /**< Kernel sets built in, separated by spaces: "ref avx2 ...". */
+    /** Targets of kernels for GPUs: "sm_90a, gfx950"; "sm_90a (PTX), gfx950": the driver compiles
+     * what is for NVIDIA when it is loaded; "none: " and why. */
+    const char *gpu_kernels;
 } qn_build;
 
 /** Never NULL.  Any thread. */

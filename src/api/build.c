@@ -18,6 +18,7 @@ const qn_build *qn_build_get(void)
         .commit = QN_BUILD_COMMIT,
         .compiler = QN_BUILD_COMPILER,
         .kernels = qn_kernels_levels,
+        .gpu_kernels = QN_BUILD_GPU_KERNELS,
     };
     return &build;
 }

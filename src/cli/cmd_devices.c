@@ -11,7 +11,7 @@ typedef struct devices_values {
 
 static const cli_option options[] = {
     {"json", 0, CLI_FLAG, NULL, offsetof(devices_values, as_json), 0, 0,
-     "Print {\"devices\": [...]}"},
+     "Print {\"devices\": [...], \"gpu_kernels\": ...}"},
 };
 
 enum { DEVICES_MAX = 64 };
@@ -36,7 +36,8 @@ static int run(void *values, int n_arguments, char **arguments)
         for (size_t i = 0; i < n; i++) {
             (void)json_array_append_new(list, to_json(&devices[i]));
         }
-        return cli_print_json(json_pack("{so}", "devices", list));
+        return cli_print_json(
+            json_pack("{so, ss}", "devices", list, "gpu_kernels", qn_build_get()->gpu_kernels));
     }
     for (size_t i = 0; i < n; i++) {
         const qn_device *d = &devices[i];
@@ -51,6 +52,7 @@ static int run(void *values, int n_arguments, char **arguments)
             (void)printf("         not used: %s\n", d->reason);
         }
     }
+    (void)printf("GPU kernels of this build: %s\n", qn_build_get()->gpu_kernels);
     return cli_flush(CLI_DONE);
 }
 

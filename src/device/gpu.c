@@ -69,6 +69,7 @@ typedef struct place {
     const char *where;
 } place;
 
+QN_PRINTF(4, 0)
 static qn_status explain_args(const place *at, int code, qn_error *err, const char *format,
                               va_list args)
 {

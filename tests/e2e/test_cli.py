@@ -375,7 +375,8 @@ class Pages(Case):
 
     def test_version_names_commit_compiler_and_kernels(self):
         line = self.succeed("--version").out
-        self.assertRegex(line, r"^quern \d+\.\d+\.\d+ \(commit \w+, \w+ [\d.]+, kernels: .*\bref\b")
+        self.assertRegex(line, r"^quern \d+\.\d+\.\d+ \(commit \w+, \w+ [\d.]+, kernels: .*\bref\b"
+                               r".*; GPU kernels: (sm_90a( \(PTX\))?, gfx950|none: built with.+)\)$")
         for command in COMMANDS + KINDS:
             self.assertEqual(self.succeed(*command.split(), "--version").out, line)
 
@@ -564,7 +565,9 @@ class Texts(Case):
                              self.succeed(command, NANO, option, value).out)
 
     def test_devices_names_the_cpu_and_its_kernels(self):
-        listed = json.loads(self.succeed("devices", "--json").out)["devices"]
+        told = json.loads(self.succeed("devices", "--json").out)
+        self.assertIn("GPU kernels: " + told["gpu_kernels"] + ")", self.succeed("--version").out)
+        listed = told["devices"]
         self.assertEqual(listed[0]["name"], "cpu")
         self.assertTrue(listed[0]["usable"])
         self.assertGreaterEqual(listed[0]["threads"], 1)  # a control group may grant fewer
@@ -575,6 +578,7 @@ class Texts(Case):
         text = self.succeed("devices").out
         self.assertIn(listed[0]["description"], text)
         self.assertIn(listed[0]["kernels"], text)
+        self.assertTrue(text.endswith("GPU kernels of this build: " + told["gpu_kernels"] + "\n"))
 
 
 # -------------------------------------------------------------------------------------- answers

@@ -23,7 +23,7 @@ enum {
     GC_BUFFERS_MAX = 64, /**< Of one case, on the device. */
     GC_HOST_MAX = 256,   /**< Of one case, on the host. */
     GC_CASES_MAX = 4096, /**< Of one check. */
-    GC_MARGIN = 1024,    /**< Bytes of canary words before a buffer, and behind it. */
+    GC_MARGIN = 1024,    /**< Bytes of canary words before a buffer, and most behind it. */
 };
 
 /** What a buffer is to the operation. */
@@ -66,11 +66,14 @@ typedef struct gc {
     qn_gpu *gpu;
     qn_gpu_stream *stream;
     qn_gpu_kernels *kernels;
-    qn_gpu_ops ops;   /**< What operations are called with. */
-    qn_kernels ref;   /**< The CPU's reference. */
-    bool is_emulated; /**< Small shapes only: an emulated thread is a million times slower. */
-    const char *op;   /**< Being checked. */
-    char shape[96];   /**< Of the present case. */
+    qn_gpu_ops ops;      /**< What operations are called with. */
+    qn_kernels ref;      /**< The CPU's reference. */
+    bool is_emulated;    /**< Small shapes only: an emulated thread is a million times slower, and
+                              one below compute-sanitizer is slow. */
+    size_t behind_bytes; /**< Canary words behind a buffer: GC_MARGIN; 0: its end is that of an
+                              allocation, so that another tool sees what is read beyond it. */
+    const char *op;      /**< Being checked. */
+    char shape[96];      /**< Of the present case. */
     uint64_t seed, counter;
     unsigned n_passed, n_failed;
     bool case_failed;

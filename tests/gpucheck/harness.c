@@ -113,9 +113,14 @@ int32_t *gc_page_tables(gc *run, uint32_t n_seqs, uint32_t n_table_pages)
 
 /* --------------------------------------------------------------------------------- buffers -- */
 
+static size_t all_bytes(const gc *run, size_t n_bytes)
+{
+    return GC_MARGIN + n_bytes + run->behind_bytes;
+}
+
 static void *make_buffer(gc *run, const void *host, size_t n_bytes, gc_role role)
 {
-    const size_t n_all = n_bytes + 2 * (size_t)GC_MARGIN;
+    const size_t n_all = all_bytes(run, n_bytes);
     void *device = NULL;
     qn_error err = {0};
     if (run->n_buffers == GC_BUFFERS_MAX) {
@@ -226,7 +231,7 @@ static void inspect_buffer(gc *run, size_t i)
     const gc_buffer *b = &run->buffers[i];
     const size_t end = GC_MARGIN + b->n_bytes;
     if (memcmp(b->before, b->after, GC_MARGIN) != 0 ||
-        memcmp(b->before + end, b->after + end, GC_MARGIN) != 0) {
+        memcmp(b->before + end, b->after + end, run->behind_bytes) != 0) {
         gc_fail(run, "buffer %zu: bytes written beside it", i);
     }
     if (b->role == GC_IN && memcmp(b->before + GC_MARGIN, b->after + GC_MARGIN, b->n_bytes) != 0) {
@@ -241,7 +246,7 @@ void gc_wait(gc *run)
     plant_on_device(run);
     for (size_t i = 0; i < run->n_buffers; i++) {
         gc_buffer *b = &run->buffers[i];
-        const size_t n_all = b->n_bytes + 2 * (size_t)GC_MARGIN;
+        const size_t n_all = all_bytes(run, b->n_bytes);
         b->after = b->after != NULL ? b->after : malloc(n_all);
         if (b->after == NULL) {
             abort();
