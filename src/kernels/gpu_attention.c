@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Launches of index scores, top-k and attention, and which of their kernels a shape gets. */
 #include "kernels/gpu/list.h"
-#include "kernels/gpu_ops.h"
+#include "kernels/gpu_tuning.h"
+
+#include <string.h>
 
 /* Rounded up. */
 static uint32_t quotient(uint32_t n, uint32_t unit)
@@ -56,15 +58,25 @@ const qn_gpu_index_scores_variant qn_gpu_index_scores_variants[] = {
 const uint32_t qn_gpu_n_index_scores_variants =
     sizeof qn_gpu_index_scores_variants / sizeof *qn_gpu_index_scores_variants;
 
-uint32_t qn_gpu_index_scores_choose(const qn_gpu_kernels *kernels,
-                                    const qn_gpu_index_scores_args *args)
+qn_gpu_choice qn_gpu_index_scores_choose(const qn_gpu_kernels *kernels,
+                                         const qn_gpu_index_scores_args *args)
 {
-    return index_mma_supports(kernels, args) ? 0 : 1;
+    const qn_gpu_tuning_key key = qn_gpu_index_scores_key(args);
+    const qn_gpu_tuning_row *row =
+        qn_gpu_tuning_find(qn_gpu_kernels_tuning(kernels), &key, args->n_rows);
+    if (row != NULL && row->i_variant < qn_gpu_n_index_scores_variants &&
+        qn_gpu_index_scores_variants[row->i_variant].supports(kernels, args)) {
+        return (qn_gpu_choice){.i_variant = row->i_variant, .source = QN_GPU_TUNED};
+    }
+    const bool has_mma = index_mma_supports(kernels, args);
+    return (qn_gpu_choice){.i_variant = has_mma ? 0 : 1,
+                           .source = row != NULL || !has_mma ? QN_GPU_FALLBACK : QN_GPU_DEFAULT};
 }
 
 void qn_gpu_index_scores(const qn_gpu_ops *ops, const qn_gpu_index_scores_args *args)
 {
-    qn_gpu_index_scores_variants[qn_gpu_index_scores_choose(ops->kernels, args)].launch(ops, args);
+    const qn_gpu_choice choice = qn_gpu_index_scores_choose(ops->kernels, args);
+    qn_gpu_index_scores_variants[choice.i_variant].launch(ops, args);
 }
 
 /* ----------------------------------------------------------------------------------- top-k -- */
@@ -178,7 +190,7 @@ static bool is_whole(const qn_gpu_kernels *kernels, uint32_t n_rows, uint32_t n_
     return (uint64_t)n_rows * n_tiles >= qn_gpu_kernels_info(kernels)->n_sms;
 }
 
-uint32_t qn_gpu_attend_choose(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
+static uint32_t attend_by_rule(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
 {
     const bool is_small = args->n_heads <= 16;
     if (is_small ? !mma16_supports(kernels, args) : !mma64_supports(kernels, args)) {
@@ -188,18 +200,33 @@ uint32_t qn_gpu_attend_choose(const qn_gpu_kernels *kernels, const qn_gpu_attend
     return is_small ? (whole ? MMA16_WHOLE : MMA16) : whole ? MMA64_WHOLE : MMA64;
 }
 
-void qn_gpu_attend(const qn_gpu_ops *ops, const qn_gpu_attend_args *args)
+qn_gpu_choice qn_gpu_attend_choose(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
 {
-    qn_gpu_attend_variants[qn_gpu_attend_choose(ops->kernels, args)].launch(ops, args);
+    const qn_gpu_tuning_key key = qn_gpu_attend_key(args);
+    const qn_gpu_tuning_row *row =
+        qn_gpu_tuning_find(qn_gpu_kernels_tuning(kernels), &key, args->n_rows);
+    if (row != NULL && row->i_variant < qn_gpu_n_attend_variants &&
+        qn_gpu_attend_variants[row->i_variant].supports(kernels, args)) {
+        return (qn_gpu_choice){.i_variant = row->i_variant, .source = QN_GPU_TUNED};
+    }
+    const uint32_t i_variant = attend_by_rule(kernels, args);
+    const bool is_fallback = row != NULL || i_variant == PORTABLE;
+    return (qn_gpu_choice){.i_variant = i_variant,
+                           .source = is_fallback ? QN_GPU_FALLBACK : QN_GPU_DEFAULT};
 }
 
-uint64_t qn_gpu_attend_partial_floats(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
+void qn_gpu_attend(const qn_gpu_ops *ops, const qn_gpu_attend_args *args)
+{
+    const qn_gpu_choice choice = qn_gpu_attend_choose(ops->kernels, args);
+    qn_gpu_attend_variants[choice.i_variant].launch(ops, args);
+}
+
+static uint64_t floats_by_rule(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
 {
     const uint64_t n_row = (uint64_t)args->n_splits * args->n_heads * args->kv.latent_dim;
     const uint32_t n_tile = args->n_heads <= 16 ? 16 : 64;
     const uint32_t n_tiles = quotient(args->n_heads, n_tile);
-    if (qn_gpu_attend_choose(kernels, args) == PORTABLE ||
-        !is_whole(kernels, args->n_rows, n_tiles)) {
+    if (attend_by_rule(kernels, args) == PORTABLE || !is_whole(kernels, args->n_rows, n_tiles)) {
         return args->n_rows * n_row;
     }
     /* The most rows that still are split, or a tile of heads for each block that is there. */
@@ -208,4 +235,34 @@ uint64_t qn_gpu_attend_partial_floats(const qn_gpu_kernels *kernels, const qn_gp
     const uint64_t of_splits = (n_sms - 1) / n_tiles * n_row;
     const uint64_t of_blocks = (uint64_t)n_sms * n_heads * args->kv.latent_dim;
     return of_splits > of_blocks ? of_splits : of_blocks;
+}
+
+/* What the variant that a table names for so many rows needs. */
+static uint64_t floats_by_table(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
+{
+    const uint64_t n_all =
+        (uint64_t)args->n_rows * args->n_splits * args->n_heads * args->kv.latent_dim;
+    const char *name = qn_gpu_attend_variants[qn_gpu_attend_choose(kernels, args).i_variant].name;
+    if (strstr(name, "/whole") == NULL) {
+        return n_all;
+    }
+    const uint64_t n_tile = args->n_heads <= 16 ? 16 : 64;
+    const uint64_t n_blocks = qn_gpu_kernels_info(kernels)->n_sms;
+    const uint64_t n_sums = n_blocks * n_tile * args->kv.latent_dim;
+    return n_sums < n_all ? n_sums : n_all; /* a row's sums are no more than those of its splits */
+}
+
+uint64_t qn_gpu_attend_partial_floats(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
+{
+    if (qn_gpu_attend_choose(kernels, args).source != QN_GPU_TUNED) {
+        return floats_by_rule(kernels, args);
+    }
+    qn_gpu_attend_args at = *args;
+    uint64_t n_most = 0;
+    for (uint64_t n = 1; n < 2 * (uint64_t)args->n_rows; n *= 2) { /* as tables have their rows */
+        at.n_rows = n < args->n_rows ? (uint32_t)n : args->n_rows;
+        const uint64_t n_floats = floats_by_table(kernels, &at);
+        n_most = n_floats > n_most ? n_floats : n_most;
+    }
+    return n_most;
 }
