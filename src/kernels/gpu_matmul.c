@@ -213,8 +213,8 @@ static void launch_mma(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
 enum { PLAIN, MMA };
 
 const qn_gpu_matmul_variant qn_gpu_matmul_variants[] = {
-    [PLAIN] = {"plain", supports_plain, no_bytes, launch_plain},
-    [MMA] = {"sm90_mma", supports_mma, mma_partial_bytes, launch_mma},
+    [PLAIN] = {"plain", supports_plain, no_bytes, launch_plain, false},
+    [MMA] = {"sm90_mma", supports_mma, mma_partial_bytes, launch_mma, true},
 };
 const uint32_t qn_gpu_n_matmul_variants =
     sizeof qn_gpu_matmul_variants / sizeof *qn_gpu_matmul_variants;

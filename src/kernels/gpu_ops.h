@@ -153,6 +153,7 @@ typedef struct qn_gpu_matmul_variant {
     uint64_t (*partial_bytes)(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape);
     void (*launch)(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
                    const qn_gpu_matmul_shape *shape);
+    bool has_plans; /**< It heeds n_strips and n_splits of the shape. */
 } qn_gpu_matmul_variant;
 extern const qn_gpu_matmul_variant qn_gpu_matmul_variants[];
 extern const uint32_t qn_gpu_n_matmul_variants;
