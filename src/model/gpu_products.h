@@ -12,8 +12,8 @@ typedef struct qn_gpu_product {
 
 enum { QN_GPU_PRODUCTS_MAX = 64 }; /**< 16 places of a matrix, each of three storages. */
 
-/** All products of the model's passes, those alike as one; returns how many. */
-uint32_t qn_gpu_list_products(qn_gpu_product out[QN_GPU_PRODUCTS_MAX], qn_gpu_glm *g);
+/** All products of the passes of a model on a GPU, those alike as one; returns how many. */
+uint32_t qn_gpu_list_products(qn_gpu_product out[QN_GPU_PRODUCTS_MAX], const qn_glm *model);
 
 /**
  * The same of a model that is not loaded: no weight is read.
