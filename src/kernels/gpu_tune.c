@@ -37,6 +37,7 @@ typedef struct session {
     qn_gpu_event *first, *last;
     uint8_t *row; /* a row of results, on the host */
     uint32_t *n_wrong;
+    uint32_t i_rows;
     best bests[ROWS_MAX][VARIANTS_MAX];
 } session;
 
@@ -203,7 +204,7 @@ static int by_size(const void *a, const void *b)
 static qn_status time_launch(session *at, double *us, qn_gpu_graph *graph, qn_error *err)
 {
     const qn_gpu_tuner *const t = at->s.tuner;
-    if (t->progress != NULL && !t->progress(t->progress_context)) {
+    if (t->progress != NULL && !t->progress(t->progress_context, at->i_rows)) {
         return qn_fail(err, QN_E_CANCELLED, 0, __func__, "tuning: cancelled");
     }
     qn_gpu_fill(t->ops.stream, at->sweep, 1, t->cold_bytes);
@@ -482,6 +483,7 @@ qn_status qn_gpu_tune(qn_gpu_tuning_row *out, uint32_t *n, uint32_t *n_wrong,
     at->s = (qn_gpu_subject){.tuner = tuner, .key = *key, .n_rows_max = rows[n_rows - 1]};
     QN_TRY(status, open_session(at, err), fail);
     for (uint32_t i = 0; i < n_rows; i++) {
+        at->i_rows = i;
         at->s.n_rows = rows[i];
         QN_TRY(status, at->s.prepare(&at->s, err), fail);
         QN_TRY(status, try_all(at, at->bests[i], err), fail);

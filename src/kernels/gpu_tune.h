@@ -24,8 +24,8 @@ typedef struct qn_gpu_tuner {
     uint32_t n_topk;      /**< Entries of a set. */
     uint32_t rope_dim;    /**< Part of a cache row. */
     uint32_t row_bytes;   /**< Of a cache row of attention; of the indexer 2 n_in. */
-    /** Called with each launch that is measured; false cancels. */
-    bool (*progress)(void *context);
+    /** Called with each launch that is measured, of number i_rows of rows; false cancels. */
+    bool (*progress)(void *context, uint32_t i_rows);
     void *progress_context;
 } qn_gpu_tuner;
 
