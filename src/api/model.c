@@ -143,6 +143,10 @@ static qn_status choose_machine(qn_model *m, const qn_model_options *o, qn_error
     qn_kernels_init(&m->kernels, m->cpu_flags);
     m->info.kernels = qn_kernels_level(m->cpu_flags);
     (void)snprintf(m->device, sizeof m->device, "%s", is_gpu ? o->device : "cpu");
+    if (o->tuning != NULL && !is_gpu) {
+        return qn_fail(err, QN_E_INVAL, 0, __func__,
+                       "tuning (--tuning): %.300s, none expected on a CPU", o->tuning);
+    }
     if (is_gpu && !o->tokenizer_only) {
         status = open_gpu(m, o, err);
     }

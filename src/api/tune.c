@@ -341,6 +341,10 @@ qn_status qn_tune(char **table, const char *model, const qn_tune_options *option
         o.n_rows = sizeof all_rows / sizeof *all_rows;
     }
     QN_TRY(status, check_rows(&o, err), fail);
+    if (m != NULL && m->tuning != NULL) {
+        QN_TRY(status, qn_gpu_tuning_load(&before, m->tuning, NULL, err), fail);
+        qn_gpu_tuning_close(&before);
+    }
     QN_TRY(status, read_model(&opened, &checkpoint, model, &o, &j, err), fail);
     QN_TRY(status, open_gpu(&j.gpu, m != NULL ? m->device : NULL, err), fail);
     if (m != NULL && m->tuning != NULL) {

@@ -349,7 +349,7 @@ static qn_status load_file(qn_gpu_tuning **out, const char *path, const qn_gpu_i
         status = qn_gpu_tuning_parse(out, qn_buf_view(&text), path, err);
     }
     qn_buf_deinit(&text);
-    if (status == QN_OK && strcmp((*out)->device, device->name) != 0 &&
+    if (status == QN_OK && device != NULL && strcmp((*out)->device, device->name) != 0 &&
         strcmp((*out)->device, device->arch) != 0) {
         status = qn_fail(err, QN_E_FORMAT, 0, "qn_gpu_tuning_load",
                          "%s: a table of device \"%s\", one of \"%s\" expected", path,
@@ -401,12 +401,15 @@ qn_status qn_gpu_tuning_load(qn_gpu_tuning **out, const char *path, const qn_gpu
     struct stat about;
     qn_status status = QN_OK;
     *out = NULL;
-    if (path != NULL && stat(path, &about) == 0 && S_ISDIR(about.st_mode)) {
-        status = load_from_folder(out, path, device, err);
-    } else if (path != NULL) {
-        status = load_file(out, path, device, err);
+    const bool is_folder = path != NULL && stat(path, &about) == 0 && S_ISDIR(about.st_mode);
+    if (path != NULL && !is_folder) {
+        return load_file(out, path, device, err);
     }
-    return status == QN_OK && *out == NULL ? load_shipped(out, device, err) : status;
+    if (device != NULL && is_folder) {
+        status = load_from_folder(out, path, device, err);
+    }
+    return status == QN_OK && device != NULL && *out == NULL ? load_shipped(out, device, err)
+                                                             : status;
 }
 
 /* --------------------------------------------------------------------------------- questions -- */

@@ -52,6 +52,8 @@ QN_MUST_CHECK qn_status qn_gpu_tuning_parse(qn_gpu_tuning **out, qn_str text, co
  * The table of a device.
  *
  * @param[out] out  NULL where there is none
+ * @param device    NULL: whichever the file says, none of a folder or of the library: to find what
+ * is wrong with a file before a device is opened
  * @param path      a file, which must be of this device, or a folder of files DEVICE.csv, of which
  *                  one need not be there; NULL, or none in the folder: what the library has, by the
  *                  device's name, else by its architecture
