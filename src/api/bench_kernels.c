@@ -47,6 +47,11 @@ static qn_status open_model(job *j, const char *name, qn_error *err)
         fail);
     QN_TRY(status, qn_model_open(&j->model, name, &options, err), fail);
     qn_model *const m = j->model;
+    if (m->gpu != NULL) {
+        return qn_fail(err, QN_E_INVAL, 0, __func__,
+                       "device (--device): %s, cpu expected: qn_tune() times kernels of GPUs",
+                       m->info.device);
+    }
     if (m->glm == NULL) {
         QN_TRY(status, qn_pool_open(&j->own_pool, options.n_threads, err), fail);
         QN_TRY(status,
