@@ -573,7 +573,8 @@ enum {
  */
 typedef struct qn_engine_options {
     uint64_t cache_bytes;    /**< Cache pages, all there will ever be; 0: what n_sequences contexts
-                                  need, at most a quarter of the machine's memory. */
+                                  need, at most a quarter of the machine's memory, of a GPU's what
+                                  is free but for a reserve. */
     uint32_t n_sequences;    /**< Sequences that run at once; 0: 64. */
     uint32_t n_queue;        /**< Requests that wait for them, at most QN_ENGINE_QUEUE_MAX; 0:
                                   1,024. */

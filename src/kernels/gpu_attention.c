@@ -123,9 +123,9 @@ static bool mma_supports(const qn_gpu_kernels *kernels, const qn_gpu_attend_args
            args->kv.rope_dim == 64 && args->kv.row_bytes % 16 == 0;
 }
 
-static bool mma16_supports(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
+static bool wgmma64_supports(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
 {
-    return mma_supports(kernels, args, QN_GPU_KERNEL_attend_mma16);
+    return mma_supports(kernels, args, QN_GPU_KERNEL_attend_wgmma64);
 }
 
 static bool mma64_supports(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
@@ -133,71 +133,92 @@ static bool mma64_supports(const qn_gpu_kernels *kernels, const qn_gpu_attend_ar
     return mma_supports(kernels, args, QN_GPU_KERNEL_attend_mma64);
 }
 
+static bool mma16_supports(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
+{
+    return mma_supports(kernels, args, QN_GPU_KERNEL_attend_mma16);
+}
+
+/* Blocks of a launch that takes rows as a whole: each needs room for its sums in partial_u. */
+static uint32_t whole_blocks(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args,
+                             uint32_t n_tile)
+{
+    const uint32_t n_units = args->n_rows * quotient(args->n_heads, n_tile);
+    const uint64_t n_room = (uint64_t)args->n_rows * args->n_splits * args->n_heads / n_tile;
+    const uint32_t n_sms = qn_gpu_kernels_info(kernels)->n_sms;
+    const uint32_t n = n_units < n_sms ? n_units : n_sms;
+    /* Without a second split nothing is kept. */
+    return n <= n_room || args->n_splits == 1 ? n : n_room > 0 ? (uint32_t)n_room : 1;
+}
+
 static void mma_launch(const qn_gpu_ops *ops, const qn_gpu_attend_args *args, uint32_t i_kernel,
                        bool is_whole)
 {
-    const uint32_t n_tile = i_kernel == QN_GPU_KERNEL_attend_mma64 ? 64 : 16;
-    /* Queries, two blocks of 64 rows of bf16, weights; then what attend_mma.c says of its floats */
-    const uint32_t shared_bytes = (n_tile + 2 * 64) * 2 * (512 + 64) + n_tile * 2 * 64 +
-                                  (16 * 8 + 5 * n_tile) * (uint32_t)sizeof(float);
+    const uint32_t n_tile = i_kernel == QN_GPU_KERNEL_attend_mma16 ? 16 : 64;
+    /* What attend_tmpl.h keeps there: queries, two blocks of rows, weights, words of warps. */
+    const uint32_t shared_bytes =
+        1024 + (n_tile + 2 * 64) * 2 * (512 + 64) + n_tile * 2 * 64 + 16 * 8 * 4;
     qn_gpu_attend_args a = *args;
     a.is_whole = is_whole;
-    uint32_t n_units = a.n_rows * quotient(a.n_heads, n_tile);
-    const uint32_t n_sms = qn_gpu_kernels_info(ops->kernels)->n_sms;
-    n_units = is_whole ? n_units : n_units * a.n_splits;
-    const uint32_t grid[3] = {is_whole && n_units > n_sms ? n_sms : n_units, 1, 1};
-    qn_gpu_ops_launch(ops, i_kernel, grid, shared_bytes, &a, sizeof a);
+    const uint32_t n_units = a.n_rows * quotient(a.n_heads, n_tile);
+    const uint32_t n_blocks =
+        is_whole ? whole_blocks(ops->kernels, args, n_tile) : n_units * a.n_splits;
+    qn_gpu_ops_launch(ops, i_kernel, (const uint32_t[3]){n_blocks, 1, 1}, shared_bytes, &a,
+                      sizeof a);
     if (!is_whole) {
         join(ops, &a);
     }
 }
 
-static void mma64_launch(const qn_gpu_ops *ops, const qn_gpu_attend_args *args)
-{
-    mma_launch(ops, args, QN_GPU_KERNEL_attend_mma64, false);
-}
+#define VARIANT(kernel)                                                                            \
+    static void kernel##_splits(const qn_gpu_ops *ops, const qn_gpu_attend_args *args)             \
+    {                                                                                              \
+        mma_launch(ops, args, QN_GPU_KERNEL_attend_##kernel, false);                               \
+    }                                                                                              \
+    static void kernel##_whole(const qn_gpu_ops *ops, const qn_gpu_attend_args *args)              \
+    {                                                                                              \
+        mma_launch(ops, args, QN_GPU_KERNEL_attend_##kernel, true);                                \
+    }
+VARIANT(wgmma64)
+VARIANT(mma64)
+VARIANT(mma16)
+#undef VARIANT
 
-static void mma64_whole_launch(const qn_gpu_ops *ops, const qn_gpu_attend_args *args)
-{
-    mma_launch(ops, args, QN_GPU_KERNEL_attend_mma64, true);
-}
-
-static void mma16_launch(const qn_gpu_ops *ops, const qn_gpu_attend_args *args)
-{
-    mma_launch(ops, args, QN_GPU_KERNEL_attend_mma16, false);
-}
-
-static void mma16_whole_launch(const qn_gpu_ops *ops, const qn_gpu_attend_args *args)
-{
-    mma_launch(ops, args, QN_GPU_KERNEL_attend_mma16, true);
-}
-
-enum { MMA64, MMA64_WHOLE, MMA16, MMA16_WHOLE, PORTABLE };
+enum { WGMMA64, MMA64 = 2, MMA16 = 4, PORTABLE = 6 };
 
 const qn_gpu_attend_variant qn_gpu_attend_variants[] = {
-    [MMA64] = {"sm90_mma64/splits", mma64_supports, mma64_launch},
-    [MMA64_WHOLE] = {"sm90_mma64/whole", mma64_supports, mma64_whole_launch},
-    [MMA16] = {"sm90_mma16/splits", mma16_supports, mma16_launch},
-    [MMA16_WHOLE] = {"sm90_mma16/whole", mma16_supports, mma16_whole_launch},
+    [WGMMA64] = {"sm90_wgmma64/splits", wgmma64_supports, wgmma64_splits},
+    [WGMMA64 + 1] = {"sm90_wgmma64/whole", wgmma64_supports, wgmma64_whole},
+    [MMA64] = {"sm90_mma64/splits", mma64_supports, mma64_splits},
+    [MMA64 + 1] = {"sm90_mma64/whole", mma64_supports, mma64_whole},
+    [MMA16] = {"sm90_mma16/splits", mma16_supports, mma16_splits},
+    [MMA16 + 1] = {"sm90_mma16/whole", mma16_supports, mma16_whole},
     [PORTABLE] = {"portable/splits", attend_supports, attend_launch},
 };
 const uint32_t qn_gpu_n_attend_variants =
     sizeof qn_gpu_attend_variants / sizeof *qn_gpu_attend_variants;
 
-/* Is a block of all splits of a row better?  Where rows alone are work for the whole device. */
-static bool is_whole(const qn_gpu_kernels *kernels, uint32_t n_rows, uint32_t n_tiles)
+/* Heads of a tile, by the heads alone. */
+static uint32_t tile_of(uint32_t n_heads)
 {
-    return (uint64_t)n_rows * n_tiles >= qn_gpu_kernels_info(kernels)->n_sms;
+    return n_heads <= 16 ? 16 : 64;
+}
+
+/* Is a block of all splits of a row better?  Where rows alone are work for the whole device. */
+static bool is_whole(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
+{
+    return (uint64_t)args->n_rows * quotient(args->n_heads, tile_of(args->n_heads)) >=
+           qn_gpu_kernels_info(kernels)->n_sms;
 }
 
 static uint32_t attend_by_rule(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
 {
-    const bool is_small = args->n_heads <= 16;
-    if (is_small ? !mma16_supports(kernels, args) : !mma64_supports(kernels, args)) {
-        return PORTABLE;
+    const uint32_t whole = is_whole(kernels, args) ? 1 : 0;
+    if (tile_of(args->n_heads) == 16) {
+        return mma16_supports(kernels, args) ? MMA16 + whole : PORTABLE;
     }
-    const bool whole = is_whole(kernels, args->n_rows, is_small ? 1 : quotient(args->n_heads, 64));
-    return is_small ? (whole ? MMA16_WHOLE : MMA16) : whole ? MMA64_WHOLE : MMA64;
+    return wgmma64_supports(kernels, args) ? WGMMA64 + whole
+           : mma64_supports(kernels, args) ? MMA64 + whole
+                                           : PORTABLE;
 }
 
 qn_gpu_choice qn_gpu_attend_choose(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
@@ -224,16 +245,15 @@ void qn_gpu_attend(const qn_gpu_ops *ops, const qn_gpu_attend_args *args)
 static uint64_t floats_by_rule(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
 {
     const uint64_t n_row = (uint64_t)args->n_splits * args->n_heads * args->kv.latent_dim;
-    const uint32_t n_tile = args->n_heads <= 16 ? 16 : 64;
-    const uint32_t n_tiles = quotient(args->n_heads, n_tile);
-    if (attend_by_rule(kernels, args) == PORTABLE || !is_whole(kernels, args->n_rows, n_tiles)) {
+    if (attend_by_rule(kernels, args) == PORTABLE || !is_whole(kernels, args)) {
         return args->n_rows * n_row;
     }
     /* The most rows that still are split, or a tile of heads for each block that is there. */
+    const uint32_t n_tile = tile_of(args->n_heads);
     const uint32_t n_sms = qn_gpu_kernels_info(kernels)->n_sms;
-    const uint32_t n_heads = args->n_heads < n_tile ? args->n_heads : n_tile;
-    const uint64_t of_splits = (n_sms - 1) / n_tiles * n_row;
-    const uint64_t of_blocks = (uint64_t)n_sms * n_heads * args->kv.latent_dim;
+    const uint64_t of_splits = (n_sms - 1) / quotient(args->n_heads, n_tile) * n_row;
+    const uint64_t of_blocks =
+        (uint64_t)whole_blocks(kernels, args, n_tile) * n_tile * args->kv.latent_dim;
     return of_splits > of_blocks ? of_splits : of_blocks;
 }
 
@@ -246,10 +266,11 @@ static uint64_t floats_by_table(const qn_gpu_kernels *kernels, const qn_gpu_atte
     if (strstr(name, "/whole") == NULL) {
         return n_all;
     }
-    const uint64_t n_tile = args->n_heads <= 16 ? 16 : 64;
-    const uint64_t n_blocks = qn_gpu_kernels_info(kernels)->n_sms;
-    const uint64_t n_sums = n_blocks * n_tile * args->kv.latent_dim;
-    return n_sums < n_all ? n_sums : n_all; /* a row's sums are no more than those of its splits */
+    /* As whole_blocks() has it: blocks that the device has or all splits have room for, or one. */
+    const uint64_t n_block = (uint64_t)64 * args->kv.latent_dim;
+    const uint64_t n_device = qn_gpu_kernels_info(kernels)->n_sms * n_block;
+    const uint64_t n_room = n_all > n_block ? n_all : n_block;
+    return n_device < n_room ? n_device : n_room;
 }
 
 uint64_t qn_gpu_attend_partial_floats(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)

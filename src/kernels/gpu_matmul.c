@@ -49,16 +49,28 @@ enum { FEW_ROWS = 8, FEW_SLOTS = 64 };
 
 /* A kind of weights. */
 typedef struct mma_kind {
-    uint32_t narrow, wide;  /* kernels: 16 rows at a time, 64 */
-    uint32_t n_wide_blocks; /* of the wide one on a multiprocessor */
-    uint32_t unit;          /* inputs of a warp in a stage */
-    uint32_t unit_bytes;    /* of two strips, with scales */
+    uint32_t unit;       /* inputs of a warp in a stage */
+    uint32_t unit_bytes; /* of two strips, with scales */
+    uint32_t kernels[3]; /* for up to 16, 32 and, alone on a multiprocessor, 64 rows at a time */
+    uint32_t n_pass_max;
 } mma_kind;
 
 static const mma_kind mma_kinds[] = {
-    [QN_GPU_W_BF16] = {QN_GPU_KERNEL_mma_bf16, QN_GPU_KERNEL_mma_bf16_wide, 2, 32, 2048},
-    [QN_GPU_W_FP8] = {QN_GPU_KERNEL_mma_fp8, QN_GPU_KERNEL_mma_fp8_wide, 1, 64, 2176},
-    [QN_GPU_W_MXFP4] = {QN_GPU_KERNEL_mma_mxfp4, QN_GPU_KERNEL_mma_mxfp4_wide, 1, 128, 2176},
+    [QN_GPU_W_BF16] = {32,
+                       2048,
+                       {QN_GPU_KERNEL_mma_bf16, QN_GPU_KERNEL_mma_bf16_wide,
+                        QN_GPU_KERNEL_mma_bf16_full},
+                       64},
+    [QN_GPU_W_FP8] = {64,
+                      2176,
+                      {QN_GPU_KERNEL_mma_fp8, QN_GPU_KERNEL_mma_fp8_wide,
+                       QN_GPU_KERNEL_mma_fp8_wide},
+                      32},
+    [QN_GPU_W_MXFP4] = {128,
+                        2176,
+                        {QN_GPU_KERNEL_mma_mxfp4, QN_GPU_KERNEL_mma_mxfp4_wide,
+                         QN_GPU_KERNEL_mma_mxfp4_wide},
+                        32},
 };
 
 /* How the work of a launch is cut. */
@@ -66,13 +78,17 @@ typedef struct mma_plan {
     uint32_t log_strips, n_splits, n_pass; /* qn_gpu_matmul_args */
     uint32_t n_side;                       /* of strips side by side, in a group */
     uint32_t n_blocks_max;                 /* that run at once */
-    uint32_t shared_bytes;
+    uint32_t shared_bytes, i_kernel;
+    bool is_alone; /* on a multiprocessor */
 } mma_plan;
 
 static bool supports_mma(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
 {
-    return shape->n_in % 8 == 0 && qn_gpu_kernels_has(kernels, mma_kinds[shape->kind].narrow) &&
-           qn_gpu_kernels_has(kernels, mma_kinds[shape->kind].wide);
+    bool has_all = shape->n_in % 8 == 0;
+    for (uint32_t i = 0; i < 3; i++) {
+        has_all = has_all && qn_gpu_kernels_has(kernels, mma_kinds[shape->kind].kernels[i]);
+    }
+    return has_all;
 }
 
 static uint32_t up_to_power(uint32_t n, uint32_t least, uint32_t most)
@@ -106,6 +122,7 @@ static uint32_t group_rows(const qn_gpu_matmul_shape *shape)
 /*
  * Time of a plan in bytes that a device reads: its items in turns of all blocks, an item costing
  * what it reads of weights, half of what it reads of rows (they lie in the L2 cache) and its end.
+ * Splits cost a fence and, for the block that joins them, reads that wait for each other.
  */
 static double mma_cost(const qn_gpu_matmul_shape *shape, const mma_plan *plan)
 {
@@ -114,10 +131,17 @@ static double mma_cost(const qn_gpu_matmul_shape *shape, const mma_plan *plan)
     const uint32_t n_k = MMA_WARPS >> plan->log_strips;
     const uint32_t n_units = (qn_tile_pad(shape->n_in) + kind->unit - 1) / kind->unit;
     const uint32_t n_stages = ((n_units + plan->n_splits - 1) / plan->n_splits + n_k - 1) / n_k;
-    const double stage = MMA_WARPS * kind->unit_bytes + n_group_rows * n_k * kind->unit;
-    const double sums =
-        plan->n_splits == 1 ? 0 : 12000.0 + 8.0 * n_group_rows * (double)(32U << plan->log_strips);
-    const double item = n_stages * stage + 12000.0 + sums;
+    const uint32_t n_passes = (n_group_rows + plan->n_pass - 1) / plan->n_pass;
+    const uint32_t n_pass_rows = n_passes == 1 ? n_group_rows : plan->n_pass;
+    const double stage = MMA_WARPS * kind->unit_bytes + n_pass_rows * n_k * kind->unit;
+    double item = n_passes * (n_stages * stage + 10000.0);
+    if (plan->n_splits > 1) {
+        const double n_sums = (double)n_group_rows * (double)(32U << plan->log_strips);
+        item += 24000.0 + 4 * n_sums + 10.0 * n_sums * ((plan->n_splits + 7) / 8);
+    }
+    if (plan->is_alone) {
+        item *= 1.4; /* nothing runs while a block waits */
+    }
     const uint64_t n_items = (uint64_t)groups_of(shape) * plan->n_side * plan->n_splits;
     const uint64_t n_turns = (n_items + plan->n_blocks_max - 1) / plan->n_blocks_max;
     return item * (double)(n_turns * plan->n_blocks_max);
@@ -132,17 +156,16 @@ static mma_plan mma_plan_with(const qn_gpu_info *info, const qn_gpu_matmul_shape
     const uint32_t n_most = group_rows(shape) * (shape->is_grouped ? 3 : 1);
     mma_plan plan = {.log_strips = log_strips,
                      .n_splits = 1,
-                     .n_pass = up_to_power(n_most, 8, 64),
+                     .n_pass = up_to_power(n_most, 8, kind->n_pass_max),
                      .n_side = side_of(shape, log_strips)};
     while (plan.n_pass > 8 &&
            mma_shared_bytes(kind, log_strips, plan.n_pass) > info->shared_bytes) {
         plan.n_pass /= 2;
     }
     plan.shared_bytes = mma_shared_bytes(kind, log_strips, plan.n_pass);
-    const uint32_t n_blocks = plan.shared_bytes > info->shared_bytes / 2 ? 1
-                              : plan.n_pass > 16                         ? kind->n_wide_blocks
-                                                                         : 2;
-    plan.n_blocks_max = info->n_sms * n_blocks;
+    plan.i_kernel = kind->kernels[plan.n_pass <= 16 ? 0 : plan.n_pass <= 32 ? 1 : 2];
+    plan.is_alone = plan.shared_bytes > info->shared_bytes / 2 || plan.n_pass > 32;
+    plan.n_blocks_max = info->n_sms * (plan.is_alone ? 1 : 2);
     return plan;
 }
 
@@ -195,7 +218,6 @@ static void launch_mma(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
                        const qn_gpu_matmul_shape *shape)
 {
     const mma_plan plan = mma_plan_of(ops->kernels, shape);
-    const mma_kind *kind = &mma_kinds[shape->kind];
     qn_gpu_matmul_args planned = *args;
     planned.log_strips = plan.log_strips;
     planned.n_splits = plan.n_splits;
@@ -204,8 +226,7 @@ static void launch_mma(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
     const uint64_t n_items = (uint64_t)groups_of(shape) * plan.n_side * plan.n_splits;
     const uint32_t n_blocks = n_items < plan.n_blocks_max ? (uint32_t)n_items : plan.n_blocks_max;
     const uint32_t grid[3] = {n_blocks, 1, 1};
-    qn_gpu_ops_launch(ops, plan.n_pass > 16 ? kind->wide : kind->narrow, grid, plan.shared_bytes,
-                      &planned, sizeof planned);
+    qn_gpu_ops_launch(ops, plan.i_kernel, grid, plan.shared_bytes, &planned, sizeof planned);
 }
 
 /* ----------------------------------------------------------------------------------- choice -- */

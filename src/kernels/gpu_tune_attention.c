@@ -8,7 +8,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { SEQS_MAX = QN_GPU_TUNE_PERIOD };
+enum { SEQS_MAX = QN_GPU_TUNE_PERIOD, HEADS_MAX = 64 /* of a tile of any variant */ };
 
 /* What lies in the block; of index scores no sets and no partial sums. */
 typedef struct cache {
@@ -100,7 +100,7 @@ static qn_gpu_attend_args attend_args(const qn_gpu_subject *s, uint32_t n_rows)
     const qn_gpu_tuner *const t = s->tuner;
     const uint64_t n_heads = s->key.n_out;
     float *const partial = (float *)(void *)s->scratch;
-    const uint64_t n_floats = n_rows * n_heads * count_splits(s) * latent_dim(s);
+    const uint64_t n_floats = (n_rows * n_heads * count_splits(s) + HEADS_MAX) * latent_dim(s);
     return (qn_gpu_attend_args){.kv = cache_args(s),
                                 .u = s->y,
                                 .q_latent = c->q,
@@ -264,7 +264,7 @@ static bool supports(const qn_gpu_subject *s, const qn_gpu_tune_candidate *c)
 static uint64_t room(const qn_gpu_subject *s, const qn_gpu_tune_candidate *c)
 {
     (void)c;
-    const uint64_t n_sums = (uint64_t)s->n_rows * s->key.n_out * count_splits(s);
+    const uint64_t n_sums = (uint64_t)s->n_rows * s->key.n_out * count_splits(s) + HEADS_MAX;
     return is_index(s) ? 0 : n_sums * (latent_dim(s) + 2) * sizeof(float);
 }
 

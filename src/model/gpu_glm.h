@@ -135,8 +135,8 @@ typedef struct qn_gpu_glm {
  */
 QN_MUST_CHECK qn_status qn_gpu_glm_open(qn_gpu_glm **out, const qn_config *config,
                                         const qn_glm_options *options, bool has_mtp, qn_error *err);
-/** Release; sets *g to NULL; accepts NULL. */
-void qn_gpu_glm_close(qn_gpu_glm **g);
+/** Release; sets *model to NULL; accepts NULL. */
+void qn_gpu_glm_close(qn_gpu_glm **model);
 
 /**
  * Load the weights: qn_weights_load() with a sink that uploads and packs.  The tables of @p weights

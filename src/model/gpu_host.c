@@ -95,6 +95,7 @@ static bool upload_batch(qn_gpu_glm *g, const qn_batch *batch, qn_gpu_batch *out
         return false;
     }
     int32_t *const at = g->numbers_host;
+    QN_ASSERT(at != NULL);
     memcpy(at, batch->tokens, n_rows * sizeof *at);
     memcpy(at + list, batch->positions, n_rows * sizeof *at);
     memcpy(at + 2 * list, batch->seqs, n_rows * sizeof *at);

@@ -175,6 +175,12 @@ static void make_queries(const qn_gpu_glm *g, const qn_gpu_call *call)
     }
 }
 
+/* Floats from one row of index scores to the next: whole pieces of 16 bytes. */
+static uint64_t score_stride(uint32_t n_positions)
+{
+    return ((uint64_t)n_positions + 3) / 4 * 4;
+}
+
 /* Index sets of rows first .. first + n_rows - 1. */
 static void select_rows(qn_gpu_glm *g, const qn_gpu_call *call, uint32_t first, uint32_t n_rows,
                         bool has_scores)
@@ -182,7 +188,7 @@ static void select_rows(qn_gpu_glm *g, const qn_gpu_call *call, uint32_t first, 
     const qn_config *const c = g->config;
     const qn_gpu_batch *const batch = call->batch;
     const uint32_t n_positions = batch->n_positions_max - call->first_position;
-    const uint64_t stride = (n_positions + 3) / 4 * 4;
+    const uint64_t stride = score_stride(n_positions);
     float *const scores = (float *)(void *)g->ws.scratch;
     if (has_scores) {
         qn_gpu_index_scores(&g->ops,
@@ -220,8 +226,7 @@ static void select_sets(qn_gpu_glm *g, const qn_gpu_call *call)
     const uint32_t n_rows = call->batch->n_rows;
     const uint32_t n_positions = call->batch->n_positions_max - call->first_position;
     const bool has_scores = n_positions > c->index_topk;
-    const uint64_t row_bytes = (n_positions + 3) / 4 * 4 * (uint64_t)sizeof(float);
-    const uint64_t n_fit = g->ws.scratch_bytes / row_bytes;
+    const uint64_t n_fit = g->ws.scratch_bytes / (score_stride(n_positions) * sizeof(float));
     const uint32_t n_chunk = has_scores && n_fit < n_rows ? (uint32_t)n_fit : n_rows;
     QN_ASSERT(n_chunk > 0);
     for (uint32_t first = 0; first < n_rows; first += n_chunk) {
@@ -271,7 +276,7 @@ static void attend(const qn_gpu_glm *g, const qn_gpu_call *call)
             n_floats = qn_gpu_attend_partial_floats(g->ops.kernels, &args);
         }
         args.partial_u = (float *)(void *)g->ws.scratch;
-        args.partial_m = args.partial_u + (n_floats + 3) / 4 * 4;
+        args.partial_m = args.partial_u + n_floats; /* whole latents */
         qn_gpu_attend(&g->ops, &args);
         first += args.n_rows;
     }

@@ -248,7 +248,8 @@ static qn_status reserve(void *context, qn_error *err)
     QN_TRY(status, qn_gpu_event_open(&l->events[0], g->gpu, err), fail);
     QN_TRY(status, qn_gpu_event_open(&l->events[1], g->gpu, err), fail);
     qn_gpu_event_record(l->events[1], g->stream); /* nothing is in the other half yet */
-    l->temps = malloc(qn_pool_threads(l->options->pool) * l->config->kv_rank * sizeof *l->temps);
+    l->temps =
+        malloc((size_t)qn_pool_threads(l->options->pool) * l->config->kv_rank * sizeof *l->temps);
     if (l->temps == NULL) {
         status = qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "weights: no memory to unpack them");
         goto fail;
@@ -385,6 +386,7 @@ static qn_status take_matrix(loader *l, const filling *f, qn_error *err)
 {
     const qn_weight *const stored = f->stored;
     const target to = find_target(l, f->spec->matrix);
+    QN_ASSERT(to.w != NULL);
     const uint32_t n_chunk = rows_that_fit(l, stored, ROWS_UNIT);
     qn_status status = QN_OK;
     for (uint32_t first = 0; first < stored->n_out; first += n_chunk) {

@@ -16,6 +16,16 @@ typedef struct shape {
     uint32_t variant;
 } shape;
 
+/* n words on the host, owned by the caller: sets are more than gc_host() has room for. */
+static void *host_words(size_t n)
+{
+    void *words = calloc(n, 4);
+    if (words == NULL) {
+        abort();
+    }
+    return words;
+}
+
 /* Cuts a set's memory into arrays. */
 static uint8_t *cut(uint8_t **at, size_t n_bytes)
 {
@@ -54,13 +64,14 @@ static uint32_t n_pages_of(const shape *s)
 /* positions, seqs: the last ones of each row's sequence. */
 static void put_rows(gc *run, const shape *s, int32_t *positions, int32_t *seqs)
 {
-    int32_t *host = gc_host(run, 2 * (size_t)s->n_rows * sizeof *host);
+    int32_t *host = host_words(2 * (size_t)s->n_rows);
     for (uint32_t t = 0; t < s->n_rows; t++) {
         host[t] = (int32_t)(s->n_positions - s->n_shared + t % s->n_shared);
         host[s->n_rows + t] = (int32_t)(t / s->n_shared);
     }
     gc_put(run, positions, host, s->n_rows * sizeof *host);
     gc_put(run, seqs, host + s->n_rows, s->n_rows * sizeof *host);
+    free(host);
 }
 
 /* ----------------------------------------------------------------------------- index scores -- */
@@ -160,7 +171,7 @@ static void topk_fill(gc *run, const gc_bench *bench, uint8_t *set)
     const shape *s = bench->context;
     qn_gpu_topk_args args;
     (void)topk_cut(s, set, &args);
-    float *scores = gc_host(run, s->n_positions * sizeof *scores);
+    float *scores = host_words(s->n_positions);
     for (uint32_t i = 0; i < s->n_positions; i++) {
         scores[i] = gc_uniform(run) + gc_uniform(run) + gc_uniform(run);
     }
@@ -168,11 +179,13 @@ static void topk_fill(gc *run, const gc_bench *bench, uint8_t *set)
         gc_put(run, (float *)(uintptr_t)args.scores + (size_t)t * s->n_positions, scores,
                s->n_positions * sizeof *scores);
     }
-    int32_t *positions = gc_host(run, s->n_rows * sizeof *positions);
+    int32_t *positions = host_words(s->n_rows);
     for (uint32_t t = 0; t < s->n_rows; t++) {
         positions[t] = (int32_t)s->n_positions - 1;
     }
     gc_put(run, (void *)(uintptr_t)args.positions, positions, s->n_rows * sizeof *positions);
+    free(positions);
+    free(scores);
 }
 
 static void topk_queue(gc *run, const gc_bench *bench, uint8_t *set)
@@ -255,8 +268,8 @@ static void attend_fill(gc *run, const gc_bench *bench, uint8_t *set)
              (size_t)s->n_rows * s->n_heads * N_HEAD * 2);
     gc_put(run, (void *)(uintptr_t)args.kv.page_tables,
            gc_page_tables(run, n_seqs_of(s), n_pages_of(s)), n_pages * 4);
-    int32_t *set_of = gc_host(run, N_TOPK * sizeof *set_of);
-    int32_t *rest = gc_host(run, 2 * (size_t)s->n_rows * sizeof *rest);
+    int32_t *set_of = host_words(N_TOPK);
+    int32_t *rest = host_words(2 * (size_t)s->n_rows);
     for (uint32_t t = 0; t < s->n_rows; t++) {
         for (uint32_t i = 0; i < N_TOPK; i++) {
             const uint32_t first = (uint32_t)((uint64_t)i * s->n_positions / N_TOPK);
@@ -269,6 +282,8 @@ static void attend_fill(gc *run, const gc_bench *bench, uint8_t *set)
     }
     gc_put(run, (void *)(uintptr_t)args.seqs, rest, s->n_rows * sizeof *rest);
     gc_put(run, (void *)(uintptr_t)args.n_sets, rest + s->n_rows, s->n_rows * sizeof *rest);
+    free(rest);
+    free(set_of);
 }
 
 static void attend_queue(gc *run, const gc_bench *bench, uint8_t *set)

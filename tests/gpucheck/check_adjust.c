@@ -244,12 +244,12 @@ static void fill_adjust(gc *run, const gc_bench *bench, uint8_t *set)
         counts[i] = gc_below(run, 40) == 0 ? 2 : 0;
     }
     for (uint32_t t = 0; t < a->n_rows; t++) {
-        uint8_t *const at = set + (a->n_rows + t) * n_row;
+        uint8_t *const at = set + ((size_t)a->n_rows + t) * n_row;
         gc_put(run, at, counts, n_row);
         of_row[t].counts = (const uint32_t *)(const void *)at;
         of_row[t].repetition_penalty = 1.1F;
     }
-    gc_put(run, set + 2 * a->n_rows * n_row, of_row, a->n_rows * sizeof *of_row);
+    gc_put(run, set + 2 * (size_t)a->n_rows * n_row, of_row, a->n_rows * sizeof *of_row);
 }
 
 static void queue_adjust(gc *run, const gc_bench *bench, uint8_t *set)

@@ -293,6 +293,8 @@ static void check_topk(gc *run)
         topk_case(run, fill, 1, 100, 17, 1000);
         topk_case(run, fill, run->is_emulated ? 2 : 9, 4103, 256, 0);
     }
+    topk_case(run, TOPK_EQUAL, 1, 9001, 100, 0); /* more than a list has room for */
+    topk_case(run, TOPK_CLOSE, 1, 9001, 4000, 0);
     for (int fill = 0; !run->is_emulated && fill < N_TOPK_FILLS; fill++) {
         topk_case(run, fill, 3, 65536, 2048, 64);
         topk_case(run, fill, 1, 1 << 20, 2048, 0);
@@ -385,7 +387,7 @@ static void attend_oracle(const attend_shape *s, const attend_inputs *in, uint32
     const uint32_t n_row = s->latent + s->rope;
     const size_t at = (size_t)t * s->n_heads + h;
     const double scale = 1.0 / 16.0;
-    double max = -INFINITY;
+    double max = -(double)INFINITY;
     double off = 0.0;
     for (uint32_t i = 0; i < in->n_sets[t]; i++) {
         const float *row = rows + (size_t)i * n_row;
@@ -492,7 +494,15 @@ static void attend_case(gc *run, const attend_shape *s)
             qn_gpu_attend_variants[v].launch(&run->ops, gc_args(run, &args, sizeof args));
         }
     }
+    /* What the model calls, with the room that it is told of. */
+    const uint64_t n_partial = qn_gpu_attend_partial_floats(run->kernels, &args);
+    args.partial_u = gc_scratch(run, n_partial * sizeof *args.partial_u);
+    args.partial_m = gc_scratch(run, n_partial / s->latent * 2 * sizeof *args.partial_m);
+    args.u = gc_out(run, n_u * sizeof *args.u);
+    qn_gpu_attend(&run->ops, gc_args(run, &args, sizeof args));
     gc_wait(run);
+    gc_same(run, "the chosen variant", gc_got(run, args.u),
+            gc_got(run, u[qn_gpu_attend_choose(run->kernels, &args)]), n_u * sizeof *args.u);
     attend_same(run, u, qn_gpu_n_attend_variants, n_u * sizeof *args.u);
     attend_compare(run, s, &in, u, qn_gpu_n_attend_variants);
     gc_end(run);
@@ -506,6 +516,7 @@ static void check_attend(gc *run)
         {QN_KV_BF16, 4, 64, 16, 2, 300, 3, {65, 0, 260}},
         {QN_KV_FP8, 9, 144, 16, 1, 64, 2, {31, 2}},
         {QN_KV_BF16, 17, 512, 64, 1, 900, 3, {600, 255, 256}},
+        {QN_KV_FP8, 5, 512, 64, 2, 600, 6, {300, 0, 270, 1, 513, 64}},
     };
     static const attend_shape large[] = {
         {QN_KV_BF16,

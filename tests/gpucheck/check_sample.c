@@ -164,7 +164,7 @@ static void sample_case(gc *run, uint32_t n, logits_kind kind, uint32_t n_draws,
     const uint32_t n_rows = N_SETTINGS * n_draws;
     const uint32_t stride = has_copies ? (n + 3) / 4 * 4 + 4 : 0;
     const float *logits = make_logits(run, n, kind);
-    const size_t n_all = (size_t)stride * (n_rows - 1) + (n + 3) / 4 * 4;
+    const size_t n_all = (size_t)stride * (n_rows - 1) + (n + 3) / 4 * (size_t)4;
     float *copies = gc_host(run, n_all * sizeof *copies);
     qn_gpu_sampling *sets = gc_host(run, n_rows * sizeof *sets);
     for (uint32_t t = 0; t < n_rows; t++) {

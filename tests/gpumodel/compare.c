@@ -4,6 +4,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/cpu.h"
+#include "model/internal.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -125,6 +126,11 @@ static qn_status side_open(side *s, const gm_case *c, const gm_device *device, q
     if (status == QN_OK) {
         status = open_cache(s, c, dtype, err);
     }
+    if (status == QN_OK && device != NULL && c->scratch_bytes > 0) {
+        QN_ASSERT(c->scratch_bytes < s->glm->gpu->ws.scratch_bytes);
+        s->glm->gpu->ws.scratch_bytes = c->scratch_bytes;
+        s->glm->gpu->ws.n_logit_rows = 2;
+    }
     if (status < 0) {
         side_close(s);
     }
@@ -225,30 +231,39 @@ static bool holds(const int32_t *list, uint32_t n, int32_t value)
     return i < n;
 }
 
+/* What is chosen of a row. */
+typedef struct choice {
+    const char *what;
+    int32_t i_layer;
+    uint32_t position;
+    uint32_t n;
+    const float *scores; /* of the run that is followed */
+    float gap_max;
+} choice;
+
 /*
  * Own choices beside those of the run that is followed, whose scores are given: what only one of
  * them has taken must score alike.
  */
-static void compare_choice(run *r, const char *what, int32_t i_layer, uint32_t position,
-                           const int32_t *own, const int32_t *theirs, uint32_t n,
-                           const float *scores, float gap_max)
+static void compare_choice(run *r, const choice *c, const int32_t *own, const int32_t *theirs)
 {
+    const uint32_t n = c->n;
     float least = INFINITY; /* of what they alone have taken */
     float most = -INFINITY; /* of what is ours alone */
     r->outcome->n_choices += n;
     for (uint32_t i = 0; i < n; i++) {
         if (!holds(own, n, theirs[i])) {
-            least = fminf(least, scores[theirs[i]]);
+            least = fminf(least, c->scores[theirs[i]]);
         }
         if (!holds(theirs, n, own[i])) {
-            most = fmaxf(most, scores[own[i]]);
+            most = fmaxf(most, c->scores[own[i]]);
             r->outcome->n_other_choices++;
         }
     }
-    if (isfinite(least) && !(least - most <= gap_max)) {
+    if (isfinite(least) && !(least - most <= c->gap_max)) {
         report(r,
                "%s of layer %d at position %u: another choice at a gap of %g, at most %g expected",
-               what, i_layer, position, (double)(least - most), (double)gap_max);
+               c->what, c->i_layer, c->position, (double)(least - most), (double)c->gap_max);
     }
 }
 
@@ -267,8 +282,13 @@ static void see_router(void *context, int32_t i_layer, uint32_t i_row, int32_t *
         memcpy(r->t->router + at * c->n_experts, scores, c->n_experts * sizeof *scores);
         return;
     }
-    compare_choice(r, "router", i_layer, r->position + (i_row - r->first), experts,
-                   r->follow->experts + at * n, n, r->follow->router + at * c->n_experts, 0.05F);
+    const choice router = {.what = "router",
+                           .i_layer = i_layer,
+                           .position = r->position + (i_row - r->first),
+                           .n = n,
+                           .scores = r->follow->router + at * c->n_experts,
+                           .gap_max = 0.05F};
+    compare_choice(r, &router, experts, r->follow->experts + at * n);
     memcpy(experts, r->follow->experts + at * n, n * sizeof *experts);
 }
 
@@ -297,8 +317,13 @@ static void see_index(void *context, int32_t i_layer, uint32_t i_row, int32_t *s
     for (uint32_t i = first; i <= position; i++) {
         largest = fmaxf(largest, fabsf(theirs[i]));
     }
-    compare_choice(r, "index set", i_layer, position, set, r->follow->sets + at * n_topk, n_set,
-                   theirs, 0.05F * largest);
+    const choice index = {.what = "index set",
+                          .i_layer = i_layer,
+                          .position = position,
+                          .n = n_set,
+                          .scores = theirs,
+                          .gap_max = 0.05F * largest};
+    compare_choice(r, &index, set, r->follow->sets + at * n_topk);
     memcpy(set, r->follow->sets + at * n_topk, n_set * sizeof *set);
 }
 

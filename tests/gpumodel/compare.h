@@ -32,6 +32,7 @@ typedef struct gm_case {
     qn_kv_dtype kv_dtype;
     bool is_free; /**< Sums may go by the number of rows: qn_glm_options.is_deterministic is not
                        set. */
+    uint32_t scratch_bytes; /**< Of the workspace, so that rows go in turns; 0: as it is. */
     uint32_t n_positions;
     uint32_t n_chunk;   /**< Rows of a pass; a second sequence has some beside them. */
     double layer_bound; /**< Of the difference of the stream after one layer, root mean square

@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A model on a GPU of this machine beside the CPU:
- *   gpumodel --device cuda[:N] MODEL IDS [--dummy] [--kv-dtype bf16|fp8] [--rows N] [--layers N]
- * IDS is a file of ids, or a golden file (.safetensors) with a tensor "ids", or a number of ids
- * that are made up.  MODEL needs no weights with --dummy.  The first N positions
- * (--layers, 40) are compared layer by layer; all of them teacher-forced against the CPU in f32.
+ *   gpumodel --device cuda[:N] MODEL IDS [OPTION ..]
+ *
+ * IDS        a file of ids, a golden file (.safetensors) with a tensor "ids", or a number: so many
+ *            ids are made up
+ * --dummy    MODEL needs no weights
+ * --free     sums may go by the number of rows
+ * --kv-dtype bf16|fp8
+ * --layers N positions that are compared layer by layer (40)
+ * --rows N   of a pass when all positions are teacher-forced against the CPU in f32 (256)
  */
 #include "base/rng.h"
 #include "format/safetensors.h"
@@ -20,7 +25,7 @@ typedef struct options {
     const char *device, *model, *ids;
     qn_kv_dtype kv_dtype;
     uint32_t n_rows, n_layer_positions;
-    bool is_dummy;
+    bool is_dummy, is_free;
 } options;
 
 static bool parse(options *o, int argc, char **argv)
@@ -39,6 +44,8 @@ static bool parse(options *o, int argc, char **argv)
             o->n_layer_positions = (uint32_t)strtoul(argv[++i], NULL, 10);
         } else if (strcmp(argv[i], "--dummy") == 0) {
             o->is_dummy = true;
+        } else if (strcmp(argv[i], "--free") == 0) {
+            o->is_free = true;
         } else if (argv[i][0] != '-' && o->model == NULL) {
             o->model = argv[i];
         } else if (argv[i][0] != '-' && o->ids == NULL) {
@@ -106,6 +113,7 @@ static int run(const options *o, const gm_device *device, const qn_config *confi
                  .dir = o->is_dummy ? NULL : o->model,
                  .ids = ids,
                  .kv_dtype = o->kv_dtype,
+                 .is_free = o->is_free,
                  .n_positions = n_ids < o->n_layer_positions ? n_ids : o->n_layer_positions,
                  .n_chunk = 16,
                  .layer_bound = 0.02};
@@ -117,8 +125,10 @@ static int run(const options *o, const gm_device *device, const qn_config *confi
         "and %.2g in the mean, %u of %u choices others\n",
         c.n_positions, is_right ? "right" : "WRONG", layers.worst_hidden, layers.worst_logprob,
         layers.mean_logprob, layers.n_other_choices, layers.n_choices);
-    const bool is_independent = gm_is_independent(device, &c);
-    (void)printf("bits beside other rows: %s\n", is_independent ? "the same" : "OTHERS");
+    const bool is_independent = o->is_free || gm_is_independent(device, &c);
+    (void)printf("bits beside other rows: %s\n", o->is_free       ? "not looked at"
+                                                 : is_independent ? "the same"
+                                                                  : "OTHERS");
     c.name = "teacher";
     c.n_positions = n_ids;
     if (gm_teach(&teacher, device, &c, o->n_rows, &err) < 0) {
@@ -142,7 +152,7 @@ int main(int argc, char **argv)
     gm_device device = {0};
     char path[4096];
     if (!parse(&o, argc, argv)) {
-        (void)fprintf(stderr, "gpumodel --device cuda[:N] MODEL IDS [--dummy] "
+        (void)fprintf(stderr, "gpumodel --device cuda[:N] MODEL IDS [--dummy] [--free] "
                               "[--kv-dtype bf16|fp8] [--rows N] [--layers N]\n");
         return 2;
     }

@@ -23,7 +23,7 @@ static const char *g_device_name; /* NULL: emulated */
 
 static gm_device open_device(void)
 {
-    gm_device device;
+    gm_device device = {0};
     qn_gpu *gpu = NULL;
     qn_error err = {0};
     qn_status status = QN_OK;
@@ -98,6 +98,23 @@ static void test_gpumodel_layers_are_those_of_the_cpu(void **state)
                            .layer_bound = i % 2 == 0 ? BF16_BOUND : FP8_BOUND};
         check(&device, &c);
     }
+    close_device(&device);
+}
+
+/* Index scores, partial sums and logits of many rows, for which there is too little room. */
+static void test_gpumodel_rows_go_in_turns(void **state)
+{
+    (void)state;
+    gm_device device = open_device();
+    const qn_config config = golden_config("tests/golden/tiny-own-mtp-index");
+    const gm_case c = {.name = "tiny-own-mtp-index, in turns",
+                       .config = &config,
+                       .kv_dtype = QN_KV_BF16,
+                       .scratch_bytes = 2400, /* 3 rows of attention, 15 of scores */
+                       .n_positions = 40,
+                       .n_chunk = 20,
+                       .layer_bound = BF16_BOUND};
+    check(&device, &c);
     close_device(&device);
 }
 
@@ -346,6 +363,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gpumodel_layers_are_those_of_the_cpu),
+        cmocka_unit_test(test_gpumodel_rows_go_in_turns),
         cmocka_unit_test(test_gpumodel_nano_is_that_of_the_cpu),
         cmocka_unit_test(test_gpumodel_every_storage_is_packed),
         cmocka_unit_test(test_gpumodel_rows_do_not_depend_on_others),

@@ -38,16 +38,20 @@ typedef struct qn_gpu_topk_args {
     uint32_t n_rows, n_topk, first_position, reserved;
 } qn_gpu_topk_args;
 
+enum {
+    QN_GPU_ATTEND_SPLIT = 256, /**< Entries of a set that are attended by themselves. */
+    QN_GPU_ATTEND_HEADS = 8,   /**< Of a block of the portable kernel. */
+};
+
 /**
  * Absorbed MLA attention of every row and head over the row's set of positions:
  *   s = scale * (q_latent . c_p + q_rope . ke_p),  u = softmax(s) c
  * Cut into splits of QN_GPU_ATTEND_SPLIT set entries, whatever the batch, and put together in
- * order: a row's bits depend on the row alone.  A set of none gives zeros.
+ * order: a row's bits depend on the row alone.  A set of none gives zeros, and its row's seq is
+ * not looked at.
+ *
+ * Accuracy  as qn_attend_fn with rounded weights; tensor cores take FP8 rows rounded to bf16
  */
-enum { QN_GPU_ATTEND_SPLIT = 256 };
-/** Heads of a block of the portable kernel. */
-enum { QN_GPU_ATTEND_HEADS = 8 };
-
 typedef struct qn_gpu_attend_args {
     qn_gpu_cache kv;
     uint16_t *u;              /**< bf16 [n_rows][n_heads][latent_dim] */
@@ -56,17 +60,20 @@ typedef struct qn_gpu_attend_args {
     const int32_t *seqs;    /**< [n_rows] */
     const int32_t *sets;    /**< [n_rows] rows set_stride apart */
     const uint32_t *n_sets;
-    float *partial_u;                     /**< [n_rows][n_splits][n_heads][latent_dim] */
-    float *partial_m;                     /**< [n_rows][n_splits][n_heads][largest score, sum] */
+    /** Sums of splits, [n_rows][n_splits][n_heads][latent_dim]; fewer where a block takes whole
+     * rows: qn_gpu_attend_partial_floats() (kernels/gpu_ops.h) */
+    float *partial_u;
+    float *partial_m; /**< [n_rows][n_splits][n_heads][largest score, sum of weights] */
     uint64_t q_row_stride, q_head_stride; /**< Elements. */
     uint32_t n_rows, n_heads, set_stride;
     uint32_t n_splits; /**< ceil(longest set that can be / QN_GPU_ATTEND_SPLIT) */
     float scale;
     uint32_t is_whole; /**< One block takes all splits of a row and joins them; by the launcher. */
 } qn_gpu_attend_args;
-/** By tensor cores, heads in tiles of 64 and of 16. */
+/** By tensor cores, heads in tiles of 64 or 16. */
 typedef qn_gpu_attend_args qn_gpu_attend_mma64_args;
 typedef qn_gpu_attend_args qn_gpu_attend_mma16_args;
+typedef qn_gpu_attend_args qn_gpu_attend_wgmma64_args;
 /** Puts the splits together. */
 typedef qn_gpu_attend_args qn_gpu_attend_join_args;
 #endif

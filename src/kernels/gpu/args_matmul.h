@@ -72,6 +72,7 @@ enum { QN_GPU_COUNTERS_BYTES = 65536 };
 typedef qn_gpu_matmul_args qn_gpu_matmul_plain_args;
 typedef qn_gpu_matmul_args qn_gpu_mma_bf16_args;
 typedef qn_gpu_matmul_args qn_gpu_mma_bf16_wide_args;
+typedef qn_gpu_matmul_args qn_gpu_mma_bf16_full_args;
 typedef qn_gpu_matmul_args qn_gpu_mma_fp8_args;
 typedef qn_gpu_matmul_args qn_gpu_mma_fp8_wide_args;
 typedef qn_gpu_matmul_args qn_gpu_mma_mxfp4_args;

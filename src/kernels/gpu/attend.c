@@ -168,7 +168,7 @@ QN_GPU_KERNEL(attend_join)
             }
         }
         const uint64_t to = ((uint64_t)t * args->n_heads + h) * n_latent + k;
-        *(u32x2 *)(args->u + to) =
-            (u32x2){qn_f32_to_bf16x2(u.x / l, u.y / l), qn_f32_to_bf16x2(u.z / l, u.w / l)};
+        u *= 1.0F / l;
+        *(u32x2 *)(args->u + to) = (u32x2){qn_f32_to_bf16x2(u.x, u.y), qn_f32_to_bf16x2(u.z, u.w)};
     }
 }

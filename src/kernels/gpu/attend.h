@@ -3,7 +3,8 @@
  * @file attend.h  How splits of an attended set are put together, the same way wherever it is done.
  *
  * A split is a largest score m (in units of log2), a sum l of 2^(s - m) and, of each latent column,
- * u = sum of 2^(s - m) c.  Splits are taken in order; what is written is u / l of all of them.
+ * u = sum of 2^(s - m) c.  Splits are taken in order; what is written is u * (1 / l) of all of
+ * them.
  */
 #ifndef QN_KERNELS_GPU_ATTEND_H
 #define QN_KERNELS_GPU_ATTEND_H

@@ -19,6 +19,7 @@
     X(attend_join, 128, 8, 64)                                                                     \
     X(attend_mma16, 256, 1, 192)                                                                   \
     X(attend_mma64, 256, 1, 255)                                                                   \
+    X(attend_wgmma64, 256, 1, 255)                                                                 \
     X(combine, 256, 3, 80)                                                                         \
     X(commit, 64, 1, 40)                                                                           \
     X(e4m3_to_f32, 256, 4, 40)                                                                     \
@@ -33,11 +34,12 @@
     X(logsumexp, 512, 2, 96)                                                                       \
     X(matmul_plain, 256, 2, 128)                                                                   \
     X(mma_bf16, 256, 2, 128)                                                                       \
+    X(mma_bf16_full, 256, 1, 192)                                                                  \
     X(mma_bf16_wide, 256, 2, 128)                                                                  \
     X(mma_fp8, 256, 2, 128)                                                                        \
-    X(mma_fp8_wide, 256, 1, 255)                                                                   \
+    X(mma_fp8_wide, 256, 2, 128)                                                                   \
     X(mma_mxfp4, 256, 2, 128)                                                                      \
-    X(mma_mxfp4_wide, 256, 1, 255)                                                                 \
+    X(mma_mxfp4_wide, 256, 2, 128)                                                                 \
     X(pack, 256, 4, 64)                                                                            \
     X(page_ends, 256, 4, 64)                                                                       \
     X(rmsnorm, 256, 2, 128)                                                                        \

@@ -73,8 +73,9 @@ static inline uint64_t qn_tile_strip_scale_bytes(uint32_t kind, uint32_t n_in)
 {
     const uint32_t n = qn_tile_pad(n_in);
     if (kind == QN_GPU_W_MXFP4) {
-        return n / 64 * QN_TILE_SCALE_BYTES;
+        return (uint64_t)(n / 64) * QN_TILE_SCALE_BYTES;
     }
-    return kind == QN_GPU_W_FP8 ? (n + QN_TILE_FP8_BLOCK - 1) / QN_TILE_FP8_BLOCK * 64 : 0;
+    const uint64_t n_blocks = (n + QN_TILE_FP8_BLOCK - 1) / QN_TILE_FP8_BLOCK;
+    return kind == QN_GPU_W_FP8 ? n_blocks * 64 : 0;
 }
 #endif

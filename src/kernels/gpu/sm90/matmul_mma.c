@@ -60,17 +60,18 @@ typedef struct mma_item {
 
 /* A place in the block's work: a stage of a pass over some slots of an item. */
 typedef struct mma_place {
-    uint32_t item;           /* n_items or more: the end */
-    uint32_t slot, n_rows;   /* of the pass */
-    uint32_t unit, unit_end; /* the warp's; nothing is its where unit reaches unit_end */
-    uint32_t n_left;         /* stages of the pass, this one too */
+    uint32_t item;         /* n_items or more: the end */
+    uint32_t slot, n_rows; /* of the pass */
+    uint32_t unit;         /* the warp's */
+    uint32_t n_left;       /* stages of the pass, this one too */
+    uint32_t n_none;       /* of these, in which the warp has no unit: the last ones */
 } mma_place;
 
 /* Where this thread's copies of the stage at a place come from. */
 typedef struct mma_source {
-    const uint8_t *data;   /* of the warp's first strip */
-    const uint8_t *scales; /* of the strip that this lane copies some of */
-    const uint16_t *x;     /* its first copy of rows */
+    const uint8_t *data; /* of the warp's first strip */
+    uint32_t scales;     /* bytes; of the strip that this lane copies some of */
+    uint32_t x;          /* elements; its first copy of rows */
 } mma_source;
 
 QN_DEV uint32_t side_of(const mma_block *b)
@@ -101,14 +102,24 @@ QN_DEV mma_item item_at(const mma_block *b, uint32_t i)
     return item;
 }
 
+/* Rows of the pass that begins with a slot. */
+QN_DEV uint32_t rows_at(const mma_block *b, const mma_item *item, uint32_t slot)
+{
+    return qn_min_u32(b->args->n_pass, item->slot_end - slot);
+}
+
 /* The pass over slots of an item that begins with one of them. */
 QN_DEV void begin_pass(const mma_block *b, mma_place *p, const mma_item *item, uint32_t slot)
 {
     p->slot = slot;
-    p->n_rows = qn_min_u32(b->args->n_pass, item->slot_end - slot);
+    p->n_rows = rows_at(b, item, slot);
     p->unit = item->unit + k_of(b);
-    p->unit_end = item->strip + 2 * side_of(b) < b->n_strips ? item->unit_end : 0;
     p->n_left = item->n_stages;
+    const uint32_t last = p->unit + ((item->n_stages - 1) << b->log_k);
+    p->n_none = last < item->unit_end ? 0 : 1;
+    if (item->strip + 2 * side_of(b) >= b->n_strips) {
+        p->n_none = item->n_stages;
+    }
 }
 
 /* The first pass of the first item from p->item on that has slots. */
@@ -144,14 +155,14 @@ QN_DEV uint32_t log_row_of(const mma_block *b, mma_kind kind)
     return b->log_k + (kind.unit == 128 ? 4 : kind.unit == 64 ? 3 : 2);
 }
 
-/* Where copy i of all the rows' of a place begins. */
-QN_DEV const uint16_t *row_source(const mma_block *b, const mma_place *p, uint32_t group,
-                                  mma_kind kind, uint32_t i)
+/* Where copy i of all the rows' of a place begins, in elements. */
+QN_DEV uint32_t row_source(const mma_block *b, const mma_place *p, uint32_t group, mma_kind kind,
+                           uint32_t i)
 {
     const qn_gpu_matmul_args *args = b->args;
     const uint32_t slot = p->slot + (i >> log_row_of(b, kind));
-    const uint64_t row = args->row_of != NULL ? args->row_of[slot] : slot;
-    return args->x + group * args->x_group_stride + row * args->x_stride +
+    const uint32_t row = args->row_of != NULL ? args->row_of[slot] : slot;
+    return group * (uint32_t)args->x_group_stride + row * (uint32_t)args->x_stride +
            (p->unit - k_of(b)) * kind.unit + 8 * (i & ((1U << log_row_of(b, kind)) - 1));
 }
 
@@ -169,9 +180,9 @@ QN_DEV mma_source aim(const mma_block *b, const mma_place *p, const mma_item *it
                 (uint64_t)p->unit * b->unit_bytes + 16 * qn_lane();
     if (n_each > 0) {
         const uint32_t place = kind.kind == QN_GPU_W_FP8 ? p->unit / 2 : p->unit;
-        from.scales = w->scales + item->group * w->scales_stride +
-                      (strip + qn_lane() / n_each) * b->scales_bytes + place * kind.scale_bytes +
-                      16 * (qn_lane() % n_each);
+        from.scales = item->group * (uint32_t)w->scales_stride +
+                      ((uint32_t)strip + qn_lane() / n_each) * b->scales_bytes +
+                      place * kind.scale_bytes + 16 * (qn_lane() % n_each);
     }
     if (qn_thread() < p->n_rows << log_row_of(b, kind)) {
         from.x = row_source(b, p, item->group, kind, qn_thread());
@@ -196,7 +207,7 @@ QN_DEV void copy_weights(const mma_block *b, const mma_place *p, const mma_sourc
     if (lane < kind.scale_bytes / 8) { /* of MXFP4, a tile has two of a strip's four copies */
         const bool is_there = !is_half || (lane & 2) == 0;
         qn_copy_16(stage + b->scales_at + qn_warp() * 2 * kind.scale_bytes + 16 * lane,
-                   is_there ? from->scales : from->scales - 32, is_there ? 16 : 0);
+                   b->args->w.scales + from->scales - (is_there ? 0 : 32), is_there ? 16 : 0);
     }
 }
 
@@ -211,7 +222,7 @@ QN_DEV void copy_rows(const mma_block *b, const mma_place *p, const mma_source *
     const uint32_t n_bytes = (p->unit - k_of(b)) * kind.unit + 8 * at < b->args->w.n_in ? 16 : 0;
     uint8_t *to = stage + b->x_at + (qn_thread() >> log_row) * b->row_bytes + 16 * at;
     if (qn_thread() < n) {
-        qn_copy_16(to, from->x, n_bytes);
+        qn_copy_16(to, b->args->x + from->x, n_bytes);
     }
     if (n <= N_THREADS) {
         return;
@@ -219,8 +230,8 @@ QN_DEV void copy_rows(const mma_block *b, const mma_place *p, const mma_source *
     const uint32_t group = b->args->x_group_stride == 0 ? 0 : item_at(b, p->item).group;
     QN_UNROLL(1)
     for (uint32_t i = qn_thread() + N_THREADS; i < n; i += N_THREADS) {
-        to += (N_THREADS >> log_row) * b->row_bytes;
-        qn_copy_16(to, row_source(b, p, group, kind, i), n_bytes);
+        qn_copy_16(stage + b->x_at + (i >> log_row) * b->row_bytes + 16 * at,
+                   b->args->x + row_source(b, p, group, kind, i), n_bytes);
     }
 }
 
@@ -232,7 +243,7 @@ QN_DEV void copy_stage(const mma_block *b, mma_place *p, mma_source *from, mma_k
     if (p->item >= b->n_items) {
         return;
     }
-    if (p->unit < p->unit_end) {
+    if (p->n_left > p->n_none) {
         copy_weights(b, p, from, kind, stage);
     }
     copy_rows(b, p, from, kind, stage);
@@ -251,30 +262,48 @@ QN_DEV void copy_stage(const mma_block *b, mma_place *p, mma_source *from, mma_k
 }
 
 /*
- * Add the products with 32 inputs, of which a has the fragments and x the lane's row of the first
- * columns; scales are of outputs g and g + 8 of each strip where sums take them (FP8).
+ * Add the products of 1, 2 or 4 columns with 32 inputs, of which a has the fragments and x the
+ * lane's row of the first column; scales are of outputs g and g + 8 of each strip where sums take
+ * them (FP8). Products that follow each other do not wait for each other.
  */
+QN_DEV void multiply_columns(float sums[][8][4], const mma_block *b, mma_kind kind, uint32_t first,
+                             uint32_t n, uint32_t a[2][2][4], const float scales[2][2],
+                             const uint8_t *x)
+{
+    float parts[2][4][4] = {0};
+    uint32_t rows[4][4];
+    QN_UNROLL(4)
+    for (uint32_t j = 0; j < n; j++) {
+        qn_ldmatrix(rows[j], x + 8 * (first + j) * b->row_bytes);
+    }
+    QN_UNROLL(2)
+    for (uint32_t i = 0; i < 2; i++) {
+        QN_UNROLL(4)
+        for (uint32_t j = 0; j < n; j++) {
+            QN_UNROLL(2)
+            for (uint32_t s = 0; s < 2; s++) {
+                qn_mma_bf16(kind.kind == QN_GPU_W_FP8 ? parts[s][j] : sums[s][first + j], a[s][i],
+                            rows[j] + 2 * i);
+            }
+        }
+    }
+    QN_UNROLL(32)
+    for (uint32_t i = 0; i < 8 * n && kind.kind == QN_GPU_W_FP8; i++) {
+        float *sum = &sums[i % 2][first + i / 8][i / 2 % 4];
+        *sum = qn_fma(scales[i % 2][i / 4 % 2], parts[i % 2][i / 8][i / 2 % 4], *sum);
+    }
+}
+
+/* The same of all columns, as many at a time as registers hold. */
 QN_DEV void multiply_32(float sums[][8][4], const mma_block *b, mma_kind kind, uint32_t n_columns,
                         uint32_t a[2][2][4], const float scales[2][2], const uint8_t *x)
 {
+    const uint32_t n = qn_min_u32(n_columns, kind.kind == QN_GPU_W_FP8 ? 2 : 4);
     QN_UNROLL(8)
-    for (uint32_t j = 0; j < n_columns; j++) {
-        uint32_t rows[4];
-        qn_ldmatrix(rows, x + 8 * j * b->row_bytes);
-        QN_UNROLL(2)
-        for (uint32_t s = 0; s < 2; s++) {
-            if (kind.kind != QN_GPU_W_FP8) {
-                qn_mma_bf16(sums[s][j], a[s][0], rows);
-                qn_mma_bf16(sums[s][j], a[s][1], rows + 2);
-                continue;
-            }
-            float part[4] = {0, 0, 0, 0};
-            qn_mma_bf16(part, a[s][0], rows);
-            qn_mma_bf16(part, a[s][1], rows + 2);
-            QN_UNROLL(4)
-            for (uint32_t i = 0; i < 4; i++) {
-                sums[s][j][i] = qn_fma(scales[s][i / 2], part[i], sums[s][j][i]);
-            }
+    for (uint32_t j = 0; j < n_columns; j += n) {
+        multiply_columns(sums, b, kind, j, n, a, scales, x);
+        if (n_columns > 2) {
+            qn_warp_barrier(); /* keeps the next rows from being read too early */
         }
     }
 }
@@ -331,7 +360,7 @@ QN_DEV void multiply_unit(float sums[][8][4], const mma_block *b, mma_kind kind,
 QN_DEV void multiply_stage(float sums[][8][4], const mma_block *b, const mma_place *p,
                            mma_kind kind, const uint8_t *stage)
 {
-    if (p->unit >= p->unit_end) {
+    if (p->n_left <= p->n_none) {
         return;
     }
     const uint32_t lane = qn_lane();
@@ -340,7 +369,7 @@ QN_DEV void multiply_stage(float sums[][8][4], const mma_block *b, const mma_pla
                                  lane / 4 * (kind.kind == QN_GPU_W_FP8 ? 8 : 4);
     const uint8_t *x =
         stage + b->x_at + lane % 8 * b->row_bytes + k_of(b) * kind.unit * 2 + lane / 8 * 16;
-    if (p->n_rows <= 8 * kind.n_few) {
+    if (kind.n_few < kind.n_many && p->n_rows <= 8 * kind.n_few) {
         multiply_unit(sums, b, kind, kind.n_few, tiles, multipliers, x);
     } else {
         multiply_unit(sums, b, kind, kind.n_many, tiles, multipliers, x);
@@ -375,15 +404,13 @@ QN_DEV void finish_rows(const mma_block *b, const mma_item *item, uint32_t slot)
     const qn_gpu_matmul_args *args = b->args;
     const bool is_pair = args->w.is_pair != 0 && args->n_splits == 1;
     const uint32_t log_out = is_pair ? 4 : 5;
-    const uint32_t n = N_WARPS >> b->log_k << (log_out + 3);
+    const uint32_t log_row = log_out + 3 - b->log_k;
+    const uint32_t n = qn_min_u32(item->slot_end - slot, 8) << log_row;
     QN_UNROLL(1)
     for (uint32_t i = qn_thread(); i < n; i += N_THREADS) {
         const uint32_t out = i & ((1U << log_out) - 1);
-        const uint32_t row = i >> log_out & 7;
-        const uint32_t side = i >> (log_out + 3);
-        if (slot + row >= item->slot_end) {
-            continue;
-        }
+        const uint32_t row = i >> log_row;
+        const uint32_t side = (i & ((1U << log_row) - 1)) >> log_out;
         const float sum = sum_of(b, side, row, out);
         if (args->n_splits > 1) {
             partial_of(b, item, item->split, slot + row)[(item->strip + 2 * side) * 16 + out] = sum;
@@ -395,29 +422,49 @@ QN_DEV void finish_rows(const mma_block *b, const mma_item *item, uint32_t slot)
     }
 }
 
+/* Sums of four outputs over the splits, in their order; part is the first split's. */
+QN_DEV f32x4 sum_splits(const float *part, uint64_t stride, uint32_t n)
+{
+    f32x4 sum = {0, 0, 0, 0};
+    QN_UNROLL(1)
+    for (uint32_t first = 0; first < n; first += 8) {
+        f32x4 v[8];
+        QN_UNROLL(8)
+        for (uint32_t i = 0; i < 8; i++) {
+            const f32x4 zero = {0, 0, 0, 0};
+            v[i] = first + i < n ? *(const f32x4 *)(part + (first + i) * stride) : zero;
+        }
+        QN_UNROLL(8)
+        for (uint32_t i = 0; i < 8; i++) {
+            sum += v[i];
+        }
+    }
+    return sum;
+}
+
 /* All splits of an item are there: their sums, in order, to y. */
 QN_DEV void join_splits(const mma_block *b, const mma_item *item)
 {
     const qn_gpu_matmul_args *args = b->args;
     const bool is_pair = args->w.is_pair != 0;
     const uint32_t log_out = 8 - b->log_k;
-    const uint32_t n = (item->slot_end - item->slot) << log_out;
+    const uint32_t n = (item->slot_end - item->slot) << (log_out - 2);
+    const uint64_t stride = (uint64_t)(partial_of(b, item, 1, 0) - partial_of(b, item, 0, 0));
     QN_UNROLL(1)
     for (uint32_t i = qn_thread(); i < n; i += N_THREADS) {
-        const uint32_t out = item->strip * 16 + (i & ((1U << log_out) - 1));
-        const uint32_t slot = item->slot + (i >> log_out);
+        const uint32_t out = item->strip * 16 + ((4 * i) & ((1U << log_out) - 1));
+        const uint32_t slot = item->slot + (i >> (log_out - 2));
         if (is_pair && (out & 16) != 0) {
             continue; /* up, which gate's thread takes */
         }
-        float sum = 0;
-        float up = 0;
-        QN_UNROLL(1)
-        for (uint32_t s = 0; s < args->n_splits; s++) {
-            const float *part = partial_of(b, item, s, slot) + out;
-            sum += part[0];
-            up += is_pair ? part[16] : 0;
-        }
-        qn_put(args, item->group, slot, is_pair ? out / 32 * 16 + out % 16 : out, sum, up);
+        const float *part = partial_of(b, item, 0, slot) + out;
+        const f32x4 sum = sum_splits(part, stride, args->n_splits);
+        const f32x4 up = is_pair ? sum_splits(part + 16, stride, args->n_splits) : sum;
+        const uint32_t to = is_pair ? out / 32 * 16 + out % 16 : out;
+        qn_put(args, item->group, slot, to, sum.x, up.x);
+        qn_put(args, item->group, slot, to + 1, sum.y, up.y);
+        qn_put(args, item->group, slot, to + 2, sum.z, up.z);
+        qn_put(args, item->group, slot, to + 3, sum.w, up.w);
     }
 }
 
@@ -514,56 +561,62 @@ QN_DEV void multiply(const qn_gpu_matmul_args *args, mma_kind kind)
         qn_copy_commit();
     }
     uint32_t at = 0;
-    uint32_t at_ahead = (N_STAGES - 1) * b.stage_bytes;
     QN_UNROLL(1)
     while (p.item < b.n_items) {
         qn_copy_wait(N_STAGES - 2);
         qn_barrier();
-        copy_stage(&b, &ahead, &from, kind, b.ring + at_ahead);
+        copy_stage(&b, &ahead, &from, kind,
+                   b.ring + (at == 0 ? N_STAGES * b.stage_bytes : at) - b.stage_bytes);
         qn_copy_commit();
         multiply_stage(sums, &b, &p, kind, b.ring + at);
-        p.unit += 1U << b.log_k;
         if (--p.n_left == 0) {
             item = item_at(&b, p.item);
+            p.n_rows = rows_at(&b, &item, p.slot); /* else it takes a register all the time */
             finish_pass(sums, &b, &p, &item, kind);
             (void)next_pass(&b, &p, &item);
         }
-        at_ahead = at;
         at += b.stage_bytes;
         at = at == N_STAGES * b.stage_bytes ? 0 : at;
     }
     qn_copy_wait(0);
 }
 
-#define FEW  1, 2
-#define MANY 4, 8
+/* Columns of 8 rows: few where that is enough, else many. */
+#define NARROW 1, 2
+#define WIDE   4, 4
+#define FULL   8, 8
 
 QN_GPU_KERNEL(mma_bf16)
 {
-    multiply(args, (mma_kind){QN_GPU_W_BF16, 32, 0, FEW});
+    multiply(args, (mma_kind){QN_GPU_W_BF16, 32, 0, NARROW});
 }
 
 QN_GPU_KERNEL(mma_bf16_wide)
 {
-    multiply(args, (mma_kind){QN_GPU_W_BF16, 32, 0, MANY});
+    multiply(args, (mma_kind){QN_GPU_W_BF16, 32, 0, WIDE});
+}
+
+QN_GPU_KERNEL(mma_bf16_full)
+{
+    multiply(args, (mma_kind){QN_GPU_W_BF16, 32, 0, FULL});
 }
 
 QN_GPU_KERNEL(mma_fp8)
 {
-    multiply(args, (mma_kind){QN_GPU_W_FP8, 64, 64, FEW});
+    multiply(args, (mma_kind){QN_GPU_W_FP8, 64, 64, NARROW});
 }
 
 QN_GPU_KERNEL(mma_fp8_wide)
 {
-    multiply(args, (mma_kind){QN_GPU_W_FP8, 64, 64, MANY});
+    multiply(args, (mma_kind){QN_GPU_W_FP8, 64, 64, WIDE});
 }
 
 QN_GPU_KERNEL(mma_mxfp4)
 {
-    multiply(args, (mma_kind){QN_GPU_W_MXFP4, 128, 64, FEW});
+    multiply(args, (mma_kind){QN_GPU_W_MXFP4, 128, 64, NARROW});
 }
 
 QN_GPU_KERNEL(mma_mxfp4_wide)
 {
-    multiply(args, (mma_kind){QN_GPU_W_MXFP4, 128, 64, MANY});
+    multiply(args, (mma_kind){QN_GPU_W_MXFP4, 128, 64, WIDE});
 }
