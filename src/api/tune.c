@@ -186,26 +186,33 @@ static bool is_measured(const tuning *t, const qn_gpu_tuning_key *key)
     return false;
 }
 
-/* What was measured, then what is taken over; once more through the parser, which whoever reads it
- * will ask. */
+/* What was measured, then what is taken over. */
+static qn_status write_rows(qn_buf *out, const tuning *t, qn_error *err)
+{
+    uint32_t n_before = 0;
+    const qn_gpu_tuning_row *const before =
+        t->job->before != NULL ? qn_gpu_tuning_rows(t->job->before, &n_before) : NULL;
+    qn_status status = QN_OK;
+    for (uint32_t i = 0; i < t->n_rows && status == QN_OK; i++) {
+        status = write_row(out, &t->rows[i], err);
+    }
+    for (uint32_t i = 0; i < n_before && status == QN_OK; i++) {
+        if (!is_measured(t, &before[i].key)) {
+            status = write_row(out, &before[i], err);
+        }
+    }
+    return status;
+}
+
+/* Once more through the parser, which whoever reads the table will ask. */
 static qn_status write_table(char **table, const tuning *t, qn_error *err)
 {
     qn_status status = QN_OK;
     qn_gpu_tuning *parsed = NULL;
-    uint32_t n_before = 0;
-    const qn_gpu_tuning_row *const before =
-        t->job->before != NULL ? qn_gpu_tuning_rows(t->job->before, &n_before) : NULL;
     qn_buf out;
     qn_buf_init(&out, TABLE_BYTES_MAX);
     QN_TRY(status, write_notes(&out, t, err), fail);
-    for (uint32_t i = 0; i < t->n_rows; i++) {
-        QN_TRY(status, write_row(&out, &t->rows[i], err), fail);
-    }
-    for (uint32_t i = 0; i < n_before; i++) {
-        if (!is_measured(t, &before[i].key)) {
-            QN_TRY(status, write_row(&out, &before[i], err), fail);
-        }
-    }
+    QN_TRY(status, write_rows(&out, t, err), fail);
     QN_TRY(status, qn_gpu_tuning_parse(&parsed, qn_buf_view(&out), "the new table", err), fail);
     *table = strdup(out.ptr);
     if (*table == NULL) {

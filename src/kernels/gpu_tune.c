@@ -338,13 +338,29 @@ static bool is_hopeless(const session *at, const best *before, uint32_t i_varian
            before[i_variant].us > 4 * fastest(&at->s, before, UINT32_MAX)->us;
 }
 
+/* Once more, and longer, those that are near the best. */
+static qn_status try_best_again(session *at, best *bests, double best_us, qn_error *err)
+{
+    qn_status status = QN_OK;
+    for (uint32_t v = 0; v < at->s.n_variants && status == QN_OK; v++) {
+        if (bests[v].us < 1.3 * best_us) {
+            const qn_gpu_tune_candidate c = bests[v].candidate;
+            status = make_room(&at->s, &c, err);
+            if (status == QN_OK) {
+                status = time_candidate(at, &bests[v].us, &c, 3 * at->s.tuner->n_launches, INFINITY,
+                                        err);
+            }
+        }
+    }
+    return status;
+}
+
 /* All variants with some number of rows, the portable one last: it is far from the best. */
 static qn_status try_all(session *at, best *bests, const best *before, uint32_t n_before,
                          qn_error *err)
 {
     qn_gpu_subject *const s = &at->s;
     double best_us = INFINITY;
-    qn_status status = QN_OK;
     for (uint32_t i = 0; i < s->n_variants; i++) {
         bests[i].us = INFINITY;
     }
@@ -355,22 +371,16 @@ static qn_status try_all(session *at, best *bests, const best *before, uint32_t 
             is_hopeless(at, before, v, n_before)) {
             continue;
         }
-        QN_TRY(status, try_candidate(at, &bests[v], &best_us, own, err), fail);
-        if (!s->tuner->is_quick && s->has_plans(s, v) && bests[v].us < 2 * best_us) {
-            QN_TRY(status, try_plans(at, &bests[v], &best_us, v, err), fail);
+        qn_status status = try_candidate(at, &bests[v], &best_us, own, err);
+        if (status == QN_OK && !s->tuner->is_quick && s->has_plans(s, v) &&
+            bests[v].us < 2 * best_us) {
+            status = try_plans(at, &bests[v], &best_us, v, err);
+        }
+        if (status < 0) {
+            return status;
         }
     }
-    for (uint32_t v = 0; v < s->n_variants; v++) { /* once more those that are near */
-        if (bests[v].us < 1.3 * best_us) {
-            QN_TRY(status, make_room(s, &bests[v].candidate, err), fail);
-            QN_TRY(status,
-                   time_candidate(at, &bests[v].us, &bests[v].candidate, 3 * s->tuner->n_launches,
-                                  INFINITY, err),
-                   fail);
-        }
-    }
-fail:
-    return status;
+    return try_best_again(at, bests, best_us, err);
 }
 
 /* Of attention and index scores: what takes the least time for all rows together. */

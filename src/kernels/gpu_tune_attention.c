@@ -45,7 +45,7 @@ static cache lay_out(const qn_gpu_subject *s, uint8_t *block)
     uint64_t *const at = &c.n_bytes;
     c.rows = qn_gpu_tune_carve(block, at,
                                (uint64_t)SEQS_MAX * c.n_pages * QN_PAGE_TOKENS * row_bytes(s));
-    c.page_tables = qn_gpu_tune_carve(block, at, SEQS_MAX * c.n_pages * sizeof(int32_t));
+    c.page_tables = qn_gpu_tune_carve(block, at, (uint64_t)SEQS_MAX * c.n_pages * sizeof(int32_t));
     c.positions = qn_gpu_tune_carve(block, at, n * sizeof(int32_t));
     c.seqs = qn_gpu_tune_carve(block, at, n * sizeof(int32_t));
     c.q = qn_gpu_tune_carve(block, at, n * n_heads * latent_dim(s) * sizeof(uint16_t));

@@ -86,7 +86,8 @@ static qn_status open_host_route(host_route *r, const qn_gpu_subject *s, qn_erro
     const uint32_t n_slots = up_to_ref(s, s->n_rows_max);
     uint32_t *const all = calloc((size_t)3 * n_groups + 1 + n_slots, sizeof *all);
     if (all == NULL) {
-        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "tuning: no memory");
+        (void)qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "tuning: no memory");
+        return QN_E_NOMEM; /* spelled out: the analyser does not see through qn_fail() */
     }
     *r = (host_route){.first_of = all,
                       .active = all + n_groups + 1,
@@ -311,8 +312,12 @@ static qn_status fill(qn_gpu_subject *s, qn_error *err)
     if (status == QN_OK) {
         status = qn_gpu_tune_fill_rows(t, p->x, up_to_ref(s, s->n_rows_max), n_x, err);
     }
+    if (status < 0 || !is_grouped(s)) {
+        return status;
+    }
     host_route r;
-    if (status == QN_OK && is_grouped(s) && (status = open_host_route(&r, s, err)) == QN_OK) {
+    status = open_host_route(&r, s, err);
+    if (status == QN_OK) {
         status = prepare_ref_route(s, &r, err);
         free(r.first_of);
     }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/gpu_tuning.h"
 
+#include "base/assert.h"
 #include "base/file.h"
 #include "base/try.h"
 #include "kernels/gpu_tuning_shipped.h"
@@ -349,8 +350,11 @@ static qn_status load_file(qn_gpu_tuning **out, const char *path, const qn_gpu_i
         status = qn_gpu_tuning_parse(out, qn_buf_view(&text), path, err);
     }
     qn_buf_deinit(&text);
-    if (status == QN_OK && device != NULL && strcmp((*out)->device, device->name) != 0 &&
-        strcmp((*out)->device, device->arch) != 0) {
+    if (status < 0 || device == NULL) {
+        return status;
+    }
+    QN_ASSERT(*out != NULL);
+    if (strcmp((*out)->device, device->name) != 0 && strcmp((*out)->device, device->arch) != 0) {
         status = qn_fail(err, QN_E_FORMAT, 0, "qn_gpu_tuning_load",
                          "%s: a table of device \"%s\", one of \"%s\" expected", path,
                          (*out)->device, device->name);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The whole of tuning on an emulated GPU: every shape of a model, and the table that comes of it.
  */
+#include "api/internal.h"
 #include "api/tune.h"
 #include "support/emulated_gpu.h"
 #include "support/fake_gpu.h"
@@ -119,6 +120,7 @@ static void test_gputune_measures_every_shape(void **state)
         const qn_gpu_tuning_row *const row = qn_gpu_tuning_find(after, &keys[i], 16 * n_each);
         if (row == NULL || row->n_rows != 16 * n_each) {
             fail_msg("no row of key %zu in:\n%s", i, table);
+            return; /* for the analyser */
         }
         assert_true(row->us > 0 && row->i_variant != UINT32_MAX);
     }
@@ -134,8 +136,98 @@ static void test_gputune_measures_every_shape(void **state)
     assert_int_equal(fake_gpu_used_bytes(), 0);
 }
 
+/* --------------------------------------------------------------------------- what is told -- */
+
+/* A model of dummy weights on the emulated GPU. */
+static void open_model(qn_model *m)
+{
+    qn_error err = {0};
+    *m = (qn_model){.config = config_of(),
+                    .compute = QN_COMPUTE_BF16,
+                    .kv_dtype = QN_KV_BF16,
+                    .info = {.kernels = "emulated", .kv_dtype = "bf16"}};
+    qn_kernels_init(&m->kernels, 0);
+    assert_int_equal(qn_pool_open(&m->pool, 1, &err), QN_OK);
+    assert_int_equal(emulated_gpu_open(&m->gpu, &err), QN_OK);
+    assert_int_equal(qn_gpu_kernels_open(&m->gpu_kernels, m->gpu, &emulated_module, 1, &err),
+                     QN_OK);
+    const qn_glm_options options = {.kernels = &m->kernels,
+                                    .pool = m->pool,
+                                    .compute = QN_COMPUTE_BF16,
+                                    .n_rows_max = 4,
+                                    .gpu = m->gpu,
+                                    .gpu_kernels = m->gpu_kernels};
+    assert_int_equal(qn_glm_open_dummy(&m->glm, &m->config, 1, &options, &err), QN_OK);
+}
+
+static void close_model(qn_model *m)
+{
+    qn_glm_close(&m->glm);
+    qn_gpu_kernels_close(&m->gpu_kernels);
+    qn_gpu_close(&m->gpu);
+    qn_pool_close(&m->pool);
+    assert_string_equal(fake_gpu_problem(), "");
+}
+
+/* Entry @p i of an operation and shape; an empty one where there are not so many. */
+static qn_kernel_choice find(const qn_kernel_choice *list, size_t n, const char *operation,
+                             uint32_t n_out, uint32_t n_in, size_t i)
+{
+    for (size_t k = 0; k < n; k++) {
+        const bool is_it = strcmp(list[k].operation, operation) == 0 && list[k].n_out == n_out &&
+                           list[k].n_in == n_in;
+        if (is_it && i-- == 0) {
+            return list[k];
+        }
+    }
+    return (qn_kernel_choice){0};
+}
+
+static void assert_choice(qn_kernel_choice c, const char *variant, const char *source,
+                          uint32_t n_rows)
+{
+    assert_string_equal(c.variant, variant);
+    assert_string_equal(c.source, source);
+    assert_int_equal(c.n_rows, n_rows);
+}
+
+static void test_gputune_choices_are_told(void **state)
+{
+    (void)state;
+    static const char text[] = "op,kind,n_out,n_in,pair,groups,rows,variant,strips,splits,us\n"
+                               "matmul,bf16,32,64,0,1,4,plain,0,0,2\n"
+                               "matmul,bf16,32,64,0,1,8,sm100_new,0,0,2\n"
+                               "moe,bf16,32,64,1,5,16,plain,0,0,2\n"
+                               "attend,bf16,2,40,0,1,1,portable/splits,0,0,2\n";
+    enum { N = 128 };
+    static qn_kernel_choice list[N];
+    qn_model m;
+    qn_gpu_tuning *tuning = NULL;
+    qn_error err = {0};
+    open_model(&m);
+    size_t n = qn_model_kernels(list, N, &m);
+    assert_in_range(n, 15, N);
+    assert_string_equal(find(list, n, "matmul", 32, 64, 0).variant, "sm90_mma");
+    assert_string_equal(find(list, n, "matmul", 32, 64, 0).source, "default");
+    assert_choice(find(list, n, "mla", 0, 40, 0), "portable/splits", "fallback", 0);
+    assert_choice(find(list, n, "norm", 0, 64, 0), "emulated", "default", 0);
+    assert_int_equal(qn_gpu_tuning_parse(&tuning, qn_str_of(text), "t.csv", &err), QN_OK);
+    qn_gpu_kernels_tune(m.gpu_kernels, tuning);
+    n = qn_model_kernels(list, N, &m);
+    assert_choice(find(list, n, "matmul", 32, 64, 0), "plain", "tuned", 4);
+    assert_string_equal(find(list, n, "matmul", 32, 64, 1).source, "fallback");
+    const qn_kernel_choice experts = find(list, n, "moe", 32, 64, 0);
+    assert_choice(experts, "plain", "tuned", 0);
+    assert_true(experts.is_pair);
+    assert_int_equal(experts.n_groups, 5);
+    assert_int_equal(experts.n_uses, 1);
+    assert_choice(find(list, n, "mla", 0, 40, 0), "portable/splits", "tuned", 0);
+    close_model(&m);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gputune_measures_every_shape)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gputune_measures_every_shape),
+                                       cmocka_unit_test(test_gputune_choices_are_told)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -139,7 +139,7 @@ static void reset(const char *wrong)
 static void check(const qn_gpu_tuning_key *key, const char *wrong, bool is_quick,
                   const char *const expected[3])
 {
-    qn_gpu_tuning_row out[3];
+    qn_gpu_tuning_row out[3] = {0};
     uint32_t n = 0;
     uint32_t n_wrong = 0;
     qn_error err = {0};
