@@ -121,7 +121,7 @@ static qn_status parse_table(qn_error *err)
 static void test_gpu_tuning_survives_without_memory(void **state)
 {
     (void)state;
-    fail_each(parse_table, 1, 3);
+    fail_each(parse_table, 1, 2);
 }
 
 /* ------------------------------------------------------------------------------------ files -- */
