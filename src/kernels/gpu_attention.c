@@ -275,14 +275,13 @@ static uint64_t floats_by_table(const qn_gpu_kernels *kernels, const qn_gpu_atte
 
 uint64_t qn_gpu_attend_partial_floats(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
 {
-    if (qn_gpu_attend_choose(kernels, args).source != QN_GPU_TUNED) {
-        return floats_by_rule(kernels, args);
-    }
     qn_gpu_attend_args at = *args;
     uint64_t n_most = 0;
     for (uint64_t n = 1; n < 2 * (uint64_t)args->n_rows; n *= 2) { /* as tables have their rows */
         at.n_rows = n < args->n_rows ? (uint32_t)n : args->n_rows;
-        const uint64_t n_floats = floats_by_table(kernels, &at);
+        const bool is_tuned = qn_gpu_attend_choose(kernels, &at).source == QN_GPU_TUNED;
+        const uint64_t n_floats =
+            is_tuned ? floats_by_table(kernels, &at) : floats_by_rule(kernels, &at);
         n_most = n_floats > n_most ? n_floats : n_most;
     }
     return n_most;

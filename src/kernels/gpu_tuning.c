@@ -454,9 +454,8 @@ const qn_gpu_tuning_row *qn_gpu_tuning_find(const qn_gpu_tuning *tuning,
     if (first < tuning->n_rows && compare_keys(&tuning->rows[first].key, key) == 0) {
         return &tuning->rows[first];
     }
-    return first > 0 && compare_keys(&tuning->rows[first - 1].key, key) == 0
-               ? &tuning->rows[first - 1]
-               : NULL;
+    const bool is_above = first > 0 && compare_keys(&tuning->rows[first - 1].key, key) == 0;
+    return is_above && key->op >= QN_GPU_TUNED_ATTEND ? &tuning->rows[first - 1] : NULL;
 }
 
 qn_gpu_tuning_key qn_gpu_matmul_key(const qn_gpu_matmul_shape *shape)

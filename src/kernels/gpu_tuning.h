@@ -71,8 +71,9 @@ bool qn_gpu_tuning_is_untuned(const qn_gpu_tuning *tuning);
 /** All rows, by key, then by n_rows. */
 const qn_gpu_tuning_row *qn_gpu_tuning_rows(const qn_gpu_tuning *tuning, uint32_t *n);
 /**
- * The row of the fewest rows that are not below @p n_rows, of the most where there is none; NULL
- * where the table has not this shape, or is NULL.
+ * The row of the fewest rows that are not below @p n_rows.  Above the last, attention and index
+ * scores keep to it, as their bits may not depend on the rows, and of products there is none.  NULL
+ * where there is none, or no table.
  */
 const qn_gpu_tuning_row *qn_gpu_tuning_find(const qn_gpu_tuning *tuning,
                                             const qn_gpu_tuning_key *key, uint32_t n_rows);

@@ -217,7 +217,8 @@ static void test_gputune_choices_are_told(void **state)
     assert_choice(find(list, n, "matmul", 32, 64, 0), "plain", "tuned", 4);
     assert_string_equal(find(list, n, "matmul", 32, 64, 1).source, "fallback");
     const qn_kernel_choice experts = find(list, n, "moe", 32, 64, 0);
-    assert_choice(experts, "plain", "tuned", 0);
+    assert_choice(experts, "plain", "tuned", 8); /* tokens of 16 slots */
+    assert_string_equal(find(list, n, "moe", 32, 64, 1).source, "default");
     assert_true(experts.is_pair);
     assert_int_equal(experts.n_groups, 5);
     assert_int_equal(experts.n_uses, 1);
