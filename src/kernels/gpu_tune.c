@@ -326,6 +326,13 @@ static const best *fastest(const qn_gpu_subject *s, const best *bests, uint32_t 
     return found;
 }
 
+/* Where a group has many, their number alone is work for all of the device. */
+static bool has_few_rows(const session *at)
+{
+    const uint32_t n_groups = at->s.key.op == QN_GPU_TUNED_MOE ? at->s.key.n_groups : 1;
+    return at->s.n_rows / n_groups < MANY_ROWS;
+}
+
 /*
  * Has the variant been far behind with so many rows that more will not help?  @p before  of fewer
  * rows, NULL: there are none
@@ -338,20 +345,34 @@ static bool is_hopeless(const session *at, const best *before, uint32_t i_varian
            before[i_variant].us > 4 * fastest(&at->s, before, UINT32_MAX)->us;
 }
 
-/* Once more, and longer, those that are near the best. */
+/* Longer than before. */
+static qn_status time_again(session *at, double *us, const qn_gpu_tune_candidate *c, qn_error *err)
+{
+    const qn_status status = make_room(&at->s, c, err);
+    return status < 0 ? status
+                      : time_candidate(at, us, c, 3 * at->s.tuner->n_launches, INFINITY, err);
+}
+
+/* Once more those that are near the best; a plan that gains nothing gives way to the variant's own,
+ * which gets better when the variant does. */
 static qn_status try_best_again(session *at, best *bests, double best_us, qn_error *err)
 {
     qn_status status = QN_OK;
-    for (uint32_t v = 0; v < at->s.n_variants && status == QN_OK; v++) {
-        if (bests[v].us < 1.3 * best_us) {
-            const qn_gpu_tune_candidate c = bests[v].candidate;
-            status = make_room(&at->s, &c, err);
-            if (status == QN_OK) {
-                status = time_candidate(at, &bests[v].us, &c, 3 * at->s.tuner->n_launches, INFINITY,
-                                        err);
-            }
+    for (uint32_t v = 0; v < at->s.n_variants; v++) {
+        if (bests[v].us >= 1.3 * best_us) {
+            continue;
+        }
+        const qn_gpu_tune_candidate own = {.i_variant = v};
+        double own_us = INFINITY;
+        QN_TRY(status, time_again(at, &bests[v].us, &bests[v].candidate, err), fail);
+        if (bests[v].candidate.n_splits > 0) {
+            QN_TRY(status, time_again(at, &own_us, &own, err), fail);
+        }
+        if (own_us < 1.02 * bests[v].us) {
+            bests[v] = (best){own, own_us};
         }
     }
+fail:
     return status;
 }
 
@@ -372,7 +393,7 @@ static qn_status try_all(session *at, best *bests, const best *before, uint32_t 
             continue;
         }
         qn_status status = try_candidate(at, &bests[v], &best_us, own, err);
-        if (status == QN_OK && !s->tuner->is_quick && s->has_plans(s, v) &&
+        if (status == QN_OK && has_few_rows(at) && !s->tuner->is_quick && s->has_plans(s, v) &&
             bests[v].us < 2 * best_us) {
             status = try_plans(at, &bests[v], &best_us, v, err);
         }
