@@ -353,26 +353,21 @@ static qn_status time_again(session *at, double *us, const qn_gpu_tune_candidate
                       : time_candidate(at, us, c, 3 * at->s.tuner->n_launches, INFINITY, err);
 }
 
-/* Once more those that are near the best; a plan that gains nothing gives way to the variant's own,
- * which gets better when the variant does. */
-static qn_status try_best_again(session *at, best *bests, double best_us, qn_error *err)
+/*
+ * Once more the best of a variant.  A plan that gains nothing gives way to the variant's own, which
+ * gets better when the variant does.
+ */
+static qn_status try_again(session *at, best *of_variant, qn_error *err)
 {
-    qn_status status = QN_OK;
-    for (uint32_t v = 0; v < at->s.n_variants; v++) {
-        if (bests[v].us >= 1.3 * best_us) {
-            continue;
-        }
-        const qn_gpu_tune_candidate own = {.i_variant = v};
-        double own_us = INFINITY;
-        QN_TRY(status, time_again(at, &bests[v].us, &bests[v].candidate, err), fail);
-        if (bests[v].candidate.n_splits > 0) {
-            QN_TRY(status, time_again(at, &own_us, &own, err), fail);
-        }
-        if (own_us < 1.02 * bests[v].us) {
-            bests[v] = (best){own, own_us};
-        }
+    const qn_gpu_tune_candidate own = {.i_variant = of_variant->candidate.i_variant};
+    double own_us = INFINITY;
+    qn_status status = time_again(at, &of_variant->us, &of_variant->candidate, err);
+    if (status == QN_OK && of_variant->candidate.n_splits > 0) {
+        status = time_again(at, &own_us, &own, err);
     }
-fail:
+    if (own_us < 1.02 * of_variant->us) {
+        *of_variant = (best){own, own_us};
+    }
     return status;
 }
 
@@ -382,6 +377,7 @@ static qn_status try_all(session *at, best *bests, const best *before, uint32_t 
 {
     qn_gpu_subject *const s = &at->s;
     double best_us = INFINITY;
+    qn_status status = QN_OK;
     for (uint32_t i = 0; i < s->n_variants; i++) {
         bests[i].us = INFINITY;
     }
@@ -392,7 +388,7 @@ static qn_status try_all(session *at, best *bests, const best *before, uint32_t 
             is_hopeless(at, before, v, n_before)) {
             continue;
         }
-        qn_status status = try_candidate(at, &bests[v], &best_us, own, err);
+        status = try_candidate(at, &bests[v], &best_us, own, err);
         if (status == QN_OK && has_few_rows(at) && !s->tuner->is_quick && s->has_plans(s, v) &&
             bests[v].us < 2 * best_us) {
             status = try_plans(at, &bests[v], &best_us, v, err);
@@ -401,7 +397,10 @@ static qn_status try_all(session *at, best *bests, const best *before, uint32_t 
             return status;
         }
     }
-    return try_best_again(at, bests, best_us, err);
+    for (uint32_t v = 0; v < s->n_variants && status == QN_OK; v++) {
+        status = bests[v].us < 1.3 * best_us ? try_again(at, &bests[v], err) : QN_OK;
+    }
+    return status;
 }
 
 /* Of attention and index scores: what takes the least time for all rows together. */
