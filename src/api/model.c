@@ -285,22 +285,38 @@ static qn_status check_declared(const qn_model *m, const qn_model_options *o, qn
     return warn(o, text, m->path, err);
 }
 
+/* Dummy weights, stored as config.json declares them. */
+static qn_status make_weights(qn_model *m, uint64_t seed, qn_glm_options *options, qn_error *err)
+{
+    qn_status status = QN_OK;
+    qn_quant_rules rules = {0};
+    char *path = NULL;
+    QN_TRY(status, join(&path, m->path, "config.json", err), fail);
+    QN_TRY(status, qn_quant_rules_load(&rules, path, err), fail);
+    options->rules = &rules;
+    status = qn_glm_open_dummy(&m->glm, &m->config, seed, options, err);
+fail:
+    qn_quant_rules_close(&rules);
+    free(path);
+    return status;
+}
+
 static qn_status load_weights(qn_model *m, const qn_model_options *o, qn_error *err)
 {
     qn_status status = QN_OK;
     qn_checkpoint *checkpoint = NULL;
     QN_TRY(status, qn_pool_open(&m->pool, o->n_threads, err), fail);
-    const qn_glm_options options = {.kernels = &m->kernels,
-                                    .pool = m->pool,
-                                    .compute = m->compute,
-                                    .n_rows_max = QN_CHUNK_TOKENS_MAX,
-                                    .progress = o->progress,
-                                    .progress_context = o->progress_context,
-                                    .gpu = m->gpu,
-                                    .gpu_kernels = m->gpu_kernels,
-                                    .is_deterministic = true};
+    qn_glm_options options = {.kernels = &m->kernels,
+                              .pool = m->pool,
+                              .compute = m->compute,
+                              .n_rows_max = QN_CHUNK_TOKENS_MAX,
+                              .progress = o->progress,
+                              .progress_context = o->progress_context,
+                              .gpu = m->gpu,
+                              .gpu_kernels = m->gpu_kernels,
+                              .is_deterministic = true};
     if (o->use_dummy_weights) {
-        QN_TRY(status, qn_glm_open_dummy(&m->glm, &m->config, o->dummy_seed, &options, err), fail);
+        QN_TRY(status, make_weights(m, o->dummy_seed, &options, err), fail);
     } else {
         QN_TRY(status, qn_checkpoint_open(&checkpoint, m->path, err), fail);
         QN_TRY(status, qn_glm_open(&m->glm, &m->config, checkpoint, &options, err), fail);

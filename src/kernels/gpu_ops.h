@@ -134,6 +134,8 @@ uint64_t qn_gpu_weight_scale_bytes(uint32_t kind, uint32_t n_out, uint32_t n_in,
 /** QN_GPU_W_ that holds weights of a qn_weight_kind; f32 is rounded to bf16. */
 uint32_t qn_gpu_weight_kind(uint32_t weight_kind);
 void qn_gpu_pack(const qn_gpu_ops *ops, const qn_gpu_pack_args *args);
+/** Make up what a checkpoint would have; args->n is not 0. */
+void qn_gpu_dummy(const qn_gpu_ops *ops, const qn_gpu_dummy_args *args);
 
 /** The shape that decides which variant of a product runs. */
 typedef struct qn_gpu_matmul_shape {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Packed weights: their sizes, and the kernel that makes them. */
+/* Packed weights: their sizes, the kernel that makes them, and the one that makes them up. */
 #include "kernels/gpu/list.h"
 #include "kernels/gpu/tiles.h"
 #include "kernels/gpu_ops.h"
@@ -44,4 +44,15 @@ void qn_gpu_pack(const qn_gpu_ops *ops, const qn_gpu_pack_args *args)
     const uint64_t n_most = qn_gpu_kernels_info(ops->kernels)->n_sms * UINT64_C(16);
     const uint32_t grid[3] = {(uint32_t)(n_blocks < n_most ? n_blocks : n_most), 1, 1};
     qn_gpu_ops_launch(ops, QN_GPU_KERNEL_pack, grid, 0, args, sizeof *args);
+}
+
+void qn_gpu_dummy(const qn_gpu_ops *ops, const qn_gpu_dummy_args *args)
+{
+    const uint64_t n_bytes = args->n * (args->kind == QN_GPU_DUMMY_BF16  ? 2
+                                        : args->kind == QN_GPU_DUMMY_F32 ? 4
+                                                                         : 1);
+    const uint64_t n_blocks = (n_bytes + 4095) / 4096; /* 16 bytes a thread */
+    const uint64_t n_most = qn_gpu_kernels_info(ops->kernels)->n_sms * UINT64_C(16);
+    const uint32_t grid[3] = {(uint32_t)(n_blocks < n_most ? n_blocks : n_most), 1, 1};
+    qn_gpu_ops_launch(ops, QN_GPU_KERNEL_dummy, grid, 0, args, sizeof *args);
 }

@@ -9,6 +9,7 @@
 #include "device/gpu.h"
 #include "format/checkpoint.h"
 #include "format/config.h"
+#include "format/quant_rules.h"
 #include "kernels/gpu_ops.h"
 #include "kernels/kernels.h"
 #include "model/kv.h"
@@ -29,6 +30,8 @@ typedef struct qn_glm_options {
     const qn_gpu_kernels *gpu_kernels;
     bool is_deterministic; /**< On a GPU: a row's bits depend on its own sequence only, as they
                                 always do on the CPU. */
+    const qn_quant_rules
+        *rules; /**< Of dummy weights; borrowed while they are made.  NULL: bf16. */
 } qn_glm_options;
 
 /**
@@ -45,8 +48,8 @@ QN_MUST_CHECK qn_status qn_glm_open(qn_glm **out, const qn_config *config,
                                     qn_error *err);
 
 /**
- * The same with seeded random weights in bf16 (router bias f32): docs/formats.md defines every
- * value. Their bytes are owned by the model.
+ * The same with seeded random weights, matrices in what options->rules say and else in bf16 (router
+ * bias f32): docs/formats.md defines every value.  Their bytes are owned by the model.
  */
 QN_MUST_CHECK qn_status qn_glm_open_dummy(qn_glm **out, const qn_config *config, uint64_t seed,
                                           const qn_glm_options *options, qn_error *err);

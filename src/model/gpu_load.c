@@ -2,7 +2,7 @@
 /*
  * Weights onto a GPU.  Bytes as stored go through two halves of a pinned buffer: while one is
  * uploaded and packed, the threads fill the other.  Tensors that are longer than a half go in
- * pieces of whole rows.
+ * pieces of whole rows.  Dummy ones are made where they would be uploaded to, by the device.
  */
 #include "base/assert.h"
 #include "base/try.h"
@@ -36,7 +36,7 @@ typedef struct loader {
     uint32_t *flags;    /* [n_tensors] of the device: in the block */
     uint32_t n_tensors; /* with matrices */
     uint32_t i_tensor;
-    float *temps; /* [n_threads][kv_rank], owned */
+    float *temps; /* [n_threads][temp_floats(config)], owned */
 } loader;
 
 /* --------------------------------------------------------------------------------------- places
@@ -87,6 +87,12 @@ static target take_place(qn_gpu_layer *layer, const place *places, size_t n, siz
         }
     }
     return (target){0};
+}
+
+/* A row of kv_b, and as many bytes for it as stored. */
+static size_t temp_floats(const qn_config *config)
+{
+    return 2 * (size_t)config->kv_rank + 16;
 }
 
 static uint32_t count_layers(const loader *l)
@@ -248,8 +254,8 @@ static qn_status reserve(void *context, qn_error *err)
     QN_TRY(status, qn_gpu_event_open(&l->events[0], g->gpu, err), fail);
     QN_TRY(status, qn_gpu_event_open(&l->events[1], g->gpu, err), fail);
     qn_gpu_event_record(l->events[1], g->stream); /* nothing is in the other half yet */
-    l->temps =
-        malloc((size_t)qn_pool_threads(l->options->pool) * l->config->kv_rank * sizeof *l->temps);
+    l->temps = malloc((size_t)qn_pool_threads(l->options->pool) * temp_floats(l->config) *
+                      sizeof *l->temps);
     if (l->temps == NULL) {
         status = qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "weights: no memory to unpack them");
         goto fail;
@@ -298,6 +304,26 @@ typedef struct filling {
     bool to_bf16; /* whatever it is stored as */
 } filling;
 
+static qn_dummy dummy_of(const filling *f)
+{
+    return (qn_dummy){
+        .spec = f->spec, .kind = f->stored->kind, .seed = f->l->seed, .stream = f->stream};
+}
+
+/* Row i of a tensor that is to be bf16 whatever it is stored as. */
+static void fill_bf16(const filling *f, uint8_t *to, uint32_t i, float *values)
+{
+    const uint32_t n_in = f->stored->n_in;
+    if (f->stored->data != NULL) {
+        f->l->options->kernels->dequant_row(values, f->stored, i);
+    } else {
+        const qn_dummy matrix = dummy_of(f);
+        const qn_weight row = qn_dummy_rows(&matrix, (uint8_t *)(values + n_in), i, 1);
+        f->l->options->kernels->dequant_row(values, &row, 0);
+    }
+    f->l->options->kernels->to_bf16(to, values, n_in);
+}
+
 static void fill_range(void *context, size_t first, size_t end, uint32_t i_thread)
 {
     const filling *const f = context;
@@ -306,40 +332,66 @@ static void fill_range(void *context, size_t first, size_t end, uint32_t i_threa
         qn_weight_bytes(f->to_bf16 ? QN_WEIGHT_BF16 : stored->kind, stored->n_in);
     uint8_t *const to = f->to + first * row_bytes;
     const uint32_t row = f->first + (uint32_t)first;
-    if (stored->data == NULL) {
-        qn_dummy_matrix(to, f->spec, f->l->seed, f->stream, row, (uint32_t)(end - first));
-    } else if (!f->to_bf16) {
+    if (!f->to_bf16) {
         memcpy(to, stored->data + row * row_bytes, (end - first) * row_bytes);
-    } else {
-        float *const values = f->l->temps + (size_t)i_thread * f->l->config->kv_rank;
-        for (size_t i = 0; i < end - first; i++) {
-            f->l->options->kernels->dequant_row(values, stored, row + (uint32_t)i);
-            f->l->options->kernels->to_bf16(to + i * row_bytes, values, stored->n_in);
-        }
+        return;
+    }
+    float *const values = f->l->temps + i_thread * temp_floats(f->l->config);
+    for (size_t i = 0; i < end - first; i++) {
+        fill_bf16(f, to + i * row_bytes, row + (uint32_t)i, values);
     }
 }
 
-/* Fill and upload rows first .. first + n - 1. */
+/* Rows first .. first + n - 1 in device memory: made there, or filled here and uploaded. */
 static qn_status stage_rows(loader *l, piece *out, filling f, uint32_t n, qn_error *err)
 {
     const qn_weight_kind kind = f.to_bf16 ? QN_WEIGHT_BF16 : f.stored->kind;
     const size_t n_bytes = n * qn_weight_bytes(kind, f.stored->n_in);
     const qn_status status = take_piece(l, out, n_bytes, err);
+    if (status < 0) {
+        return status;
+    }
+    if (f.stored->data == NULL && !f.to_bf16) {
+        const qn_dummy matrix = dummy_of(&f);
+        const qn_gpu_dummy_args args = qn_dummy_elements(&matrix, out->device, f.first, n);
+        qn_gpu_dummy(&l->g->ops, &args);
+        return QN_OK;
+    }
+    f.to = out->host;
+    qn_pool_run(l->options->pool, n, fill_range, &f);
+    qn_gpu_upload(l->g->stream, out->device, out->host, n_bytes);
+    return QN_OK;
+}
+
+/* The scales that rows from f->first on use, where a matrix is made up. */
+static qn_status stage_dummy_scales(loader *l, piece *out, const filling *f, uint32_t n,
+                                    qn_error *err)
+{
+    const qn_dummy matrix = dummy_of(f);
+    qn_gpu_dummy_args args = qn_dummy_scales(&matrix, NULL, f->first, n);
+    *out = (piece){0};
+    if (args.n == 0) {
+        return QN_OK;
+    }
+    const qn_status status =
+        take_piece(l, out, args.n * (args.kind == QN_GPU_DUMMY_F32 ? sizeof(float) : 1), err);
     if (status == QN_OK) {
-        f.to = out->host;
-        qn_pool_run(l->options->pool, n, fill_range, &f);
-        qn_gpu_upload(l->g->stream, out->device, out->host, n_bytes);
+        args.y = out->device;
+        qn_gpu_dummy(&l->g->ops, &args);
     }
     return status;
 }
 
-/* Scales of rows first .. first + n - 1, where a matrix has them. */
-static qn_status stage_scales(loader *l, piece *out, const qn_weight *stored, uint32_t first,
-                              uint32_t n, qn_error *err)
+/* The scales that rows first .. first + n - 1 use, where a matrix has them. */
+static qn_status stage_scales(loader *l, piece *out, const filling *f, uint32_t n, qn_error *err)
 {
+    const qn_weight *const stored = f->stored;
     size_t unit_rows = 1;
     size_t unit_bytes = sizeof(float);
     *out = (piece){0};
+    if (stored->data == NULL) {
+        return stage_dummy_scales(l, out, f, n, err);
+    }
     if (stored->scale == NULL) {
         return QN_OK;
     }
@@ -352,7 +404,7 @@ static qn_status stage_scales(loader *l, piece *out, const qn_weight *stored, ui
     const size_t n_bytes = (n + unit_rows - 1) / unit_rows * unit_bytes;
     const qn_status status = take_piece(l, out, n_bytes, err);
     if (status == QN_OK) {
-        memcpy(out->host, stored->scale + first / unit_rows * unit_bytes, n_bytes);
+        memcpy(out->host, stored->scale + f->first / unit_rows * unit_bytes, n_bytes);
         qn_gpu_upload(l->g->stream, out->device, out->host, n_bytes);
     }
     return status;
@@ -396,7 +448,7 @@ static qn_status take_matrix(loader *l, const filling *f, qn_error *err)
         piece scales;
         rows.first = first;
         QN_TRY(status, stage_rows(l, &data, rows, n, err), fail);
-        QN_TRY(status, stage_scales(l, &scales, stored, first, n, err), fail);
+        QN_TRY(status, stage_scales(l, &scales, &rows, n, err), fail);
         qn_gpu_pack(&l->g->ops, &(qn_gpu_pack_args){.to = part_of(to.w, to.i_group, first, n),
                                                     .from = data.device,
                                                     .from_scales = scales.device,

@@ -282,10 +282,16 @@ fail:
     return status;
 }
 
-/* How deep requests draft that do not say it: 0 without the layer, "auto", or a depth. */
+/* How deep requests draft that do not say it: 0 without the layer, "auto", or a depth; and whether
+ * drafts are accepted unseen. */
 static qn_status append_depth(qn_buf *out, const qn_server *server)
 {
     const int depth = server->options.draft_tokens;
+    const double pinned = (double)server->options.acceptance_length;
+    if (pinned > 0) {
+        return qn_buf_append_printf(
+            out, NULL, ",\"draft_tokens\":%d,\"pinned_acceptance_length\":%g", depth, pinned);
+    }
     if (!qn_model_get_info(server->settings.model)->has_mtp || depth == QN_DRAFT_NONE) {
         return qn_buf_append_printf(out, NULL, ",\"draft_tokens\":0");
     }

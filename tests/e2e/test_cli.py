@@ -917,6 +917,15 @@ class Answers(Case):
         self.assertEqual(len(long["prompt_ids"]), 30)
         self.fail_with(2, ["run", self.folder, *arguments, "-p", "text"], "tokenizer")
         self.fail_with(3, ["run", self.folder, "-p", "x"], "tokenizer.json")
+        with open(os.path.join(ROOT, "configs/glm-5.2-mxfp4-tp4/config.json"), encoding="utf-8") as file:
+            quantization = json.load(file)["quantization_config"]
+        path = os.path.join(self.folder, "config.json")
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(config | {"quantization_config": quantization}, file)
+        b = self.answer(*arguments, "--ids", "1,2,3", model=self.folder)
+        self.assertEqual((a["quantization"], b["quantization"]), ("none", "mxfp4"))
         self.fail_with(3, ["run", self.folder, "--ids", "1"], "no weights")
 
     def test_ids_need_no_tokenizer(self):

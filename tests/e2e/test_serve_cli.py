@@ -168,6 +168,20 @@ class Options(Serve):
             self.assertEqual(info["draft_tokens"], depth)
             self.assertEqual(info["engine"]["drafted_tokens"] > 0, depth > 0, flags)
 
+    def test_pinned_acceptance_is_told(self):
+        ask = {**ASK, "temperature": 0, "max_tokens": 40, "ignore_eos": True}
+        with Server(*SMALL, "--draft-tokens", "5", "--acceptance-length", "3.61") as server:
+            status, _, body = server.post("/v1/chat/completions", ask)
+            self.assertEqual((status, body["usage"]["completion_tokens"]), (200, 40))
+            info = server.get("/server_info")[2]
+            accepted = info["engine"]["accepted_tokens"]
+            server.post("/v1/chat/completions", {**ask, "draft_tokens": 0})
+            self.assertEqual(server.get("/server_info")[2]["engine"]["accepted_tokens"], accepted)
+        self.assertEqual((info["draft_tokens"], info["pinned_acceptance_length"]), (5, 3.61))
+        self.assertGreater(accepted, 20)
+        self.refuse(["--acceptance-length", "3.61"], "--draft-tokens")
+        self.refuse(["--acceptance-length", "3.61", "--draft-tokens", "2"], "--draft-tokens")
+
     def test_a_request_may_choose_its_own_depth(self):
         ask = {**ASK, "temperature": 0, "max_tokens": 20}
         with Server(*SMALL) as server:

@@ -7,7 +7,8 @@
 #include <string.h>
 
 const gc_group *const gc_groups[] = {
-    &gc_adjust, &gc_choice, &gc_rows, &gc_attention, &gc_sample, &gc_pack, &gc_matmul, NULL,
+    &gc_adjust, &gc_choice, &gc_rows,   &gc_attention, &gc_sample,
+    &gc_pack,   &gc_dummy,  &gc_matmul, NULL,
 };
 
 /* What the command line asks for. */

@@ -195,6 +195,7 @@ void gc_bench_rows(gc *run);
 extern const gc_group gc_attention;
 void gc_bench_attention(gc *run);
 extern const gc_group gc_pack;
+extern const gc_group gc_dummy;
 extern const gc_group gc_matmul;
 void gc_bench_rows(gc *run);
 void gc_bench_matmul(gc *run);

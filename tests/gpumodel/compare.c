@@ -114,7 +114,8 @@ static qn_status side_open(side *s, const gm_case *c, const gm_device *device, q
                                     .n_rows_max = n_rows,
                                     .gpu = device != NULL ? device->gpu : NULL,
                                     .gpu_kernels = device != NULL ? device->kernels : NULL,
-                                    .is_deterministic = !c->is_free};
+                                    .is_deterministic = !c->is_free,
+                                    .rules = c->rules};
     if (status == QN_OK && c->dir == NULL) {
         status = qn_glm_open_dummy(&s->glm, c->config, SEED, &options, err);
     } else if (status == QN_OK) {

@@ -27,8 +27,9 @@ void gm_device_close(gm_device *device);
 typedef struct gm_case {
     const char *name;
     const qn_config *config;
-    const char *dir;    /**< Of the checkpoint; NULL: dummy weights. */
-    const int32_t *ids; /**< [n_positions]; NULL: made up. */
+    const char *dir;             /**< Of the checkpoint; NULL: dummy weights. */
+    const qn_quant_rules *rules; /**< Of those; NULL: bf16. */
+    const int32_t *ids;          /**< [n_positions]; NULL: made up. */
     qn_kv_dtype kv_dtype;
     bool is_free; /**< Sums may go by the number of rows: qn_glm_options.is_deterministic is not
                        set. */

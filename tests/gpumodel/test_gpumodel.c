@@ -184,6 +184,37 @@ static void test_gpumodel_every_storage_is_packed(void **state)
     close_device(&device);
 }
 
+/* Made up by the device as by the CPU, kv_b in blocks that heads cut among them. */
+static void test_gpumodel_dummy_weights_follow_the_config(void **state)
+{
+    static const char *const texts[] = {
+        "{\"quantization_config\": {\"quant_method\": \"fp8\"}}",
+        "{\"quantization_config\": {\"quant_method\": \"quark\", \"exclude\": [\"*.self_attn.*\"], "
+        "\"global_quant_config\": {\"weight\": {\"dtype\": \"fp4\", \"qscheme\": \"per_group\", "
+        "\"group_size\": 32, \"scale_format\": \"e8m0\"}}}}",
+        "{\"quantization_config\": {\"quant_method\": \"quark\", \"global_quant_config\": "
+        "{\"weight\": {\"dtype\": \"fp8_e4m3\", \"qscheme\": \"per_channel\"}}}}",
+    };
+    (void)state;
+    gm_device device = open_device();
+    const qn_config config = copy_config();
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        qn_quant_rules rules;
+        qn_error err = {0};
+        assert_int_equal(qn_quant_rules_parse(&rules, qn_str_of(texts[i]), "config", &err), QN_OK);
+        const gm_case c = {.name = texts[i],
+                           .config = &config,
+                           .rules = &rules,
+                           .kv_dtype = QN_KV_BF16,
+                           .n_positions = 16,
+                           .n_chunk = 6,
+                           .layer_bound = BF16_BOUND};
+        check(&device, &c);
+        qn_quant_rules_close(&rules);
+    }
+    close_device(&device);
+}
+
 /* -------------------------------------------------------------------------------- other rows
  */
 
@@ -265,6 +296,32 @@ static void test_gpumodel_what_does_not_fit_is_refused(void **state)
     assert_string_equal(err.text,
                         "weights: 0.0 GB and 0.1 GB to compute with are needed, expected at most "
                         "the 0.0 GB that are free on emulated");
+    close_device(&device);
+}
+
+/* One rank of four in MXFP4 is refused by what it needs: before anything is made. */
+static void test_gpumodel_a_whole_rank_says_what_it_needs(void **state)
+{
+    static const char path[] = QN_SOURCE_DIR "/configs/glm-5.2-mxfp4-tp4/config.json";
+    (void)state;
+    tiny t;
+    qn_error err = {0};
+    qn_quant_rules rules;
+    gm_device device = open_device();
+    const qn_config config = golden_config("configs/glm-5.2-mxfp4-tp4");
+    const qn_config small = copy_config(); /* of the cache that nobody uses */
+    qn_glm_options options = tiny_prepare(&t, &small, 1, 512, QN_KV_BF16);
+    options.compute = QN_COMPUTE_BF16;
+    options.gpu = device.gpu;
+    options.gpu_kernels = device.kernels;
+    options.rules = &rules;
+    assert_int_equal(qn_quant_rules_load(&rules, path, &err), QN_OK);
+    assert_int_equal(qn_glm_open_dummy(&t.glm, &config, 7, &options, &err), QN_E_NOMEM);
+    assert_string_equal(err.text,
+                        "weights: 108.5 GB and 0.6 GB to compute with are needed, expected at most "
+                        "the 4.3 GB that are free on emulated");
+    qn_quant_rules_close(&rules);
+    tiny_close(&t);
     close_device(&device);
 }
 
@@ -366,12 +423,14 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_gpumodel_rows_go_in_turns),
         cmocka_unit_test(test_gpumodel_nano_is_that_of_the_cpu),
         cmocka_unit_test(test_gpumodel_every_storage_is_packed),
+        cmocka_unit_test(test_gpumodel_dummy_weights_follow_the_config),
         cmocka_unit_test(test_gpumodel_rows_do_not_depend_on_others),
         cmocka_unit_test(test_gpumodel_executor_tells_the_story_of_each_sequence_alone),
         cmocka_unit_test(test_gpumodel_scales_that_are_no_numbers_are_refused),
     };
     const struct CMUnitTest emulated[] = {
         cmocka_unit_test(test_gpumodel_what_does_not_fit_is_refused),
+        cmocka_unit_test(test_gpumodel_a_whole_rank_says_what_it_needs),
         cmocka_unit_test(test_gpumodel_every_failing_call_is_told_and_leaks_nothing),
         cmocka_unit_test(test_gpumodel_a_lost_device_gives_no_numbers),
     };

@@ -17,6 +17,7 @@
 #define QN_KERNELS_GPU_ARGS_H
 #include "kernels/gpu/args_attention.h"
 #include "kernels/gpu/args_choice.h"
+#include "kernels/gpu/args_dummy.h"
 #include "kernels/gpu/args_matmul.h"
 #include "kernels/gpu/args_numbers.h"
 #include "kernels/gpu/args_roof.h"

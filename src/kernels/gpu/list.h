@@ -22,6 +22,7 @@
     X(attend_wgmma64, 256, 1, 255)                                                                 \
     X(combine, 256, 3, 80)                                                                         \
     X(commit, 64, 1, 40)                                                                           \
+    X(dummy, 256, 4, 72)                                                                           \
     X(e4m3_to_f32, 256, 4, 40)                                                                     \
     X(embed, 256, 4, 64)                                                                           \
     X(f32_to_bf16, 256, 4, 40)                                                                     \
