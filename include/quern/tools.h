@@ -200,9 +200,10 @@ typedef struct qn_tune_options {
     size_t n_rows;                 /**< 0: all there are. */
     const qn_model_options *model; /**< device: the first GPU where it does not name one; tuning:
                                         what is not measured now is taken over from this file;
-                                        use_dummy_weights: only the config is read, and bf16 taken.
-                                        NULL: defaults. */
-    const char *expert_weights;    /**< With use_dummy_weights: as in qn_bench_kernels_options. */
+                                        use_dummy_weights: only the config is read, and what it
+                                        declares taken.  NULL: defaults. */
+    const char *expert_weights;    /**< With use_dummy_weights: "bf16", "fp8" or "mxfp4" of the
+                                        experts; NULL: as the config declares. */
     const char *command;           /**< Goes into the table's notes; NULL: none. */
     qn_progress_fn *progress;      /**< Shapes times rows, done of those to do; NULL: nobody wants
                                         to know. */

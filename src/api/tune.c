@@ -2,7 +2,7 @@
 #include "api/tune.h"
 
 #include "api/internal.h"
-#include "base/buf.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/try.h"
 #include "kernels/gpu_tune.h"
@@ -41,9 +41,9 @@ static qn_status list_products(tuning *t, qn_error *err)
     const qn_tune_job *const j = t->job;
     qn_gpu_product products[QN_GPU_PRODUCTS_MAX];
     uint32_t n = 0;
-    const qn_glm_options options = {.gpu = j->gpu, .gpu_kernels = j->kernels};
+    const qn_glm_options options = {.gpu = j->gpu, .gpu_kernels = j->kernels, .rules = j->rules};
     const qn_status status = qn_gpu_list_stored_products(products, &n, j->config, j->checkpoint,
-                                                         j->expert_kind, &options, err);
+                                                         j->experts, &options, err);
     for (uint32_t i = 0; i < n; i++) {
         t->keys[t->n_keys++] = qn_gpu_matmul_key(&products[i].shape);
     }
@@ -312,23 +312,48 @@ qn_status qn_parse_expert_kind(qn_weight_kind *out, const char *name, bool is_du
                    "expert_weights (--experts): \"%.32s\", expected bf16, fp8 or mxfp4", name);
 }
 
-/* The model's config in @p j, and its tensors unless they are dummies. */
-static qn_status read_model(qn_model **model, qn_checkpoint **checkpoint, const char *name,
-                            const qn_tune_options *o, qn_tune_job *j, qn_error *err)
+/* What says which shapes there are. */
+typedef struct source {
+    qn_model *model;           /* its config alone */
+    qn_checkpoint *checkpoint; /* NULL: dummy weights, by the next two */
+    qn_quant_rules rules;
+    qn_weight_kind experts;
+} source;
+
+static qn_status read_rules(source *from, qn_error *err)
+{
+    char *const path = qn_path_join(from->model->path, "config.json");
+    if (path == NULL) {
+        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "tuning: no memory");
+    }
+    const qn_status status = qn_quant_rules_load(&from->rules, path, err);
+    free(path);
+    return status;
+}
+
+static qn_status open_source(source *from, const char *name, const qn_tune_options *o,
+                             qn_error *err)
 {
     const bool is_dummy = o->model != NULL && o->model->use_dummy_weights;
     const qn_model_options options = {
         .tokenizer_only = true, .tokenizer_optional = true, .use_dummy_weights = is_dummy};
     qn_status status = QN_OK;
-    QN_TRY(status, qn_parse_expert_kind(&j->expert_kind, o->expert_weights, is_dummy, err), fail);
-    QN_TRY(status, qn_model_open(model, name, &options, err), fail);
-    if (!is_dummy) {
-        QN_TRY(status, qn_checkpoint_open(checkpoint, (*model)->path, err), fail);
+    QN_TRY(status, qn_parse_expert_kind(&from->experts, o->expert_weights, is_dummy, err), fail);
+    QN_TRY(status, qn_model_open(&from->model, name, &options, err), fail);
+    if (is_dummy) {
+        status = read_rules(from, err);
+    } else {
+        status = qn_checkpoint_open(&from->checkpoint, from->model->path, err);
     }
-    j->config = &(*model)->config;
-    j->checkpoint = *checkpoint;
 fail:
     return status;
+}
+
+static void close_source(source *from)
+{
+    qn_quant_rules_close(&from->rules);
+    qn_checkpoint_close(&from->checkpoint);
+    qn_model_close(&from->model);
 }
 
 qn_status qn_tune(char **table, const char *model, const qn_tune_options *options, qn_error *err)
@@ -336,8 +361,7 @@ qn_status qn_tune(char **table, const char *model, const qn_tune_options *option
     static const uint32_t all_rows[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096};
     qn_tune_options o = options != NULL ? *options : (qn_tune_options){0};
     const qn_model_options *const m = o.model;
-    qn_model *opened = NULL;
-    qn_checkpoint *checkpoint = NULL;
+    source from = {0};
     qn_gpu_kernels *kernels = NULL;
     qn_gpu_tuning *before = NULL;
     qn_tune_job j = {.options = &o};
@@ -352,7 +376,11 @@ qn_status qn_tune(char **table, const char *model, const qn_tune_options *option
         QN_TRY(status, qn_gpu_tuning_load(&before, m->tuning, NULL, err), fail);
         qn_gpu_tuning_close(&before);
     }
-    QN_TRY(status, read_model(&opened, &checkpoint, model, &o, &j, err), fail);
+    QN_TRY(status, open_source(&from, model, &o, err), fail);
+    j.config = &from.model->config;
+    j.checkpoint = from.checkpoint;
+    j.rules = &from.rules;
+    j.experts = o.expert_weights != NULL ? &from.experts : NULL;
     QN_TRY(status, open_gpu(&j.gpu, m != NULL ? m->device : NULL, err), fail);
     if (m != NULL && m->tuning != NULL) {
         QN_TRY(status, qn_gpu_tuning_load(&before, m->tuning, qn_gpu_get_info(j.gpu), err), fail);
@@ -367,7 +395,6 @@ fail:
     qn_gpu_tuning_close(&before);
     qn_gpu_kernels_close(&kernels);
     qn_gpu_close(&j.gpu);
-    qn_checkpoint_close(&checkpoint);
-    qn_model_close(&opened);
+    close_source(&from);
     return status;
 }

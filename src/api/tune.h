@@ -6,6 +6,7 @@
 
 #include "format/checkpoint.h"
 #include "format/config.h"
+#include "format/quant_rules.h"
 #include "kernels/gpu_tuning.h"
 #include "kernels/weight.h"
 
@@ -14,7 +15,8 @@ typedef struct qn_tune_job {
     const qn_tune_options *options; /**< rows are there. */
     const qn_config *config;
     const qn_checkpoint *checkpoint; /**< NULL: dummy weights. */
-    qn_weight_kind expert_kind;      /**< Of these. */
+    const qn_quant_rules *rules;     /**< Of these; NULL: bf16. */
+    const qn_weight_kind *experts;   /**< Of their experts; NULL: as the rules say. */
     qn_gpu *gpu;
     const qn_gpu_kernels *kernels;
     uint64_t cold_bytes;         /**< That no cache of the device keeps. */

@@ -21,7 +21,7 @@ static const cli_option what_options[] = {
     {"rows", 0, CLI_TEXT, "N,...", TUNE(rows), 0, 0,
      "Rows of a step: powers of two, ascending (default 1,2,4 ... 4096)"},
     {"experts", 0, CLI_TEXT, "bf16|fp8|mxfp4", TUNE(experts), 0, 0,
-     "Storage of the experts, with --load-format dummy (default bf16)"},
+     "Storage of the experts, with --load-format dummy (default: as config.json declares)"},
     {"quick", 0, CLI_FLAG, NULL, TUNE(is_quick), 0, 0,
      "Fewer launches, and only which kernel, not how its work is cut"},
     {"out", 0, CLI_TEXT, "FILE", TUNE(out), 0, 0, "Write the table here (default: print it)"},
@@ -101,7 +101,7 @@ const cli_command cmd_tune = {
         "file, so that a table can serve several models.\n\n"
         "Timings of a GPU that does other work say little.",
     .examples = "quern tune GLM-5.2-MXFP4 --out tuning/NVIDIA_H200.csv\n"
-                "quern tune configs/glm-5.2-tp8 --load-format dummy --experts mxfp4 --quick "
+                "quern tune configs/glm-5.2-mxfp4-tp8 --load-format dummy --quick "
                 "--rows 1,16,256\n"
                 "quern serve GLM-5.2-MXFP4 --device cuda --tuning tuning\n",
     .groups = {{"What is measured", what_options, sizeof what_options / sizeof *what_options, 0},

@@ -645,7 +645,8 @@ qn_status qn_gpu_glm_load(qn_gpu_glm *g, qn_weights *weights, const qn_checkpoin
 typedef struct planner {
     loader l;
     qn_binder *binder; /* NULL: nothing is stored */
-    qn_weight_kind expert_kind;
+    const qn_quant_rules *rules;
+    const qn_weight_kind *experts;
 } planner;
 
 static qn_status plan_stored(void *context, const qn_tensor_spec *spec, qn_error *err)
@@ -654,23 +655,28 @@ static qn_status plan_stored(void *context, const qn_tensor_spec *spec, qn_error
     if (spec->vector != NULL) {
         return QN_OK;
     }
-    if (p->binder == NULL) {
-        const bool is_of_expert = strstr(spec->name, ".experts.") != NULL ||
-                                  strstr(spec->name, ".shared_experts.") != NULL;
-        return plan(&p->l, spec, is_of_expert ? p->expert_kind : QN_WEIGHT_BF16, err);
+    const bool is_of_expert =
+        strstr(spec->name, ".experts.") != NULL || strstr(spec->name, ".shared_experts.") != NULL;
+    qn_stored stored = {0};
+    qn_status status = QN_OK;
+    if (p->binder != NULL) {
+        status = qn_binder_find(p->binder, spec, &stored, err);
+    } else if (p->experts != NULL && is_of_expert) {
+        stored.weight.kind = *p->experts;
+    } else {
+        status = qn_choose_dummy(&stored.weight.kind, p->rules, spec, err);
     }
-    qn_stored stored;
-    const qn_status status = qn_binder_find(p->binder, spec, &stored, err);
     return status == QN_OK ? plan(&p->l, spec, stored.weight.kind, err) : status;
 }
 
 qn_status qn_gpu_glm_plan(qn_gpu_glm *g, const qn_checkpoint *checkpoint,
-                          qn_weight_kind expert_kind, qn_error *err)
+                          const qn_quant_rules *rules, const qn_weight_kind *experts, qn_error *err)
 {
     qn_weights weights = {0};
     qn_binder binder = {0};
     planner p = {.l = {.g = g, .weights = &weights, .config = g->config},
-                 .expert_kind = expert_kind};
+                 .rules = rules,
+                 .experts = experts};
     qn_status status = QN_OK;
     QN_TRY(status, qn_weights_init(&weights, g->config, g->has_mtp, err), fail);
     if (checkpoint != NULL) {

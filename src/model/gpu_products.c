@@ -54,7 +54,7 @@ uint32_t qn_gpu_list_products(qn_gpu_product out[QN_GPU_PRODUCTS_MAX], const qn_
 
 qn_status qn_gpu_list_stored_products(qn_gpu_product out[QN_GPU_PRODUCTS_MAX], uint32_t *n,
                                       const qn_config *config, const qn_checkpoint *checkpoint,
-                                      qn_weight_kind expert_kind, const qn_glm_options *options,
+                                      const qn_weight_kind *experts, const qn_glm_options *options,
                                       qn_error *err)
 {
     const bool has_mtp =
@@ -63,7 +63,7 @@ qn_status qn_gpu_list_stored_products(qn_gpu_product out[QN_GPU_PRODUCTS_MAX], u
     *n = 0;
     qn_status status = qn_gpu_glm_open(&g, config, options, has_mtp, err);
     if (status == QN_OK) {
-        status = qn_gpu_glm_plan(g, checkpoint, expert_kind, err);
+        status = qn_gpu_glm_plan(g, checkpoint, options->rules, experts, err);
     }
     if (status == QN_OK) {
         *n = list_all(out, g);

@@ -18,14 +18,14 @@ uint32_t qn_gpu_list_products(qn_gpu_product out[QN_GPU_PRODUCTS_MAX], const qn_
 /**
  * The same of a model that is not loaded: no weight is read.
  *
- * @param checkpoint   whose tensors say what is stored how; NULL: bf16, but ...
- * @param expert_kind  ... experts, the shared ones among them, as this
- * @param options      those of qn_glm_open(): the GPU's kernels are used, and is_deterministic
+ * @param checkpoint  whose tensors say what is stored how; NULL: dummy weights by options->rules
+ * @param experts     storage of dummy experts, the shared ones among them; NULL: by the rules too
+ * @param options     those of qn_glm_open(): the GPU's kernels are used, is_deterministic and rules
  * Returns  as qn_glm_open()
  */
 QN_MUST_CHECK qn_status qn_gpu_list_stored_products(qn_gpu_product out[QN_GPU_PRODUCTS_MAX],
                                                     uint32_t *n, const qn_config *config,
                                                     const qn_checkpoint *checkpoint,
-                                                    qn_weight_kind expert_kind,
+                                                    const qn_weight_kind *experts,
                                                     const qn_glm_options *options, qn_error *err);
 #endif

@@ -59,9 +59,10 @@ static char *tune(qn_gpu *gpu, const qn_gpu_kernels *kernels, const qn_gpu_tunin
                                      .progress = count,
                                      .progress_context = &most,
                                      .is_quick = true};
+    static const qn_weight_kind experts = QN_WEIGHT_MXFP4;
     const qn_tune_job job = {.options = &options,
                              .config = &config,
-                             .expert_kind = QN_WEIGHT_MXFP4,
+                             .experts = &experts,
                              .gpu = gpu,
                              .kernels = kernels,
                              .cold_bytes = 1024,
