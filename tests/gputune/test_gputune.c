@@ -3,6 +3,7 @@
  */
 #include "api/internal.h"
 #include "api/tune.h"
+#include "model/gpu_products.h"
 #include "support/emulated_gpu.h"
 #include "support/fake_gpu.h"
 #include "support/unit.h"
@@ -227,9 +228,42 @@ static void test_gputune_choices_are_told(void **state)
     close_model(&m);
 }
 
+/* Of a checkpoint the shapes are known without reading a weight: those of the model loaded. */
+static void test_gputune_shapes_of_a_checkpoint(void **state)
+{
+    (void)state;
+    static const char nano[] = QN_SOURCE_DIR "/models/glm-nano";
+    qn_model m = {0};
+    qn_checkpoint *checkpoint = NULL;
+    static qn_gpu_product stored[QN_GPU_PRODUCTS_MAX];
+    static qn_gpu_product loaded[QN_GPU_PRODUCTS_MAX];
+    uint32_t n = 0;
+    qn_error err = {0};
+    open_model(&m);
+    qn_glm_close(&m.glm);
+    assert_int_equal(qn_config_load(&m.config, QN_SOURCE_DIR "/models/glm-nano/config.json", &err),
+                     QN_OK);
+    assert_int_equal(qn_checkpoint_open(&checkpoint, nano, &err), QN_OK);
+    const qn_glm_options options = {.kernels = &m.kernels,
+                                    .pool = m.pool,
+                                    .compute = QN_COMPUTE_BF16,
+                                    .n_rows_max = 4,
+                                    .gpu = m.gpu,
+                                    .gpu_kernels = m.gpu_kernels};
+    assert_int_equal(
+        qn_gpu_list_stored_products(stored, &n, &m.config, checkpoint, NULL, &options, &err),
+        QN_OK);
+    assert_int_equal(qn_glm_open(&m.glm, &m.config, checkpoint, &options, &err), QN_OK);
+    assert_int_equal(qn_gpu_list_products(loaded, m.glm), n);
+    assert_memory_equal(stored, loaded, n * sizeof *stored);
+    qn_checkpoint_close(&checkpoint);
+    close_model(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_gputune_measures_every_shape),
-                                       cmocka_unit_test(test_gputune_choices_are_told)};
+                                       cmocka_unit_test(test_gputune_choices_are_told),
+                                       cmocka_unit_test(test_gputune_shapes_of_a_checkpoint)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
