@@ -2,6 +2,7 @@
 /* Tables of measured choices: how they are read, and what is chosen by them. */
 #include "base/file.h"
 #include "kernels/gpu_tuning.h"
+#include "kernels/gpu_tuning_shipped.h"
 #include "support/fail_each.h"
 #include "support/fake_gpu.h"
 #include "support/unit.h"
@@ -170,6 +171,34 @@ static void test_gpu_tuning_is_the_devices(void **state)
     free(path);
 }
 
+/* What is built in can be read, is of the device that its name says, and knows all it names. */
+static void test_gpu_tuning_built_in(void **state)
+{
+    (void)state;
+    size_t n_tables = 0;
+    for (const qn_gpu_tuning_shipped *at = qn_gpu_tunings_shipped; at->file != NULL; at++) {
+        qn_gpu_info device = {0};
+        (void)snprintf(device.name, sizeof device.name, "%.*s", (int)strcspn(at->file, "."),
+                       at->file);
+        for (char *c = device.name; *c != '\0'; c++) {
+            *c = *c == '_' ? ' ' : *c;
+        }
+        qn_gpu_tuning *t = parse(at->text);
+        char line[96];
+        (void)snprintf(line, sizeof line, "# device: %s\n", device.name);
+        assert_non_null(strstr(at->text, line));
+        uint32_t n = 0;
+        const qn_gpu_tuning_row *rows = qn_gpu_tuning_rows(t, &n);
+        assert_true((n == 0) == qn_gpu_tuning_is_untuned(t));
+        for (uint32_t i = 0; i < n; i++) {
+            assert_int_not_equal(rows[i].i_variant, UINT32_MAX);
+        }
+        qn_gpu_tuning_close(&t);
+        n_tables++;
+    }
+    assert_true(n_tables >= 2);
+}
+
 /* ---------------------------------------------------------------------------------- choices -- */
 
 static const qn_gpu_module_image image = {
@@ -295,6 +324,7 @@ int main(void)
         cmocka_unit_test(test_gpu_tuning_names_what_is_wrong),
         cmocka_unit_test(test_gpu_tuning_survives_without_memory),
         cmocka_unit_test(test_gpu_tuning_is_the_devices),
+        cmocka_unit_test(test_gpu_tuning_built_in),
         cmocka_unit_test(test_gpu_tuning_decides_where_it_has_the_shape),
         cmocka_unit_test(test_gpu_tuning_tells_of_fallbacks),
         cmocka_unit_test(test_gpu_tuning_room_is_enough_for_fewer_rows),
