@@ -247,12 +247,17 @@ uint64_t qn_gpu_matmul_partial_bytes(const qn_gpu_kernels *kernels,
 {
     qn_gpu_matmul_shape at = *shape;
     uint64_t n_most = 0;
+    bool was_wgmma = false;
     for (uint64_t n = 1; n < 2 * (uint64_t)shape->n_rows; n *= 2) { /* plans go by powers of two */
         at.n_rows = n < shape->n_rows ? (uint32_t)n : shape->n_rows;
-        const qn_gpu_matmul_variant *variant =
-            &qn_gpu_matmul_variants[qn_gpu_matmul_choose(kernels, &at)];
-        const uint64_t n_bytes = variant->partial_bytes(kernels, &at);
+        const uint32_t i = qn_gpu_matmul_choose(kernels, &at);
+        const uint64_t n_bytes = qn_gpu_matmul_variants[i].partial_bytes(kernels, &at);
         n_most = n_bytes > n_most ? n_bytes : n_most;
+        if (i == WGMMA && !was_wgmma && supports_mma(kernels, &at)) { /* of some rows below */
+            const uint64_t n_mma = mma_partial_bytes(kernels, &at);
+            n_most = n_mma > n_most ? n_mma : n_most;
+        }
+        was_wgmma = i == WGMMA;
     }
     return n_most;
 }
