@@ -285,8 +285,12 @@ uint64_t qn_gpu_matmul_partial_bytes(const qn_gpu_kernels *kernels,
     uint64_t n_most = 0;
     for (uint64_t n = 1; n < 2 * (uint64_t)shape->n_rows; n *= 2) { /* plans go by powers of two */
         at.n_rows = n < shape->n_rows ? (uint32_t)n : shape->n_rows;
-        const uint64_t n_bytes = take_choice(kernels, &at)->partial_bytes(kernels, &at);
-        n_most = n_bytes > n_most ? n_bytes : n_most;
+        at.n_strips = at.n_splits = 0;
+        /* Between two powers another variant may be chosen than at either. */
+        const uint64_t n_mma = supports_mma(kernels, &at) ? mma_partial_bytes(kernels, &at) : 0;
+        const uint64_t n_chosen = take_choice(kernels, &at)->partial_bytes(kernels, &at);
+        n_most = n_mma > n_most ? n_mma : n_most;
+        n_most = n_chosen > n_most ? n_chosen : n_most;
     }
     return n_most;
 }
