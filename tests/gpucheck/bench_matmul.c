@@ -76,7 +76,8 @@ typedef struct layout {
     size_t n_bytes;
 } layout;
 
-static qn_gpu_matmul_shape shape_of(const qn_gpu_matmul_args *args)
+/* Pointers are NULL where only sizes are wanted, so that args->first_of tells nothing. */
+static qn_gpu_matmul_shape shape_of(const qn_gpu_matmul_args *args, bool is_grouped)
 {
     return (qn_gpu_matmul_shape){.kind = args->w.kind,
                                  .n_out = args->w.n_out,
@@ -84,12 +85,13 @@ static qn_gpu_matmul_shape shape_of(const qn_gpu_matmul_args *args)
                                  .is_pair = args->w.is_pair,
                                  .n_groups = args->n_groups,
                                  .n_rows = args->n_rows,
-                                 .is_grouped = args->first_of != NULL};
+                                 .is_grouped = is_grouped};
 }
 
-static void finish_args(gc *run, const shape *s, qn_gpu_matmul_args *args, uint8_t **at)
+static void finish_args(gc *run, const shape *s, qn_gpu_matmul_args *args, bool is_grouped,
+                        uint8_t **at)
 {
-    const qn_gpu_matmul_shape of = shape_of(args);
+    const qn_gpu_matmul_shape of = shape_of(args, is_grouped);
     const uint64_t n_partial = s->variant != NULL ? s->variant->partial_bytes(run->kernels, &of)
                                                   : qn_gpu_matmul_partial_bytes(run->kernels, &of);
     args->x_stride = args->w.n_in;
@@ -100,7 +102,7 @@ static void finish_args(gc *run, const shape *s, qn_gpu_matmul_args *args, uint8
 
 static void multiply(gc *run, const shape *s, const qn_gpu_matmul_args *args)
 {
-    const qn_gpu_matmul_shape of = shape_of(args);
+    const qn_gpu_matmul_shape of = shape_of(args, args->first_of != NULL);
     if (s->variant != NULL) {
         s->variant->launch(&run->ops, args, &of);
     } else {
@@ -119,7 +121,7 @@ static layout lay_out(gc *run, const shape *s, uint8_t *set)
         l.x = carve(&at, (size_t)s->n_rows * s->n_in * 2);
         l.first.x = (const uint16_t *)(const void *)l.x;
         l.first.y_dtype = QN_GPU_F32;
-        finish_args(run, s, &l.first, &at);
+        finish_args(run, s, &l.first, false, &at);
         l.n_bytes = (size_t)(at - set);
         return l;
     }
@@ -140,11 +142,11 @@ static layout lay_out(gc *run, const shape *s, uint8_t *set)
     l.first.x = (const uint16_t *)(const void *)l.x;
     l.first.row_of = l.row_of;
     l.first.epilogue = QN_GPU_SILU_MUL;
-    finish_args(run, s, &l.first, &at);
+    finish_args(run, s, &l.first, true, &at);
     l.second = args;
     l.second.w = make_weight(&at, s->kind, s->n_in, s->n_out, false, N_EXPERTS);
     l.second.x = l.first.y;
-    finish_args(run, s, &l.second, &at);
+    finish_args(run, s, &l.second, true, &at);
     l.n_bytes = (size_t)(at - set);
     return l;
 }
