@@ -167,10 +167,16 @@ static mma_plan mma_plan_with(const qn_gpu_info *info, const qn_gpu_matmul_shape
     return plan;
 }
 
-/* The cheapest plan.  For deterministic sums, strips and splits are those of few rows. */
+/* The plan that is asked for, or the cheapest.  For deterministic sums, strips and splits are those
+ * of few rows. */
 static mma_plan mma_plan_of(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
 {
     const qn_gpu_info *info = qn_gpu_kernels_info(kernels);
+    if (shape->n_splits > 0) {
+        mma_plan asked = mma_plan_with(info, shape, shape->log_strips);
+        asked.n_splits = shape->n_splits;
+        return asked;
+    }
     qn_gpu_matmul_shape at = *shape;
     at.n_rows = up_to_power(shape->n_rows, 1, 1U << 20);
     if (shape->is_deterministic) {
