@@ -126,9 +126,8 @@ typedef struct qn_gpu_matmul_shape {
     uint32_t n_rows;       /**< As in qn_gpu_matmul_args. */
     bool is_grouped;       /**< By first_of. */
     bool is_deterministic; /**< The same variant and order of sums whatever n_rows. */
-    /** Of sm90_mma, for checks: parts of the inputs, 1 to 16, and two strips to the power of
-        log_strips, 0 to 3, side by side, instead of the plan that seems cheapest; 0 splits: that.
-     */
+    /** For checks of sm90_mma: 1 to 16 parts of the inputs, and 2 << log_strips, 0 to 3, strips
+        side by side.  0 parts: the cheapest plan, as everywhere else. */
     uint32_t n_splits, log_strips;
 } qn_gpu_matmul_shape;
 
