@@ -124,11 +124,11 @@ static uint32_t drafts_of(const step *s, const qn_gpu_step_seq *seq)
 static void want_row(const step *s, bool is_chain, uint32_t i_draft, uint32_t r, int32_t want[3])
 {
     const uint32_t at = is_chain ? s->chain[r] : s->trunk[r];
-    const qn_gpu_step_seq *const seq = &s->seqs[at % (1U << QN_GPU_PLACE_BITS)];
     memcpy(want, (const int32_t[3]){0, -1, 0}, 3 * sizeof *want);
     if (at == QN_GPU_PLACE_NONE) {
         return;
     }
+    const qn_gpu_step_seq *const seq = &s->seqs[at % (1U << QN_GPU_PLACE_BITS)];
     const qn_gpu_slot *const slot = &s->slots[seq->slot];
     const uint32_t j = is_chain ? i_draft : at >> QN_GPU_PLACE_BITS;
     want[2] = (int32_t)seq->slot;
