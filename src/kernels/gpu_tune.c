@@ -141,10 +141,10 @@ static double element(const qn_gpu_subject *s, const uint8_t *row, uint64_t i)
     uint16_t half;
     if (s->y_is_bf16) {
         memcpy(&half, row + 2 * i, sizeof half);
-        return qn_bf16_to_f32(half);
+        return (double)qn_bf16_to_f32(half);
     }
     memcpy(&value, row + 4 * i, sizeof value);
-    return value;
+    return (double)value;
 }
 
 static bool is_row_right(const qn_gpu_subject *s, const uint8_t *row, const uint8_t *ref)
@@ -271,7 +271,7 @@ static qn_status try_candidate(session *at, best *of_variant, double *best_us,
     const uint32_t n_launches = at->s.tuner->n_launches;
     qn_status status = QN_OK;
     bool is_right = false;
-    double us = INFINITY;
+    double us = (double)INFINITY;
     QN_TRY(status, make_room(&at->s, &c, err), fail);
     if (c.i_variant == at->s.i_portable) {
         is_right = true; /* by definition */
@@ -349,8 +349,9 @@ static bool is_hopeless(const session *at, const best *before, uint32_t i_varian
 static qn_status time_again(session *at, double *us, const qn_gpu_tune_candidate *c, qn_error *err)
 {
     const qn_status status = make_room(&at->s, c, err);
-    return status < 0 ? status
-                      : time_candidate(at, us, c, 3 * at->s.tuner->n_launches, INFINITY, err);
+    return status < 0
+               ? status
+               : time_candidate(at, us, c, 3 * at->s.tuner->n_launches, (double)INFINITY, err);
 }
 
 /*
@@ -360,7 +361,7 @@ static qn_status time_again(session *at, double *us, const qn_gpu_tune_candidate
 static qn_status try_again(session *at, best *of_variant, qn_error *err)
 {
     const qn_gpu_tune_candidate own = {.i_variant = of_variant->candidate.i_variant};
-    double own_us = INFINITY;
+    double own_us = (double)INFINITY;
     qn_status status = time_again(at, &of_variant->us, &of_variant->candidate, err);
     if (status == QN_OK && of_variant->candidate.n_splits > 0) {
         status = time_again(at, &own_us, &own, err);
@@ -376,10 +377,10 @@ static qn_status try_all(session *at, best *bests, const best *before, uint32_t 
                          qn_error *err)
 {
     qn_gpu_subject *const s = &at->s;
-    double best_us = INFINITY;
+    double best_us = (double)INFINITY;
     qn_status status = QN_OK;
     for (uint32_t i = 0; i < s->n_variants; i++) {
-        bests[i].us = INFINITY;
+        bests[i].us = (double)INFINITY;
     }
     for (uint32_t i = 0; i <= s->n_variants; i++) {
         const uint32_t v = i == s->n_variants ? s->i_portable : i;
@@ -407,7 +408,7 @@ static qn_status try_all(session *at, best *bests, const best *before, uint32_t 
 static uint32_t choose_for_all(const session *at, uint32_t n)
 {
     uint32_t found = at->s.i_portable;
-    double found_us = INFINITY;
+    double found_us = (double)INFINITY;
     for (uint32_t v = 0; v < at->s.n_variants; v++) {
         double us = 0;
         for (uint32_t i = 0; i < n; i++) {
