@@ -69,7 +69,8 @@ typedef struct layout {
     size_t n_bytes;
 } layout;
 
-static uint64_t partial_bytes(gc *run, const qn_gpu_matmul_args *args)
+/* Pointers are NULL where only sizes are wanted, so that args->first_of tells nothing. */
+static uint64_t partial_bytes(gc *run, const qn_gpu_matmul_args *args, bool is_grouped)
 {
     const qn_gpu_matmul_shape s = {.kind = args->w.kind,
                                    .n_out = args->w.n_out,
@@ -77,13 +78,13 @@ static uint64_t partial_bytes(gc *run, const qn_gpu_matmul_args *args)
                                    .is_pair = args->w.is_pair,
                                    .n_groups = args->n_groups,
                                    .n_rows = args->n_rows,
-                                   .is_grouped = args->first_of != NULL};
+                                   .is_grouped = is_grouped};
     return qn_gpu_matmul_partial_bytes(run->kernels, &s);
 }
 
-static void finish_args(gc *run, qn_gpu_matmul_args *args, uint8_t **at)
+static void finish_args(gc *run, qn_gpu_matmul_args *args, bool is_grouped, uint8_t **at)
 {
-    const uint64_t n_partial = partial_bytes(run, args);
+    const uint64_t n_partial = partial_bytes(run, args, is_grouped);
     args->x_stride = args->w.n_in;
     args->y_stride = args->w.n_out;
     args->y = carve(at, (size_t)args->n_rows * args->w.n_out * 4);
@@ -101,7 +102,7 @@ static layout lay_out(gc *run, const shape *s, uint8_t *set)
         l.x = carve(&at, (size_t)s->n_rows * s->n_in * 2);
         l.first.x = (const uint16_t *)(const void *)l.x;
         l.first.y_dtype = QN_GPU_F32;
-        finish_args(run, &l.first, &at);
+        finish_args(run, &l.first, false, &at);
         l.n_bytes = (size_t)(at - set);
         return l;
     }
@@ -122,11 +123,11 @@ static layout lay_out(gc *run, const shape *s, uint8_t *set)
     l.first.x = (const uint16_t *)(const void *)l.x;
     l.first.row_of = l.row_of;
     l.first.epilogue = QN_GPU_SILU_MUL;
-    finish_args(run, &l.first, &at);
+    finish_args(run, &l.first, true, &at);
     l.second = args;
     l.second.w = make_weight(&at, s->kind, s->n_in, s->n_out, false, N_EXPERTS);
     l.second.x = l.first.y;
-    finish_args(run, &l.second, &at);
+    finish_args(run, &l.second, true, &at);
     l.n_bytes = (size_t)(at - set);
     return l;
 }
@@ -287,7 +288,7 @@ static void bench_many_rows(gc *run)
 
 void gc_bench_matmul(gc *run)
 {
-    static const uint32_t rows[] = {1, 8, 32, 64};
+    static const uint32_t rows[] = {1, 8, 16, 32, 64};
     static const shape dense[] = {
         {QN_GPU_W_BF16, 16384, 2048, 0, false, "q_b"},
         {QN_GPU_W_BF16, 6144, 16384, 0, false, "o"},
