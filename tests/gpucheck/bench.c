@@ -77,6 +77,9 @@ static void free_host(gc *run)
 
 static double time_call(gc *run, const gc_bench *bench)
 {
+    run->op = bench->op;
+    (void)snprintf(run->shape, sizeof run->shape, "%s", bench->shape);
+    gc_watch(run);
     const size_t set_bytes = (bench->set_bytes + 255) / 256 * 256;
     size_t n_sets = sweep_bytes / set_bytes;
     n_sets = n_sets > N_CALLS_MAX ? N_CALLS_MAX : n_sets < 4 ? 4 : n_sets;
@@ -110,6 +113,7 @@ static double time_call(gc *run, const gc_bench *bench)
     const double seconds = median_launch(run, bench, graph) / (double)n_sets;
     qn_gpu_graph_close(&graph);
     qn_gpu_free(run->gpu, memory);
+    gc_watch_end();
     return seconds;
 }
 

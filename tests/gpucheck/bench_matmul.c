@@ -16,27 +16,33 @@ static void *carve(uint8_t **at, size_t n_bytes)
     return array;
 }
 
-/* Random bytes for weights, laid down again and again; scales near 1 of either kind. */
+enum { CHUNK = 1 << 20 };
+
+/* A chunk of host memory, again and again. */
+static void fill_with(gc *run, uint8_t *to, const void *chunk, size_t n_bytes)
+{
+    for (size_t i = 0; i < n_bytes; i += CHUNK) {
+        const size_t n = n_bytes - i < CHUNK ? n_bytes - i : CHUNK;
+        if (i == 0) {
+            gc_put(run, to, chunk, n);
+        } else {
+            qn_gpu_copy(run->stream, to + i, to, n);
+        }
+    }
+}
+
+/* Random bytes for weights; scales near 1 of either kind. */
 static void fill_weight(gc *run, const qn_gpu_weight *w, size_t n_groups)
 {
-    enum { CHUNK = 1 << 20 };
     uint8_t *bytes = gc_host(run, CHUNK);
     for (size_t i = 0; i < CHUNK; i += 8) {
         const uint64_t bits = gc_bits(run) & 0xbfbfbfbfbfbfbfbfU; /* no NaN of e4m3 or bf16 */
         memcpy(bytes + i, &bits, 8);
     }
-    const size_t n_data = n_groups * w->data_stride;
-    const size_t n_scales = n_groups * w->scales_stride;
-    for (size_t i = 0; i < n_data; i += CHUNK) {
-        const size_t n = n_data - i < CHUNK ? n_data - i : CHUNK;
-        if (i == 0) {
-            gc_put(run, (uint8_t *)w->data, bytes, n);
-        } else {
-            qn_gpu_copy(run->stream, (uint8_t *)w->data + i, w->data, n);
-        }
-    }
+    fill_with(run, (uint8_t *)w->data, bytes, n_groups * w->data_stride);
     /* Bytes of MXFP4 2^-9 .. 2^-8, or f32 of about 2^-4. */
-    qn_gpu_fill(run->stream, (uint8_t *)w->scales, w->kind == QN_GPU_W_FP8 ? 0x3d : 245, n_scales);
+    qn_gpu_fill(run->stream, (uint8_t *)w->scales, w->kind == QN_GPU_W_FP8 ? 0x3d : 245,
+                n_groups * w->scales_stride);
     qn_error err = {0};
     if (qn_gpu_wait(run->stream, &err) != QN_OK) {
         gc_fail(run, "%s", err.text);
@@ -59,6 +65,7 @@ typedef struct shape {
     uint32_t kind, n_out, n_in, n_rows; /* experts: n_out is that of the first product */
     bool is_experts;
     const char *name;
+    const qn_gpu_matmul_variant *variant; /* NULL: the one that is chosen */
 } shape;
 
 /* What both fill and queue find in a set. */
@@ -70,25 +77,37 @@ typedef struct layout {
 } layout;
 
 /* Pointers are NULL where only sizes are wanted, so that args->first_of tells nothing. */
-static uint64_t partial_bytes(gc *run, const qn_gpu_matmul_args *args, bool is_grouped)
+static qn_gpu_matmul_shape shape_of(const qn_gpu_matmul_args *args, bool is_grouped)
 {
-    const qn_gpu_matmul_shape s = {.kind = args->w.kind,
-                                   .n_out = args->w.n_out,
-                                   .n_in = args->w.n_in,
-                                   .is_pair = args->w.is_pair,
-                                   .n_groups = args->n_groups,
-                                   .n_rows = args->n_rows,
-                                   .is_grouped = is_grouped};
-    return qn_gpu_matmul_partial_bytes(run->kernels, &s);
+    return (qn_gpu_matmul_shape){.kind = args->w.kind,
+                                 .n_out = args->w.n_out,
+                                 .n_in = args->w.n_in,
+                                 .is_pair = args->w.is_pair,
+                                 .n_groups = args->n_groups,
+                                 .n_rows = args->n_rows,
+                                 .is_grouped = is_grouped};
 }
 
-static void finish_args(gc *run, qn_gpu_matmul_args *args, bool is_grouped, uint8_t **at)
+static void finish_args(gc *run, const shape *s, qn_gpu_matmul_args *args, bool is_grouped,
+                        uint8_t **at)
 {
-    const uint64_t n_partial = partial_bytes(run, args, is_grouped);
+    const qn_gpu_matmul_shape of = shape_of(args, is_grouped);
+    const uint64_t n_partial = s->variant != NULL ? s->variant->partial_bytes(run->kernels, &of)
+                                                  : qn_gpu_matmul_partial_bytes(run->kernels, &of);
     args->x_stride = args->w.n_in;
     args->y_stride = args->w.n_out;
     args->y = carve(at, (size_t)args->n_rows * args->w.n_out * 4);
     args->partial = n_partial > 0 ? carve(at, n_partial) : NULL;
+}
+
+static void multiply(gc *run, const shape *s, const qn_gpu_matmul_args *args)
+{
+    const qn_gpu_matmul_shape of = shape_of(args, args->first_of != NULL);
+    if (s->variant != NULL) {
+        s->variant->launch(&run->ops, args, &of);
+    } else {
+        qn_gpu_matmul(&run->ops, args, false);
+    }
 }
 
 static layout lay_out(gc *run, const shape *s, uint8_t *set)
@@ -102,7 +121,7 @@ static layout lay_out(gc *run, const shape *s, uint8_t *set)
         l.x = carve(&at, (size_t)s->n_rows * s->n_in * 2);
         l.first.x = (const uint16_t *)(const void *)l.x;
         l.first.y_dtype = QN_GPU_F32;
-        finish_args(run, &l.first, false, &at);
+        finish_args(run, s, &l.first, false, &at);
         l.n_bytes = (size_t)(at - set);
         return l;
     }
@@ -123,11 +142,11 @@ static layout lay_out(gc *run, const shape *s, uint8_t *set)
     l.first.x = (const uint16_t *)(const void *)l.x;
     l.first.row_of = l.row_of;
     l.first.epilogue = QN_GPU_SILU_MUL;
-    finish_args(run, &l.first, true, &at);
+    finish_args(run, s, &l.first, true, &at);
     l.second = args;
     l.second.w = make_weight(&at, s->kind, s->n_in, s->n_out, false, N_EXPERTS);
     l.second.x = l.first.y;
-    finish_args(run, &l.second, true, &at);
+    finish_args(run, s, &l.second, true, &at);
     l.n_bytes = (size_t)(at - set);
     return l;
 }
@@ -177,8 +196,7 @@ static void fill_product(gc *run, const gc_bench *bench, uint8_t *set)
 {
     const shape *s = bench->context;
     const layout l = lay_out(run, s, set);
-    const uint16_t *x = gc_bf16s(run, (size_t)s->n_rows * s->n_in, GC_UNIFORM);
-    gc_put(run, l.x, x, (size_t)s->n_rows * s->n_in * 2);
+    fill_with(run, l.x, gc_bf16s(run, CHUNK / 2, GC_UNIFORM), (size_t)s->n_rows * s->n_in * 2);
     fill_weight(run, &l.first.w, l.first.n_groups);
     if (s->is_experts) {
         fill_weight(run, &l.second.w, N_EXPERTS);
@@ -190,9 +208,9 @@ static void queue_product(gc *run, const gc_bench *bench, uint8_t *set)
 {
     const shape *s = bench->context;
     const layout l = lay_out(run, s, set);
-    qn_gpu_matmul(&run->ops, &l.first, false);
+    multiply(run, s, &l.first);
     if (s->is_experts) {
-        qn_gpu_matmul(&run->ops, &l.second, false);
+        multiply(run, s, &l.second);
     }
 }
 
@@ -200,8 +218,9 @@ static void bench_product(gc *run, const shape *s)
 {
     static const char *const kinds[] = {"bf16", "fp8", "mxfp4"};
     char text[64];
-    (void)snprintf(text, sizeof text, "%s %s %ux%u %u rows", s->name, kinds[s->kind], s->n_out,
-                   s->n_in, s->n_rows);
+    (void)snprintf(text, sizeof text, "%s %s %ux%u %u rows%s%s", s->name, kinds[s->kind], s->n_out,
+                   s->n_in, s->n_rows, s->variant != NULL ? " " : "",
+                   s->variant != NULL ? s->variant->name : "");
     const layout l = lay_out(run, s, NULL);
     const double n_active =
         s->is_experts ? N_EXPERTS * (1.0 - pow(1.0 - N_USED / (double)N_EXPERTS, s->n_rows)) : 1.0;
@@ -267,60 +286,94 @@ static void bench_pack(gc *run, const shape *s)
     (void)gc_time(run, &bench);
 }
 
+/* The projections whose weights a layer reads most of, with each kind of them. */
+static const shape projections[] = {
+    {.n_out = 16384, .n_in = 2048, .name = "q_b"},
+    {.n_out = 6144, .n_in = 16384, .name = "o"},
+    {.n_out = 2048, .n_in = 6144, .name = "q_a"},
+};
+
+static void bench_projections(gc *run, uint32_t n_rows, const qn_gpu_matmul_variant *variant)
+{
+    for (uint32_t i = 0; i < 3 * sizeof projections / sizeof *projections; i++) {
+        shape s = projections[i / 3];
+        s.kind = QN_GPU_W_BF16 + i % 3;
+        s.n_rows = n_rows;
+        s.variant = variant;
+        bench_product(run, &s);
+    }
+}
+
+/* Where one variant begins to be faster than the other, which qn_gpu_matmul_choose() knows. */
+static void bench_variants(gc *run)
+{
+    static const uint32_t rows[] = {16, 32, 64, 128};
+    for (uint32_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        for (uint32_t v = 1 /* plain is for tests */; v < qn_gpu_n_matmul_variants; v++) {
+            bench_projections(run, rows[i], &qn_gpu_matmul_variants[v]);
+        }
+    }
+    for (uint32_t v = 1; v < qn_gpu_n_matmul_variants; v++) {
+        for (uint32_t n = 128; n <= 512; n *= 2) {
+            bench_product(run, &(shape){.kind = QN_GPU_W_MXFP4,
+                                        .n_out = 2048,
+                                        .n_in = N_EMBD,
+                                        .n_rows = n,
+                                        .is_experts = true,
+                                        .name = "experts",
+                                        .variant = &qn_gpu_matmul_variants[v]});
+        }
+    }
+}
+
+/* Of all of a layer, and as one of four devices has them. */
+static void bench_experts(gc *run, uint32_t n_rows)
+{
+    for (uint32_t n_out = 2048; n_out >= 512; n_out /= 4) {
+        bench_product(run, &(shape){.kind = QN_GPU_W_MXFP4,
+                                    .n_out = n_out,
+                                    .n_in = N_EMBD,
+                                    .n_rows = n_rows,
+                                    .is_experts = true,
+                                    .name = "experts"});
+    }
+}
+
 /* Of a prompt: bound by products, not by weights. */
 static void bench_many_rows(gc *run)
 {
-    static const shape many[] = {
-        {QN_GPU_W_BF16, 16384, 2048, 2048, false, "q_b"},
-        {QN_GPU_W_BF16, 6144, 16384, 2048, false, "o"},
-        {QN_GPU_W_BF16, 576, 6144, 2048, false, "kv_a"},
-        {QN_GPU_W_FP8, 16384, 2048, 2048, false, "q_b"},
-        {QN_GPU_W_FP8, 6144, 16384, 2048, false, "o"},
-        {QN_GPU_W_MXFP4, 2048, N_EMBD, 512, true, "experts"},
-        {QN_GPU_W_MXFP4, 2048, N_EMBD, 2048, true, "experts"},
-        {QN_GPU_W_MXFP4, 2048, N_EMBD, 8192, true, "experts"},
-        {QN_GPU_W_MXFP4, 512, N_EMBD, 8192, true, "experts"},
-    };
-    for (size_t i = 0; i < sizeof many / sizeof *many; i++) {
-        bench_product(run, &many[i]);
+    static const uint32_t rows[] = {128, 512, 2048, 8192};
+    for (uint32_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        bench_projections(run, rows[i], NULL);
+        bench_experts(run, rows[i]);
+    }
+}
+
+/* Of decoding: bound by weights. */
+static void bench_few_rows(gc *run)
+{
+    static const uint32_t rows[] = {1, 8, 32, 64};
+    for (uint32_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        bench_projections(run, rows[i], NULL);
+        for (uint32_t kind = QN_GPU_W_BF16; kind <= QN_GPU_W_FP8; kind++) {
+            bench_product(run, &(shape){.kind = kind,
+                                        .n_out = 154880,
+                                        .n_in = N_EMBD,
+                                        .n_rows = rows[i],
+                                        .name = "lm_head"});
+        }
+        bench_experts(run, rows[i]);
     }
 }
 
 void gc_bench_matmul(gc *run)
 {
-    static const uint32_t rows[] = {1, 8, 16, 32, 64};
-    static const shape dense[] = {
-        {QN_GPU_W_BF16, 16384, 2048, 0, false, "q_b"},
-        {QN_GPU_W_BF16, 6144, 16384, 0, false, "o"},
-        {QN_GPU_W_BF16, 2048, 6144, 0, false, "q_a"},
-        {QN_GPU_W_FP8, 16384, 2048, 0, false, "q_b"},
-        {QN_GPU_W_FP8, 6144, 16384, 0, false, "o"},
-        {QN_GPU_W_FP8, 2048, 6144, 0, false, "q_a"},
-        {QN_GPU_W_BF16, 154880, 6144, 0, false, "lm_head"},
-        {QN_GPU_W_FP8, 154880, 6144, 0, false, "lm_head"},
-    };
-    static const uint32_t tokens[] = {1, 8, 32, 64};
     for (uint32_t kind = QN_GPU_W_BF16; kind <= QN_GPU_W_MXFP4; kind++) {
         bench_pack(run, &(shape){.kind = kind, .n_out = 6144, .n_in = 16384});
     }
-    for (size_t i = 0; i < (run->is_emulated ? 0 : sizeof dense / sizeof *dense); i++) {
-        for (size_t j = 0; j < sizeof rows / sizeof *rows; j++) {
-            shape s = dense[i];
-            s.n_rows = rows[j];
-            bench_product(run, &s);
-        }
-    }
-    for (size_t i = 0; i < (run->is_emulated ? 0 : 2); i++) {
-        for (size_t j = 0; j < sizeof tokens / sizeof *tokens; j++) {
-            bench_product(run, &(shape){.kind = QN_GPU_W_MXFP4,
-                                        .n_out = i == 0 ? 2048 : 512,
-                                        .n_in = N_EMBD,
-                                        .n_rows = tokens[j],
-                                        .is_experts = true,
-                                        .name = "experts"});
-        }
-    }
     if (!run->is_emulated) {
+        bench_variants(run);
         bench_many_rows(run);
+        bench_few_rows(run);
     }
 }

@@ -239,14 +239,21 @@ static double wanted(const product *p, const operands *o, uint32_t group, uint32
     return y;
 }
 
-/* room [2][n_out] */
+/* Of large products every so manieth output of a slot; the others must only be numbers. */
 static void compare_slot(gc *run, const product *p, const operands *o, const float *got,
                          uint32_t group, uint32_t slot, double *room)
 {
-    double *want = room;
+    enum { TERMS_MAX = 1 << 21 };
+    double *want = room; /* [2][n_out] */
     double *tolerance = room + p->n_out;
+    const uint64_t n_terms = (uint64_t)p->n_rows * p->n_out * p->n_in;
+    const uint32_t step = (uint32_t)(n_terms / TERMS_MAX) + 1;
     for (uint32_t out = 0; out < p->n_out; out++) {
-        want[out] = wanted(p, o, group, slot, out, &tolerance[out]);
+        want[out] = 0.0;
+        tolerance[out] = (double)INFINITY;
+        if ((out + slot) % step == 0) {
+            want[out] = wanted(p, o, group, slot, out, &tolerance[out]);
+        }
     }
     gc_close(run, "y", got + (size_t)slot * o->y_stride + group * o->args.y_group_stride, want,
              tolerance, p->n_out);
@@ -282,7 +289,9 @@ static void run_product(gc *run, const product *p)
     qn_gpu_matmul_variants[p->variant].launch(&run->ops, gc_args(run, &o.args, sizeof o.args),
                                               &shape);
     gc_wait(run);
-    compare(run, p, &o);
+    if (run->i_pass == 0) { /* later the same bits are wanted */
+        compare(run, p, &o);
+    }
     gc_end(run);
 }
 

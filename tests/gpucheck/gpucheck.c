@@ -7,8 +7,8 @@
 #include <string.h>
 
 const gc_group *const gc_groups[] = {
-    &gc_rows,   &gc_pack,   &gc_dummy,  &gc_matmul, &gc_attention,
-    &gc_choice, &gc_sample, &gc_adjust, &gc_step,   NULL,
+    &gc_adjust, &gc_choice, &gc_rows, &gc_attention, &gc_sample,
+    &gc_step,   &gc_dummy,  &gc_pack, &gc_matmul,    NULL,
 };
 
 /* What the command line asks for. */
@@ -95,12 +95,14 @@ static unsigned run_all(gc *run, const char *only, bool with_planted)
 
 static int usage(FILE *to, int status)
 {
-    (void)fprintf(to, "usage: gpucheck [--device NAME] [--seed N] [--only OP] [--list]\n"
-                      "                [--sanitized] [--bench [--unchecked] [--json FILE]]\n"
+    (void)fprintf(to, "usage: gpucheck [--device NAME] [--seed N] [--only OP] [--verbose]\n"
+                      "                [--list] [--sanitized]\n"
+                      "                [--bench [--unchecked] [--json FILE]]\n"
                       "Holds every operation of a GPU against references on the CPU.\n"
                       "  --device NAME  emulated (if not given), cuda[:N] or hip[:N]\n"
                       "  --seed N       seed of the inputs, 1 if not given\n"
                       "  --only OP      one operation\n"
+                      "  --verbose      name every case before it runs\n"
                       "  --list         print operations and what is checked\n"
                       "  --sanitized    for compute-sanitizer: small shapes, nothing planted, and\n"
                       "                 buffers that end where their allocations do\n"
@@ -133,7 +135,7 @@ static bool is_op(const char *name)
 }
 
 /* Returns 0 to go on, or the exit status plus 1. */
-static int parse(request *asked, uint64_t *seed, int argc, char **argv)
+static int parse(request *asked, gc *run, int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
         char *end = NULL;
@@ -143,6 +145,8 @@ static int parse(request *asked, uint64_t *seed, int argc, char **argv)
             asked->is_sanitized = true;
         } else if (strcmp(argv[i], "--unchecked") == 0) {
             asked->is_unchecked = true;
+        } else if (strcmp(argv[i], "--verbose") == 0) {
+            run->is_verbose = true;
         } else if (strcmp(argv[i], "--list") == 0) {
             return 1 + list();
         } else if (strcmp(argv[i], "--help") == 0) {
@@ -154,7 +158,7 @@ static int parse(request *asked, uint64_t *seed, int argc, char **argv)
         } else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc && is_op(argv[i + 1])) {
             asked->only = argv[++i];
         } else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
-            *seed = strtoull(argv[++i], &end, 10);
+            run->seed = strtoull(argv[++i], &end, 10);
             if (end == argv[i] || *end != '\0') {
                 return 1 + usage(stderr, 2);
             }
@@ -170,7 +174,8 @@ int main(int argc, char **argv)
     static gc run = {.seed = 1, .op = "", .behind_bytes = GC_MARGIN};
     request asked = {.device = "emulated"};
     qn_error err = {0};
-    const int parsed = parse(&asked, &run.seed, argc, argv);
+    (void)setvbuf(stdout, NULL, _IOLBF, 0); /* what failed is seen even if the rest hangs */
+    const int parsed = parse(&asked, &run, argc, argv);
     if (parsed != 0) {
         return parsed - 1;
     }

@@ -24,6 +24,7 @@ enum {
     GC_HOST_MAX = 256,   /**< Of one case, on the host. */
     GC_CASES_MAX = 4096, /**< Of one check. */
     GC_MARGIN = 1024,    /**< Bytes of canary words before a buffer, and most behind it. */
+    GC_SECONDS_MAX = 20, /**< Of a case or a row on a device, before it counts as hanging. */
 };
 
 /** What a buffer is to the operation. */
@@ -70,6 +71,7 @@ typedef struct gc {
     qn_kernels ref;      /**< The CPU's reference. */
     bool is_emulated;    /**< Small shapes only: an emulated thread is a million times slower, and
                               one below compute-sanitizer is slow. */
+    bool is_verbose;     /**< Name each case before it runs. */
     size_t behind_bytes; /**< Canary words behind a buffer: GC_MARGIN; 0: its end is that of an
                               allocation, so that another tool sees what is read beyond it. */
     const char *op;      /**< Being checked. */
@@ -101,6 +103,12 @@ typedef enum gc_fill {
     GC_N_FILLS,
 } gc_fill;
 
+/**
+ * What op and shape name begins now: it is printed if the run is verbose; on a device, where it has
+ * not come to gc_watch_end() after GC_SECONDS_MAX, it is reported and the process ends.
+ */
+void gc_watch(gc *run);
+void gc_watch_end(void);
 /** Begin a case; the text names its shape. */
 void gc_begin(gc *run, const char *format, ...) QN_PRINTF(2, 3);
 /** Release all that the case has made, and count it. */
@@ -201,7 +209,6 @@ void gc_bench_attention(gc *run);
 extern const gc_group gc_pack;
 extern const gc_group gc_dummy;
 extern const gc_group gc_matmul;
-void gc_bench_rows(gc *run);
 void gc_bench_matmul(gc *run);
 
 /** Open a device by name: "emulated", or a name of qn_gpu_open(). */

@@ -3,10 +3,12 @@
 #include "base/rng.h"
 #include "gpucheck.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A NaN as bf16 and as f32, no index of anything, and no byte that operations write. */
 static const uint16_t canary_word = 0x7fe1;
@@ -276,6 +278,37 @@ const void *gc_got(gc *run, const void *device)
 
 /* ----------------------------------------------------------------------------------- cases -- */
 
+/* "FAIL op shape: ...", ready for a signal handler. */
+static char hang_text[256];
+
+static void on_hang(int number)
+{
+    (void)number;
+    (void)!write(STDOUT_FILENO, hang_text, strlen(hang_text));
+    _exit(2); /* what hangs can be ended by nothing else */
+}
+
+void gc_watch(gc *run)
+{
+    if (run->is_verbose) {
+        (void)printf("%s %s\n", run->op, run->shape);
+        (void)fflush(stdout);
+    }
+    if (run->is_emulated) {
+        return;
+    }
+    (void)snprintf(hang_text, sizeof hang_text, "FAIL %s %s, seed %llu: no end after %d s\n",
+                   run->op, run->shape, (unsigned long long)run->seed, GC_SECONDS_MAX);
+    const struct sigaction action = {.sa_handler = on_hang};
+    (void)sigaction(SIGALRM, &action, NULL);
+    (void)alarm(GC_SECONDS_MAX);
+}
+
+void gc_watch_end(void)
+{
+    (void)alarm(0);
+}
+
 void gc_begin(gc *run, const char *format, ...)
 {
     va_list args;
@@ -283,6 +316,7 @@ void gc_begin(gc *run, const char *format, ...)
     (void)vsnprintf(run->shape, sizeof run->shape, format, args);
     va_end(args);
     run->case_failed = false;
+    gc_watch(run);
 }
 
 void gc_fail(gc *run, const char *format, ...)
@@ -299,15 +333,18 @@ void gc_fail(gc *run, const char *format, ...)
     run->case_failed = true;
 }
 
-/* Of all results of a case. */
+/* Of all results of a case, eight bytes at a time. */
 static uint64_t digest_of(const gc *run)
 {
     uint64_t digest = 14695981039346656037ULL;
     for (size_t i = 0; i < run->n_buffers; i++) {
         const gc_buffer *b = &run->buffers[i];
         const bool is_result = b->role == GC_OUT || b->role == GC_INOUT;
-        for (size_t at = 0; is_result && b->after != NULL && at < b->n_bytes; at++) {
-            digest = (digest ^ b->after[GC_MARGIN + at]) * 1099511628211ULL;
+        for (size_t at = 0; is_result && b->after != NULL && at < b->n_bytes; at += 8) {
+            uint64_t word;
+            memcpy(&word, b->after + GC_MARGIN + at, sizeof word); /* canaries fill the last one */
+            digest = (digest ^ word) * 1099511628211ULL;
+            digest ^= digest >> 32;
         }
     }
     return digest;
@@ -333,6 +370,7 @@ void gc_end(gc *run)
     }
     run->n_buffers = 0;
     run->n_host = 0;
+    gc_watch_end();
     run->n_failed += run->case_failed ? 1 : 0;
     run->n_passed += run->case_failed ? 0 : 1;
     if (run->case_failed && (run->wrong != NULL || run->fault != GC_FAULT_NONE)) {

@@ -8,9 +8,10 @@
  *
  *   warps 0 .. 3   fill a ring of stages, each 64 inputs: tiles, and rows of x that they gather
  *   warps 4 .. 11  two warpgroups of 8 strips each.  A warp has two neighbouring strips in two sets
- *                  of sums: of a pair these are gate and up of the same outputs.  While the
- * products of one set run, the weights of the other are expanded; while a warpgroup waits for its
- * products, the other's run.
+ *                  of sums: of a pair these are gate and up of the same outputs.
+ *
+ * While the products of one set run, the weights of the other are expanded; while a warpgroup waits
+ * for its products, the other's run.
  *
  * A sum is made in order of the inputs, by one wgmma for 16 of them.
  */
@@ -22,13 +23,22 @@ enum {
     SLOTS = 144,           /* at most; a few more than 128, for experts with about so many rows */
     X_BYTES = SLOTS * 128, /* of a stage */
     STAGES_MAX = 7,
-    COPIES_AHEAD = 2, /* stages behind the present one that may still be under way */
+    PIECES = STAGES_MAX + 2, /* that which a warp still stores, one a stage behind it, and the next,
+                                which is written before its first stage is free */
     BAND = 16,        /* pieces along the slots that run together: their tiles and rows of x are
                          found in the L2 cache */
     OUT_BYTES = 1024, /* a warp's room to turn 16 slots around */
+    PRODUCERS = 128,
     CONSUMERS = 256,
-    JOIN = 1, /* the barrier of the consumers */
+    JOIN = 1, /* the barrier of all consumers, twice for each piece of several parts */
+    /* A block has the registers that its threads begin with, 168 each; a warpgroup that asks for
+       more than is left of them waits for ever. */
+    PRODUCER_REGISTERS = 72,
+    CONSUMER_REGISTERS = 216,
+    BLOCK_REGISTERS = (PRODUCERS + CONSUMERS) * 168,
+    TAKEN_REGISTERS = PRODUCERS * PRODUCER_REGISTERS + CONSUMERS * CONSUMER_REGISTERS,
 };
+_Static_assert(TAKEN_REGISTERS <= BLOCK_REGISTERS, "setmaxnreg must not wait");
 
 QN_DEV uint32_t n_stages(uint32_t kind)
 {
@@ -58,11 +68,17 @@ typedef struct piece {
     uint32_t block, block_end;            /* of 64 inputs */
 } piece;
 
-/* Shared memory. */
+/*
+ * Shared memory.  Who arrives in each phase of a stage's barriers, and nobody leaves one out:
+ *   full   all producers, each when its copies are there, and thread 0 once more, for the piece
+ *   empty  a lane of each of the eight warps that multiply, after its products of the stage
+ * Producers wait for empty's phase before the one that full is in, the first time for none.  All
+ * sides count blocks alike: the part of a piece that a block takes has one block at least.
+ */
 typedef struct ring {
     uint8_t *stages;      /* on 1024 bytes */
     uint8_t *out;         /* [8] OUT_BYTES */
-    piece *pieces;        /* [STAGES_MAX + 1]: the producer is that far ahead at most */
+    piece *pieces;        /* [PIECES] */
     uint32_t *is_last;    /* [1] */
     uint32_t full, empty; /* barriers, one a stage */
     uint32_t stage, parity;
@@ -80,7 +96,25 @@ QN_DEV void ring_next(ring *r, uint32_t kind)
 
 QN_DEV void ring_next_piece(ring *r)
 {
-    r->i_piece = r->i_piece == STAGES_MAX ? 0 : r->i_piece + 1;
+    r->i_piece = r->i_piece == PIECES - 1 ? 0 : r->i_piece + 1;
+}
+
+/* By the producer, before the piece's first stage is told. */
+QN_DEV void ring_put_piece(ring *r, const piece *at)
+{
+    if (qn_thread() == 0) {
+        r->pieces[r->i_piece] = *at;
+    }
+    ring_next_piece(r);
+}
+
+/* This thread's copies, as they come, and what the first one wrote itself fill the stage. */
+QN_DEV void producer_tell(const ring *r)
+{
+    qn_copy_arrive(r->full + 8 * r->stage);
+    if (qn_thread() == 0) {
+        qn_mbar_arrive(r->full + 8 * r->stage);
+    }
 }
 
 /* The pieces of all groups, one group behind the other. */
@@ -155,19 +189,17 @@ QN_DEV bool walk_to(walk *w, const qn_gpu_matmul_args *args, uint32_t i, piece *
 }
 
 /*
- * The copies of a stage: the producer's 128 threads, 16 bytes each at a time.  Instructions count
- * here: one warp of a scheduler has all those of a stage while its products run.  So what a thread
- * copies is counted for it alone, which keeps ptxas from predicates that are slow to come by.
+ * The copies of a stage: the producer's 128 threads, 16 bytes each at a time.  One warp of a
+ * scheduler makes all of them, and products wait for it where it takes longer than they do.  So
+ * the loop has no predicates: slots and strips behind the last one are the last one again, and
+ * the number of copies is a constant, as that of columns is in multiply().
  */
 typedef struct producer {
     uint32_t rows[SLOTS / 16]; /* of slots thread / 8 + 16 j: this thread's chunk of x */
-    uint32_t n_rows;           /* of those */
+    uint32_t strips[4];        /* strips warp + 4 j, in 16 bytes from the piece's first */
     const uint16_t *x;         /* of the block */
-    const uint8_t *tiles;      /* of the block: the lane's chunk of the warp's first strip */
-    const uint8_t *scales;     /* of the block: two threads have a strip's */
-    uint32_t pitch;            /* bytes from one strip of the warp to its next, 4 strips away */
-    uint32_t n_strips;         /* of the warp */
-    bool has_scales;
+    const uint8_t *tiles;      /* of the block: the lane's chunk of the piece's first strip */
+    const uint8_t *scales;     /* of the block: two of warp 0's threads have a strip's */
 } producer;
 
 QN_DEV void producer_piece(producer *p, const qn_gpu_matmul_args *args, const piece *at,
@@ -175,86 +207,69 @@ QN_DEV void producer_piece(producer *p, const qn_gpu_matmul_args *args, const pi
 {
     const uint32_t thread = qn_thread();
     const uint64_t x_group = args->first_of != NULL ? 0 : at->group * args->x_group_stride;
-    p->n_rows = (at->n_slots + 15 - thread / 8) / 16;
     QN_UNROLL(9)
     for (uint32_t j = 0; j < SLOTS / 16; j++) {
-        if (j < p->n_rows) {
-            const uint32_t i = at->slot + thread / 8 + 16 * j;
-            const uint32_t row = args->row_of != NULL ? args->row_of[i] : i;
-            p->rows[j] = (uint32_t)((x_group + row * args->x_stride) / 8) + thread % 8;
-        }
+        const uint32_t i = at->slot + qn_min_u32(thread / 8 + 16 * j, at->n_slots - 1);
+        const uint32_t row = args->row_of != NULL ? args->row_of[i] : i;
+        p->rows[j] = (uint32_t)((x_group + row * args->x_stride) / 8) + thread % 8;
     }
     p->x = args->x + at->block * 64;
-    n_strips = qn_min_u32(STRIPS, n_strips - at->strip);
-    p->n_strips = (n_strips + 3 - qn_warp()) / 4;
-    p->pitch = (uint32_t)(4 * qn_tile_strip_bytes(kind, args->w.n_in));
-    p->tiles = args->w.data + at->group * args->w.data_stride +
-               (at->strip + qn_warp()) * qn_tile_strip_bytes(kind, args->w.n_in) +
+    const uint32_t last = qn_min_u32(STRIPS, n_strips - at->strip) - 1;
+    const uint32_t pitch = (uint32_t)qn_tile_strip_bytes(kind, args->w.n_in);
+    QN_UNROLL(4)
+    for (uint32_t j = 0; j < 4; j++) {
+        p->strips[j] = qn_min_u32(qn_warp() + 4 * j, last) * (pitch / 16);
+    }
+    p->tiles = args->w.data + at->group * args->w.data_stride + at->strip * (uint64_t)pitch +
                at->block * strip_bytes(kind) + qn_lane() * 16;
     if (kind == QN_GPU_W_MXFP4) {
-        p->has_scales = thread < 2 * n_strips;
+        const uint32_t strip = at->strip + qn_min_u32(qn_lane() / 2, last);
         p->scales = args->w.scales + at->group * args->w.scales_stride +
-                    (at->strip + thread / 2) * qn_tile_strip_scale_bytes(kind, args->w.n_in) +
+                    strip * qn_tile_strip_scale_bytes(kind, args->w.n_in) +
                     at->block * QN_TILE_SCALE_BYTES + thread % 2 * 16;
     }
 }
 
-/* left: inputs from the block's first on. */
-QN_DEV void producer_rows(const producer *p, uint8_t *stage, uint32_t left)
+/* One block of 64 inputs, of which this thread's chunks have n_bytes. */
+QN_DEV void producer_block(producer *p, ring *r, uint32_t n_bytes, const uint32_t n_copies,
+                           const uint32_t kind)
 {
     const uint32_t thread = qn_thread();
+    uint8_t *stage = r->stages + r->stage * stage_bytes(kind);
     uint8_t *x = stage + thread / 8 * 128 + ((thread % 8 ^ (thread / 8 & 7)) << 4);
-    if (left >= 64) {
-        QN_UNROLL(9)
-        for (uint32_t j = 0; j < SLOTS / 16; j++) {
-            if (j < p->n_rows) {
-                qn_copy_16(x + 2048 * j, p->x + (uint64_t)p->rows[j] * 8, 16);
-            }
-        }
-        return;
-    }
-    const int32_t n = (int32_t)(left * 2 - thread % 8 * 16);
-    const uint32_t n_bytes = n >= 16 ? 16 : n > 0 ? (uint32_t)n : 0;
-    QN_UNROLL(9)
-    for (uint32_t j = 0; j < SLOTS / 16; j++) {
-        if (j < p->n_rows) {
-            qn_copy_16(x + 2048 * j, p->x + (uint64_t)p->rows[j] * 8, n_bytes);
-        }
-    }
-}
-
-QN_DEV void producer_block(producer *p, uint8_t *stage, uint32_t left, const uint32_t kind)
-{
-    const uint32_t thread = qn_thread();
     uint8_t *tiles = stage + X_BYTES + qn_warp() * strip_bytes(kind) + qn_lane() * 16;
-    producer_rows(p, stage, left);
+    qn_mbar_wait(r->empty + 8 * r->stage, r->parity ^ 1);
+    QN_UNROLL(9)
+    for (uint32_t j = 0; j < n_copies; j++) {
+        qn_copy_16(x + 2048 * j, p->x + (uint64_t)p->rows[j] * 8, n_bytes);
+    }
     QN_UNROLL(4)
     for (uint32_t j = 0; j < 4; j++) {
-        if (j < p->n_strips) {
-            QN_UNROLL(4)
-            for (uint32_t i = 0; i < strip_bytes(kind); i += QN_TILE_BYTES) {
-                qn_copy_16(tiles + 4 * j * strip_bytes(kind) + i,
-                           p->tiles + (uint64_t)j * p->pitch + i, 16);
-            }
+        QN_UNROLL(4)
+        for (uint32_t i = 0; i < strip_bytes(kind); i += QN_TILE_BYTES) {
+            qn_copy_16(tiles + 4 * j * strip_bytes(kind) + i,
+                       p->tiles + (uint64_t)p->strips[j] * 16 + i, 16);
         }
     }
     if (kind == QN_GPU_W_MXFP4) {
-        if (p->has_scales) {
+        if (qn_warp() == 0) {
             qn_copy_16(stage + X_BYTES + STRIPS * strip_bytes(kind) + thread * 16, p->scales, 16);
         }
         p->scales += QN_TILE_SCALE_BYTES;
     }
-    qn_copy_commit();
+    producer_tell(r);
     p->x += 64;
     p->tiles += strip_bytes(kind);
+    ring_next(r, kind);
 }
 
-/* This thread's copies of the stage n_back stages ago are there. */
-QN_DEV void producer_tell(const ring *r, uint32_t n_back, uint32_t kind)
+QN_DEV void producer_blocks(producer *p, ring *r, uint32_t n, const uint32_t n_copies,
+                            const uint32_t kind)
 {
-    const uint32_t n = n_stages(kind);
-    qn_fence_async_shared();
-    qn_mbar_arrive(r->full + 8 * (r->stage >= n_back ? r->stage - n_back : r->stage + n - n_back));
+    QN_UNROLL(1)
+    for (uint32_t i = 0; i < n; i++) {
+        producer_block(p, r, 16, n_copies, kind);
+    }
 }
 
 /* The blocks of a part: two at a time, because those share scales of FP8. */
@@ -266,43 +281,44 @@ QN_DEV uint32_t part_block(const qn_gpu_matmul_args *args, uint32_t part)
 
 QN_DEV void produce(const qn_gpu_matmul_args *args, ring r, const uint32_t kind)
 {
-    uint32_t n_done = 0;
     walk w;
     walk_begin(&w, args);
     producer p;
-    piece at;
+    piece at = {0};
     QN_UNROLL(1)
     for (uint32_t i = qn_block_x(); walk_to(&w, args, i / args->n_splits, &at);
          i += qn_blocks_x()) {
         at.part = i % args->n_splits;
         at.block = part_block(args, at.part);
         at.block_end = part_block(args, at.part + 1);
+        ring_put_piece(&r, &at);
         producer_piece(&p, args, &at, w.n_strips, kind);
-        QN_UNROLL(1)
-        for (uint32_t b = at.block; b < at.block_end; b++) {
-            qn_mbar_wait(r.empty + 8 * r.stage, r.parity ^ 1);
-            if (b == at.block && qn_thread() == 0) {
-                r.pieces[r.i_piece] = at;
-            }
-            producer_block(&p, r.stages + r.stage * stage_bytes(kind), args->w.n_in - b * 64, kind);
-            qn_copy_wait(COPIES_AHEAD);
-            if (n_done >= COPIES_AHEAD) {
-                producer_tell(&r, COPIES_AHEAD, kind);
-            }
-            n_done++;
-            ring_next(&r, kind);
+        const uint32_t n = qn_min_u32(at.block_end, args->w.n_in / 64) - at.block;
+        if (slots_max(kind) > 128 && at.n_slots > 128) {
+            producer_blocks(&p, &r, n, 9, kind);
+        } else if (at.n_slots > 96) {
+            producer_blocks(&p, &r, n, 8, kind);
+        } else if (at.n_slots > 64) {
+            producer_blocks(&p, &r, n, 6, kind);
+        } else if (at.n_slots > 32) {
+            producer_blocks(&p, &r, n, 4, kind);
+        } else {
+            producer_blocks(&p, &r, n, 2, kind);
         }
-        ring_next_piece(&r);
-    }
-    qn_copy_wait(0);
-    for (uint32_t n = qn_min_u32(n_done, COPIES_AHEAD); n > 0; n--) {
-        producer_tell(&r, n, kind);
+        if (at.block + n < at.block_end) { /* a part of 64 inputs, then zeros */
+            const int32_t left = (int32_t)(args->w.n_in % 64 * 2 - qn_thread() % 8 * 16);
+            producer_block(&p, &r,
+                           left >= 16 ? 16
+                           : left > 0 ? (uint32_t)left
+                                      : 0,
+                           SLOTS / 16, kind);
+        }
     }
     qn_mbar_wait(r.empty + 8 * r.stage, r.parity ^ 1);
-    if (qn_thread() == 0) {
-        r.pieces[r.i_piece].n_slots = 0;
-    }
-    producer_tell(&r, 0, kind);
+    at.n_slots = 0;
+    ring_put_piece(&r, &at);
+    producer_tell(&r);
+    qn_copy_wait(0);
 }
 
 /* Sums of a warp: [set][4 j ..] of slots 8 j .. 8 j + 7 as d of qn_mma_bf16(). */
@@ -407,6 +423,7 @@ QN_DEV void multiply(sums *acc, const piece *p, ring *r, units *u, const uint32_
             units_block(u, acc->d[1], 1, b / 2, (block_end + 1) / 2, n);
         }
         qn_mbar_wait(r->full + 8 * r->stage, r->parity);
+        qn_fence_async_shared();
         QN_UNROLL(2)
         for (uint32_t s = 0; s < 2; s++) {
             const uint8_t *tiles = stage + X_BYTES + (strip + s) * strip_bytes(kind) + lane * 16;
@@ -551,7 +568,7 @@ QN_DEV void store_bf16(const place *at, const sums *acc, uint8_t *room, const bo
 QN_DEV bool join(sums *acc, const qn_gpu_matmul_args *args, const ring *r, const piece *p)
 {
     enum { PART = CONSUMERS * SLOTS };
-    const uint32_t thread = qn_thread() - 128;
+    const uint32_t thread = qn_thread() - PRODUCERS;
     float *parts = args->partial + QN_GPU_COUNTERS_BYTES / 4 +
                    (uint64_t)p->number * args->n_splits * PART + thread * 4;
     QN_UNROLL(36)
@@ -652,7 +669,7 @@ QN_DEV void consume(const qn_gpu_matmul_args *args, ring r, const uint32_t kind)
 QN_DEV void run(const qn_gpu_matmul_args *args, const uint32_t kind)
 {
     QN_SHARED(uint64_t, bars, 2 * STAGES_MAX);
-    QN_SHARED(piece, pieces, STAGES_MAX);
+    QN_SHARED(piece, pieces, PIECES);
     QN_SHARED(uint32_t, is_last, 1);
     const uint32_t at = qn_shared_address(qn_dynamic_shared());
     uint8_t *stages = qn_dynamic_shared() + (1024 - at % 1024) % 1024;
@@ -664,17 +681,17 @@ QN_DEV void run(const qn_gpu_matmul_args *args, const uint32_t kind)
                     .empty = qn_shared_address(bars) + 8 * STAGES_MAX};
     if (qn_thread() == 0) {
         for (uint32_t i = 0; i < n_stages(kind); i++) {
-            qn_mbar_init(r.full + 8 * i, 128);
-            qn_mbar_init(r.empty + 8 * i, 8);
+            qn_mbar_init(r.full + 8 * i, PRODUCERS + 1);
+            qn_mbar_init(r.empty + 8 * i, CONSUMERS / QN_LANES);
         }
         qn_mbar_init_fence();
     }
     qn_barrier();
-    if (qn_thread() < 128) {
-        qn_registers_shrink(80);
+    if (qn_thread() < PRODUCERS) {
+        qn_registers_shrink(PRODUCER_REGISTERS);
         produce(args, r, kind);
     } else {
-        qn_registers_grow(216);
+        qn_registers_grow(CONSUMER_REGISTERS);
         consume(args, r, kind);
     }
 }

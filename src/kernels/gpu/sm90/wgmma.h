@@ -33,7 +33,8 @@ QN_DEV void qn_mbar_wait(uint32_t bar, uint32_t parity)
                      : "memory");
 }
 
-/** What this thread wrote to shared memory is seen by wgmma after the next barrier. */
+/** What was written to shared memory, as this thread sees it, is seen by its products, and after
+ * the next barrier by those of others. */
 QN_DEV void qn_fence_async_shared(void)
 {
     __asm__ volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -45,7 +46,16 @@ QN_DEV void qn_barrier_of(uint32_t id, uint32_t n_threads)
     __asm__ volatile("barrier.sync %0, %1;" ::"r"(id), "r"(n_threads) : "memory");
 }
 
-/* 2. Registers of a warpgroup: all its warps, n a constant multiple of 8. */
+/** Arrive once this thread's copies so far (qn_copy_16()) are there; counts as one arrival. */
+QN_DEV void qn_copy_arrive(uint32_t bar)
+{
+    __asm__ volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(bar) : "memory");
+}
+
+/*
+ * 2. Registers of a warpgroup: all its warps, n a constant multiple of 8.  What some give up others
+ *    can take; who asks for more than all threads of the block begin with waits for ever.
+ */
 
 #define qn_registers_shrink(n)                                                                     \
     __asm__ volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(n) : "memory")
