@@ -80,8 +80,10 @@ static qn_status explain_args(const place *at, int code, qn_error *err, const ch
     const char *const end = means == QN_GPU_STICKY ? "; this process cannot use the device any more"
                             : means == QN_GPU_LOST ? "; the device is lost until it is reset"
                                                    : "";
-    return qn_fail(err, means == QN_GPU_NO_MEMORY ? QN_E_NOMEM : QN_E_DEVICE, code, at->where,
-                   "%s: %s: %s%s", at->name, asked, seen, end);
+    const qn_status status = means == QN_GPU_NO_MEMORY   ? QN_E_NOMEM
+                             : means == QN_GPU_NOT_FOUND ? QN_E_NOT_FOUND
+                                                         : QN_E_DEVICE;
+    return qn_fail(err, status, code, at->where, "%s: %s: %s%s", at->name, asked, seen, end);
 }
 
 QN_PRINTF(4, 5)

@@ -16,12 +16,13 @@
 typedef struct qn_gpu_kernels qn_gpu_kernels;
 
 /**
- * Load what serves the device's architecture; a kernel that this architecture has no code of is
- * left out, and no variant that needs it is chosen.
+ * Load what serves the device's architecture.  All portable kernels have to be there; others that
+ * this architecture has no code of are left out, and no variant that needs one is chosen.
  *
  * @param modules  [n_modules] qn_gpu_modules, or those of a test
- * Returns  QN_OK; QN_E_DEVICE: no code for the architecture (built without clang-22: said so), or
- *          the driver refuses it; QN_E_FORMAT: an image does not unpack; QN_E_NOMEM
+ * Returns  QN_OK; QN_E_DEVICE: no code for the architecture (built without clang-22: said so), a
+ *          portable kernel is missing (it is named), or the driver fails or refuses an image;
+ *          QN_E_FORMAT: an image does not unpack; QN_E_NOMEM
  */
 QN_MUST_CHECK qn_status qn_gpu_kernels_open(qn_gpu_kernels **out, qn_gpu *gpu,
                                             const qn_gpu_module_image *modules, size_t n_modules,

@@ -36,6 +36,7 @@ static qn_gpu_code classify(int code)
     switch (code) {
     case 0: return QN_GPU_DONE;
     case FAKE_GPU_NO_MEMORY: return QN_GPU_NO_MEMORY;
+    case FAKE_GPU_NOT_FOUND: return QN_GPU_NOT_FOUND;
     case FAKE_GPU_NO_DEVICE: return QN_GPU_NO_DEVICE;
     case FAKE_GPU_OLD: return QN_GPU_OLD_DRIVER;
     case FAKE_GPU_STICKY: return QN_GPU_STICKY;

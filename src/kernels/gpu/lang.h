@@ -39,13 +39,6 @@ typedef uint32_t u32x4 __attribute__((ext_vector_type(4)));
 typedef float f32x2 __attribute__((ext_vector_type(2)));
 typedef float f32x4 __attribute__((ext_vector_type(4)));
 
-/** QN_GPU_NAME_THREADS: threads of a block of kernel NAME. */
-enum {
-#define QN_GPU_THREADS(NAME, n_threads, ...) QN_GPU_##NAME##_THREADS = (n_threads),
-    QN_GPU_KERNELS(QN_GPU_THREADS)
-#undef QN_GPU_THREADS
-};
-
 /**
  * Defines kernel NAME of list.h: QN_GPU_KERNEL(NAME) { ... args->x ... }, entry qn_gpu_NAME.  The
  * arguments stay where they were passed, and their pointers are known to be global memory.

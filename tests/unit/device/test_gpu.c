@@ -164,6 +164,7 @@ static void test_gpu_drivers_fill_the_whole_table(void **state)
         assert_int_equal(qn_gpu_drivers[i]->classify(700), QN_GPU_STICKY);
         assert_int_equal(qn_gpu_drivers[i]->classify(719), QN_GPU_STICKY);
         assert_int_equal(qn_gpu_drivers[i]->classify(214), QN_GPU_LOST);
+        assert_int_equal(qn_gpu_drivers[i]->classify(500), QN_GPU_NOT_FOUND);
     }
     assert_int_equal(qn_gpu_cuda.classify(222), QN_GPU_OLD_DRIVER);
     assert_int_equal(qn_gpu_hip.classify(35), QN_GPU_OLD_DRIVER);
@@ -500,7 +501,7 @@ static void test_gpu_module_tells_what_its_compiler_said(void **state)
     assert_int_equal(load_module(&r, &err), QN_E_DEVICE);
     ASSERT_TELLS(err, "FAKE_OLD (the driver is too old); its compiler: line 1: a planted error");
     qn_gpu_function function = &r;
-    assert_int_equal(qn_gpu_module_find(&function, r.module, "missing", 0, &err), QN_E_DEVICE);
+    assert_int_equal(qn_gpu_module_find(&function, r.module, "missing", 0, &err), QN_E_NOT_FOUND);
     assert_null(function);
     ASSERT_TELLS(err, "fake:0: module rows: kernel missing: FAKE_NOT_FOUND");
     assert_int_equal(qn_gpu_module_find(&function, r.module, "norm", 1 << 20, &err), QN_E_DEVICE);

@@ -20,9 +20,14 @@ static const qn_gpu_module_image images[] = {
 };
 enum { N_IMAGES = sizeof images / sizeof *images };
 
-static bool has_rmsnorm(const char *symbol)
+static bool has_portable(const char *symbol)
 {
-    return strcmp(symbol, "qn_gpu_rmsnorm") == 0;
+    return strncmp(symbol, "qn_gpu_mma_", 11) != 0;
+}
+
+static bool has_no_rmsnorm(const char *symbol)
+{
+    return strcmp(symbol, "qn_gpu_rmsnorm") != 0;
 }
 
 static qn_gpu *open_gpu(const char *arch)
@@ -31,7 +36,7 @@ static qn_gpu *open_gpu(const char *arch)
     qn_error err = {0};
     fake_gpu_reset();
     fake_gpu.arch = arch;
-    fake_gpu.has = has_rmsnorm;
+    fake_gpu.has = has_portable;
     assert_int_equal(qn_gpu_open_driver(&gpu, &fake_gpu_driver, 0, &err), QN_OK);
     return gpu;
 }
@@ -67,7 +72,7 @@ static void test_gpu_kernels_takes_what_serves_the_device(void **state)
         assert_int_equal(qn_gpu_kernels_open(&kernels, gpu, images, N_IMAGES, &err), QN_OK);
         assert_int_equal(n_calls("module_load"), cases[i].n_modules);
         assert_true(qn_gpu_kernels_has(kernels, QN_GPU_KERNEL_rmsnorm));
-        assert_false(qn_gpu_kernels_has(kernels, QN_GPU_KERNEL_embed));
+        assert_false(qn_gpu_kernels_has(kernels, QN_GPU_KERNEL_mma_bf16));
         assert_false(qn_gpu_kernels_has(kernels, QN_GPU_N_KERNELS));
         assert_string_equal(qn_gpu_kernels_info(kernels)->arch, cases[i].arch);
         close_gpu(gpu, kernels);
@@ -83,6 +88,7 @@ static void test_gpu_kernels_compiles_what_the_driver_refuses(void **state)
     fake_gpu_fail("module_load", 0, FAKE_GPU_INVALID); /* the cubin, which comes first */
     assert_int_equal(qn_gpu_kernels_open(&kernels, gpu, images, N_IMAGES, &err), QN_OK);
     assert_int_equal(n_calls("module_load"), 3);
+    assert_int_equal(err.status, QN_OK); /* nobody is told of it */
     qn_gpu_kernels_close(&kernels);
     fake_gpu_fail("module_load", 1, FAKE_GPU_INVALID); /* PTX that has no other form */
     assert_int_equal(qn_gpu_kernels_open(&kernels, gpu, images, N_IMAGES, &err), QN_E_DEVICE);
@@ -108,6 +114,47 @@ static void test_gpu_kernels_says_why_there_are_none(void **state)
     assert_string_equal(err.text, "gfx950: this build has no kernels for this architecture");
     assert_int_equal(qn_gpu_kernels_open(&kernels, gpu, &broken, 1, &err), QN_E_FORMAT);
     assert_string_equal(err.text, "rows: kernels that do not unpack to 100 bytes");
+    close_gpu(gpu, kernels);
+}
+
+/* What the driver cannot do now is no kernel that is not there. */
+static void test_gpu_kernels_tells_failures_from_missing_kernels(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *call;
+        int code;
+        qn_status status;
+        const char *text;
+    } cases[] = {
+        {"module_find", FAKE_GPU_STICKY, QN_E_DEVICE, "FAKE_STICKY"},
+        {"module_find", FAKE_GPU_INVALID, QN_E_DEVICE, "FAKE_INVALID"},
+        {"module_find", FAKE_GPU_NO_MEMORY, QN_E_NOMEM, "FAKE_NO_MEMORY"},
+        {"allow_shared", FAKE_GPU_INVALID, QN_E_DEVICE, "bytes of shared memory, a block has"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qn_gpu *gpu = open_gpu("sm_90");
+        qn_gpu_kernels *kernels = NULL;
+        qn_error err = {0};
+        fake_gpu_fail(cases[i].call, 0, cases[i].code);
+        assert_int_equal(qn_gpu_kernels_open(&kernels, gpu, images, N_IMAGES, &err),
+                         cases[i].status);
+        assert_null(kernels);
+        assert_non_null(strstr(err.text, cases[i].text));
+        close_gpu(gpu, kernels);
+    }
+}
+
+static void test_gpu_kernels_needs_all_that_are_portable(void **state)
+{
+    (void)state;
+    qn_gpu *gpu = open_gpu("gfx950");
+    qn_gpu_kernels *kernels = NULL;
+    qn_error err = {0};
+    fake_gpu.has = has_no_rmsnorm;
+    assert_int_equal(qn_gpu_kernels_open(&kernels, gpu, images, N_IMAGES, &err), QN_E_DEVICE);
+    assert_null(kernels);
+    assert_non_null(strstr(err.text, "gfx950: no kernel rmsnorm in the 1 modules"));
     close_gpu(gpu, kernels);
 }
 
@@ -150,6 +197,8 @@ int main(void)
         cmocka_unit_test(test_gpu_kernels_takes_what_serves_the_device),
         cmocka_unit_test(test_gpu_kernels_compiles_what_the_driver_refuses),
         cmocka_unit_test(test_gpu_kernels_says_why_there_are_none),
+        cmocka_unit_test(test_gpu_kernels_tells_failures_from_missing_kernels),
+        cmocka_unit_test(test_gpu_kernels_needs_all_that_are_portable),
         cmocka_unit_test(test_gpu_kernels_carried_by_the_library_unpack),
         cmocka_unit_test(test_gpu_kernels_without_memory),
     };
