@@ -24,7 +24,8 @@ static bool index_supports(const qn_gpu_kernels *kernels, const qn_gpu_index_sco
 
 static void index_launch(const qn_gpu_ops *ops, const qn_gpu_index_scores_args *args)
 {
-    const uint32_t grid[3] = {quotient(args->n_positions_max, 256), args->n_rows, 1};
+    const uint32_t grid[3] = {quotient(args->n_positions_max, QN_GPU_index_scores_THREADS),
+                              args->n_rows, 1};
     qn_gpu_ops_launch(ops, QN_GPU_KERNEL_index_scores, grid, index_shared_bytes(args), args,
                       sizeof *args);
 }
@@ -37,8 +38,9 @@ static bool index_mma_supports(const qn_gpu_kernels *kernels, const qn_gpu_index
 
 static void index_mma_launch(const qn_gpu_ops *ops, const qn_gpu_index_scores_args *args)
 {
-    enum { N_KEYS = 128, N_EACH_MAX = 16, N_WAVES = 4 };
-    const uint32_t n_blocks = quotient(args->n_positions_max, N_KEYS);
+    enum { N_EACH_MAX = 16, N_WAVES = 4 };
+    const uint32_t n_blocks =
+        quotient(args->n_positions_max, QN_GPU_index_scores_mma_THREADS); /* a key a thread */
     /* Rows that share the keys of a block: more where there are blocks enough. */
     const uint32_t n_wanted = N_WAVES * 3 * qn_gpu_kernels_info(ops->kernels)->n_sms;
     uint32_t n_each = 1;

@@ -103,9 +103,7 @@ void qn_gpu_group(const qn_gpu_ops *ops, const qn_gpu_group_args *args);
 void qn_gpu_combine(const qn_gpu_ops *ops, const qn_gpu_combine_args *args);
 void qn_gpu_sample(const qn_gpu_ops *ops, const qn_gpu_sample_args *args);
 void qn_gpu_logsumexp(const qn_gpu_ops *ops, const qn_gpu_logsumexp_args *args);
-void qn_gpu_accept(const qn_gpu_ops *ops, const qn_gpu_accept_args *args);
-/** Before a draw: its random number, and the sampler's changes to logits; behind accept: commit. */
-void qn_gpu_units(const qn_gpu_ops *ops, const qn_gpu_units_args *args);
+/** The sampler's changes to logits before a draw; what it remembers of tokens that were kept. */
 void qn_gpu_adjust(const qn_gpu_ops *ops, const qn_gpu_adjust_args *args);
 void qn_gpu_commit(const qn_gpu_ops *ops, const qn_gpu_commit_args *args);
 

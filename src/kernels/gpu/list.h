@@ -14,7 +14,6 @@
  * The build and a test read these lines as text: numbers, one space after each comma.
  */
 #define QN_GPU_KERNELS_PORTABLE(X)                                                                 \
-    X(accept, 64, 1, 40)                                                                           \
     X(adjust, 256, 2, 96)                                                                          \
     X(attend, 256, 2, 128)                                                                         \
     X(attend_join, 128, 8, 64)                                                                     \
@@ -50,8 +49,7 @@
     X(step_rows, 128, 4, 64)                                                                       \
     X(step_settle, 128, 4, 64)                                                                     \
     X(sum_f32, 256, 4, 40)                                                                         \
-    X(topk, 1024, 1, 64)                                                                           \
-    X(units, 128, 1, 40)
+    X(topk, 1024, 1, 64)
 #define QN_GPU_KERNELS_SM90(X)                                                                     \
     X(attend_mma16, 256, 1, 192)                                                                   \
     X(attend_mma64, 256, 1, 255)                                                                   \
