@@ -242,19 +242,35 @@ uint32_t qn_gpu_matmul_choose(const qn_gpu_kernels *kernels, const qn_gpu_matmul
     return supports_mma(kernels, shape) ? MMA : PLAIN;
 }
 
+/* The most rows, up to the shape's, with which mma is chosen; 0: none.  wgmma is with more. */
+static uint32_t mma_rows_max(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
+{
+    qn_gpu_matmul_shape at = *shape;
+    uint32_t n_least = 0, n_most = shape->n_rows;
+    while (n_least < n_most) {
+        at.n_rows = n_most - (n_most - n_least) / 2;
+        if (qn_gpu_matmul_choose(kernels, &at) == MMA) {
+            n_least = at.n_rows;
+        } else {
+            n_most = at.n_rows - 1;
+        }
+    }
+    return n_least;
+}
+
 uint64_t qn_gpu_matmul_partial_bytes(const qn_gpu_kernels *kernels,
                                      const qn_gpu_matmul_shape *shape)
 {
     qn_gpu_matmul_shape at = *shape;
-    uint64_t n_most = 0;
-    for (uint64_t n = 1; n < 2 * (uint64_t)shape->n_rows; n *= 2) { /* plans go by powers of two */
-        at.n_rows = n < shape->n_rows ? (uint32_t)n : shape->n_rows;
-        const qn_gpu_matmul_variant *variant =
-            &qn_gpu_matmul_variants[qn_gpu_matmul_choose(kernels, &at)];
-        const uint64_t n_bytes = variant->partial_bytes(kernels, &at);
-        n_most = n_bytes > n_most ? n_bytes : n_most;
+    const bool has_wgmma = shape->n_rows > 0 && qn_gpu_matmul_choose(kernels, shape) == WGMMA;
+    uint64_t n_most_bytes = has_wgmma ? qn_gpu_wgmma_partial_bytes(kernels, shape) : 0;
+    const uint32_t n_most = mma_rows_max(kernels, shape);
+    for (uint64_t n = 1; n < 2 * (uint64_t)n_most; n *= 2) { /* plans go by powers of two */
+        at.n_rows = n < n_most ? (uint32_t)n : n_most;
+        const uint64_t n_bytes = mma_partial_bytes(kernels, &at);
+        n_most_bytes = n_bytes > n_most_bytes ? n_bytes : n_most_bytes;
     }
-    return n_most;
+    return n_most_bytes;
 }
 
 void qn_gpu_matmul(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args, bool is_deterministic)
@@ -269,6 +285,7 @@ void qn_gpu_matmul(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args, bool i
         .is_grouped = args->first_of != NULL,
         .is_deterministic = is_deterministic,
     };
+    QN_ASSERT(args->first_of == NULL || (args->active != NULL && args->n_active != NULL));
     if (args->n_rows == 0) {
         return;
     }

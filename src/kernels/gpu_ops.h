@@ -70,7 +70,10 @@ typedef struct qn_gpu_index_scores_variant {
 } qn_gpu_index_scores_variant;
 extern const qn_gpu_index_scores_variant qn_gpu_index_scores_variants[];
 extern const uint32_t qn_gpu_n_index_scores_variants;
-/** Place of the variant that is used for a shape: pure.  One always is: the portable one. */
+/**
+ * Place of the variant that is used for a shape: pure.  One always is: the portable one, with the
+ * dimensions that kernels/gpu/args_attention.h allows.
+ */
 uint32_t qn_gpu_index_scores_choose(const qn_gpu_kernels *kernels,
                                     const qn_gpu_index_scores_args *args);
 void qn_gpu_index_scores(const qn_gpu_ops *ops, const qn_gpu_index_scores_args *args);
@@ -88,7 +91,10 @@ typedef struct qn_gpu_attend_variant {
 } qn_gpu_attend_variant;
 extern const qn_gpu_attend_variant qn_gpu_attend_variants[];
 extern const uint32_t qn_gpu_n_attend_variants;
-/** Place of the variant that is used for a shape: pure.  One always is: the portable one. */
+/**
+ * Place of the variant that is used for a shape: pure.  One always is: the portable one, with the
+ * dimensions that kernels/gpu/args_attention.h allows.
+ */
 uint32_t qn_gpu_attend_choose(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args);
 void qn_gpu_attend(const qn_gpu_ops *ops, const qn_gpu_attend_args *args);
 /**

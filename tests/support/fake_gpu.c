@@ -80,7 +80,7 @@ static int info(qn_gpu_info *out, uint32_t i_device)
     const int code = fake_begin("info");
     *out = (qn_gpu_info){
         .name = "emulated",
-        .n_sms = 4,
+        .n_sms = fake_gpu.n_sms,
         .n_lanes = 32,
         .clock_khz = 1000000,
         .memory_bytes = fake_gpu.memory_bytes,
