@@ -114,6 +114,8 @@ typedef struct qn_model qn_model;
 typedef struct qn_model_options {
     const char *tokenizer_dir; /**< Folder of tokenizer.json; NULL: the model's. */
     const char *device;        /**< "auto", "cpu", "cuda[:N]" or "hip[:N]"; NULL: auto. */
+    const char *tuning;        /**< GPU: file of measured choices, or a folder of DEVICE.csv
+                                    (docs/tuning.md); NULL: what is built in. */
     const char *cpu_mask;      /**< Best kernel level allowed: "ref", "avx2" ...; NULL: no limit. */
     const char *chat_format;   /**< "auto", "glm5", "glm5.1", "glm5.2"; NULL: auto. */
     qn_progress_fn *progress;  /**< Bytes of weights read or made; NULL: nobody wants to know. */
@@ -204,16 +206,23 @@ QN_API const qn_model_info *qn_model_get_info(const qn_model *model);
 typedef struct qn_kernel_choice {
     char operation[32]; /**< "matmul", "moe" (of routed experts), "mla", "indexer" ... */
     char weights[16];   /**< Format of weights or cache rows: "bf16", "fp8", "mxfp4", "f32". */
-    char variant[32];   /**< What was chosen: "avx512bf16". */
-    char source[16];    /**< "default": the best that there is for this CPU; "fallback": plain C, or
-                             less than the best by a mask; "tuned". */
+    char variant[32];   /**< What was chosen: "avx512bf16", "sm90_mma". */
+    char source[16];    /**< "tuned": by the device's table of measurements; "default": by a rule,
+                             the best that there is for this CPU or architecture; "fallback": plain
+                             C, less than the best by a mask, a GPU's portable kernel, or not the
+                             one that the table names. */
     uint32_t n_in;      /**< Columns; 0 where the operation has no such shape. */
-    uint32_t n_out;     /**< Rows of the weights; likewise. */
+    uint32_t n_out;     /**< Rows of the weights, of a pair each; likewise. */
+    uint32_t n_groups;  /**< Matrices that one launch takes, experts or heads; 0: no such thing. */
+    uint32_t n_rows;    /**< It serves steps of up to so many rows; 0: of any number,
+                             UINT32_MAX: of any greater one. */
     uint32_t n_uses;    /**< Tensors, or layers without one, that it serves; 0: not counted. */
+    bool is_pair;       /**< Gate and up at once. */
 } qn_kernel_choice;
 
 /**
- * The kernels of a loaded model, one entry for each operation, shape and format.
+ * The kernels of a loaded model, one entry for each operation, shape and format, on a GPU also for
+ * each range of rows, in ascending order.
  * @param[out] out  room for @p n_max entries; NULL with 0
  * Returns  how many there are, also where that is more than @p n_max
  */

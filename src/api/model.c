@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/try.h"
 #include "device/device.h"
+#include "kernels/gpu_tuning.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -73,6 +74,28 @@ static qn_status check_gpu_options(const qn_model_options *o, qn_error *err)
     return QN_OK;
 }
 
+/* Measured choices, and what a device without them gets. */
+static qn_status open_tuning(qn_model *m, const qn_model_options *o, qn_error *err)
+{
+    const qn_gpu_info *const device = qn_gpu_get_info(m->gpu);
+    qn_gpu_tuning *tuning = NULL;
+    const qn_status status = qn_gpu_tuning_load(&tuning, o->tuning, device, err);
+    if (status < 0) {
+        return status;
+    }
+    if (tuning == NULL) {
+        qn_log(QN_LOG_WARN, "tuning: no table of %s, rules choose kernels; 'quern tune' makes one",
+               device->name);
+    } else if (qn_gpu_tuning_is_untuned(tuning)) {
+        qn_log(QN_LOG_WARN, "tuning: %s: nothing was measured on %s yet, rules choose kernels",
+               qn_gpu_tuning_name(tuning), device->arch);
+    } else {
+        qn_log(QN_LOG_INFO, "tuning: %s", qn_gpu_tuning_name(tuning));
+    }
+    qn_gpu_kernels_tune(m->gpu_kernels, tuning);
+    return QN_OK;
+}
+
 /* A GPU with its kernels. */
 static qn_status open_gpu(qn_model *m, const qn_model_options *o, qn_error *err)
 {
@@ -82,6 +105,7 @@ static qn_status open_gpu(qn_model *m, const qn_model_options *o, qn_error *err)
            qn_gpu_kernels_open(&m->gpu_kernels, m->gpu, qn_gpu_modules, qn_gpu_n_modules, err),
            fail);
     m->info.kernels = qn_gpu_get_info(m->gpu)->arch;
+    QN_TRY(status, open_tuning(m, o, err), fail);
 fail:
     return status;
 }
@@ -119,6 +143,10 @@ static qn_status choose_machine(qn_model *m, const qn_model_options *o, qn_error
     qn_kernels_init(&m->kernels, m->cpu_flags);
     m->info.kernels = qn_kernels_level(m->cpu_flags);
     (void)snprintf(m->device, sizeof m->device, "%s", is_gpu ? o->device : "cpu");
+    if (o->tuning != NULL && !is_gpu) {
+        return qn_fail(err, QN_E_INVAL, 0, __func__,
+                       "tuning (--tuning): %.300s, none expected on a CPU", o->tuning);
+    }
     if (is_gpu && !o->tokenizer_only) {
         status = open_gpu(m, o, err);
     }
@@ -306,6 +334,29 @@ fail:
     return status;
 }
 
+/* A line for each kernel: which one, and why. */
+static void log_kernels(const qn_model *m)
+{
+    size_t n = qn_log_enabled(QN_LOG_INFO) ? qn_model_kernels(NULL, 0, m) : 0;
+    qn_kernel_choice *const choices = calloc(n + 1, sizeof *choices);
+    n = choices != NULL ? qn_model_kernels(choices, n, m) : 0;
+    for (size_t i = 0; i < n; i++) {
+        const qn_kernel_choice *const c = &choices[i];
+        char rows[16];
+        if (c->n_rows > 0 && c->n_rows < UINT32_MAX) {
+            (void)snprintf(rows, sizeof rows, "%u", c->n_rows);
+        } else {
+            (void)snprintf(rows, sizeof rows, "%s", c->n_rows == 0 ? "any" : "more");
+        }
+        qn_log(QN_LOG_INFO,
+               "kernel: operation=%s weights=%s out=%u in=%u groups=%u pair=%d rows=%s variant=%s "
+               "source=%s",
+               c->operation, c->weights, c->n_out, c->n_in, c->n_groups, c->is_pair ? 1 : 0, rows,
+               c->variant, c->source);
+    }
+    free(choices);
+}
+
 static void fill_info(qn_model *m, const qn_model_options *o, uint64_t start_ns)
 {
     qn_model_info *const info = &m->info;
@@ -373,6 +424,7 @@ qn_status qn_model_open(qn_model **out, const char *name, const qn_model_options
         QN_TRY(status, warn(o, "no tokenizer.json, ids print as <id>", m->path, err), fail);
     }
     fill_info(m, o, start_ns);
+    log_kernels(m);
     if (err != NULL) {
         *err = (qn_error){0}; /* files that may be missing have left their mark */
     }

@@ -32,6 +32,10 @@ const cli_option cli_model_options[CLI_N_MODEL_OPTIONS] = {
      "dummy: seeded random weights of the configuration's shapes; only config.json is needed"},
     {"device", 0, CLI_TEXT, "DEVICE", MODEL(device), 0, 0,
      "Where to compute: auto (the CPU), cpu, cuda[:N], hip[:N]"},
+    {"tuning", 0, CLI_TEXT, "FILE|DIR", MODEL(tuning), 0, 0,
+     "GPU: which kernel a shape gets, as 'quern tune' writes it, or a folder of such files by "
+     "device"
+     " (default: what is built in)"},
     {"threads", 0, CLI_COUNT, "N", MODEL(n_threads), 1, 4096,
      "Threads that compute (default: one for each CPU granted)"},
     {"cpu-mask", 0, CLI_TEXT, "LEVEL", MODEL(cpu_mask), 0, 0,
@@ -45,13 +49,15 @@ const cli_option cli_model_options[CLI_N_MODEL_OPTIONS] = {
     {"chat-format", 0, CLI_TEXT, "auto|glm5|glm5.1|glm5.2", MODEL(chat_format), 0, 0,
      "Prompt format (default auto: by the template beside the model, then by config.json)"},
     {"strict", 0, CLI_FLAG, NULL, MODEL(strict), 0, 0,
-     "What would be a warning about the model is an error"},
+     "What would be a warning about the model, or about kernels that are not made for the machine, "
+     "is an error"},
 };
 
 void cli_model_fill(qn_model_options *options, const cli_model *from)
 {
     options->tokenizer_dir = from->tokenizer_dir;
     options->device = from->device;
+    options->tuning = from->tuning;
     options->cpu_mask = from->cpu_mask;
     options->chat_format = from->chat_format;
     options->n_threads = (uint32_t)from->n_threads;

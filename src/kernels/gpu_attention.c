@@ -2,7 +2,9 @@
 /* Launches of index scores, top-k and attention, and which of their kernels a shape gets. */
 #include "base/assert.h"
 #include "kernels/gpu/list.h"
-#include "kernels/gpu_ops.h"
+#include "kernels/gpu_tuning.h"
+
+#include <string.h>
 
 /* Rounded up. */
 static uint32_t quotient(uint32_t n, uint32_t unit)
@@ -60,18 +62,26 @@ const qn_gpu_index_scores_variant qn_gpu_index_scores_variants[] = {
 const uint32_t qn_gpu_n_index_scores_variants =
     sizeof qn_gpu_index_scores_variants / sizeof *qn_gpu_index_scores_variants;
 
-uint32_t qn_gpu_index_scores_choose(const qn_gpu_kernels *kernels,
-                                    const qn_gpu_index_scores_args *args)
+qn_gpu_choice qn_gpu_index_scores_choose(const qn_gpu_kernels *kernels,
+                                         const qn_gpu_index_scores_args *args)
 {
-    return index_mma_supports(kernels, args) ? 0 : 1;
+    const qn_gpu_tuning_key key = qn_gpu_index_scores_key(args);
+    const qn_gpu_tuning_row *row =
+        qn_gpu_tuning_find(qn_gpu_kernels_tuning(kernels), &key, args->n_rows);
+    if (row != NULL && row->i_variant < qn_gpu_n_index_scores_variants &&
+        qn_gpu_index_scores_variants[row->i_variant].supports(kernels, args)) {
+        return (qn_gpu_choice){.i_variant = row->i_variant, .source = QN_GPU_TUNED};
+    }
+    const bool has_mma = index_mma_supports(kernels, args);
+    return (qn_gpu_choice){.i_variant = has_mma ? 0 : 1,
+                           .source = row != NULL || !has_mma ? QN_GPU_FALLBACK : QN_GPU_DEFAULT};
 }
 
 void qn_gpu_index_scores(const qn_gpu_ops *ops, const qn_gpu_index_scores_args *args)
 {
-    const qn_gpu_index_scores_variant *const variant =
-        &qn_gpu_index_scores_variants[qn_gpu_index_scores_choose(ops->kernels, args)];
-    QN_ASSERT(variant->supports(ops->kernels, args));
-    variant->launch(ops, args);
+    const qn_gpu_choice choice = qn_gpu_index_scores_choose(ops->kernels, args);
+    QN_ASSERT(qn_gpu_index_scores_variants[choice.i_variant].supports(ops->kernels, args));
+    qn_gpu_index_scores_variants[choice.i_variant].launch(ops, args);
 }
 
 /* ----------------------------------------------------------------------------------- top-k -- */
@@ -212,7 +222,7 @@ static bool is_whole(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *ar
                                          qn_gpu_kernels_info(kernels)->n_sms;
 }
 
-uint32_t qn_gpu_attend_choose(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
+static uint32_t attend_by_rule(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
 {
     const uint32_t whole = is_whole(kernels, args) ? 1 : 0;
     if (tile_of(args->n_heads) == 16) {
@@ -223,18 +233,32 @@ uint32_t qn_gpu_attend_choose(const qn_gpu_kernels *kernels, const qn_gpu_attend
                                            : PORTABLE;
 }
 
-void qn_gpu_attend(const qn_gpu_ops *ops, const qn_gpu_attend_args *args)
+qn_gpu_choice qn_gpu_attend_choose(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
 {
-    const qn_gpu_attend_variant *const variant =
-        &qn_gpu_attend_variants[qn_gpu_attend_choose(ops->kernels, args)];
-    QN_ASSERT(variant->supports(ops->kernels, args));
-    variant->launch(ops, args);
+    const qn_gpu_tuning_key key = qn_gpu_attend_key(args);
+    const qn_gpu_tuning_row *row =
+        qn_gpu_tuning_find(qn_gpu_kernels_tuning(kernels), &key, args->n_rows);
+    if (row != NULL && row->i_variant < qn_gpu_n_attend_variants &&
+        qn_gpu_attend_variants[row->i_variant].supports(kernels, args)) {
+        return (qn_gpu_choice){.i_variant = row->i_variant, .source = QN_GPU_TUNED};
+    }
+    const uint32_t i_variant = attend_by_rule(kernels, args);
+    const bool is_fallback = row != NULL || i_variant == PORTABLE;
+    return (qn_gpu_choice){.i_variant = i_variant,
+                           .source = is_fallback ? QN_GPU_FALLBACK : QN_GPU_DEFAULT};
 }
 
-uint64_t qn_gpu_attend_partial_floats(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
+void qn_gpu_attend(const qn_gpu_ops *ops, const qn_gpu_attend_args *args)
+{
+    const qn_gpu_choice choice = qn_gpu_attend_choose(ops->kernels, args);
+    QN_ASSERT(qn_gpu_attend_variants[choice.i_variant].supports(ops->kernels, args));
+    qn_gpu_attend_variants[choice.i_variant].launch(ops, args);
+}
+
+static uint64_t floats_by_rule(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
 {
     const uint64_t n_row = (uint64_t)args->n_splits * args->n_heads * args->kv.latent_dim;
-    if (qn_gpu_attend_choose(kernels, args) == PORTABLE || !is_whole(kernels, args)) {
+    if (attend_by_rule(kernels, args) == PORTABLE || !is_whole(kernels, args)) {
         return args->n_rows * n_row;
     }
     /* The most rows that still are split, or a tile of heads for each block that is there. */
@@ -244,4 +268,33 @@ uint64_t qn_gpu_attend_partial_floats(const qn_gpu_kernels *kernels, const qn_gp
     const uint64_t of_blocks =
         (uint64_t)whole_blocks(kernels, args, n_tile) * n_tile * args->kv.latent_dim;
     return of_splits > of_blocks ? of_splits : of_blocks;
+}
+
+/* What the variant that a table names for so many rows needs. */
+static uint64_t floats_by_table(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
+{
+    const uint64_t n_all =
+        (uint64_t)args->n_rows * args->n_splits * args->n_heads * args->kv.latent_dim;
+    const char *name = qn_gpu_attend_variants[qn_gpu_attend_choose(kernels, args).i_variant].name;
+    if (strstr(name, "/whole") == NULL) {
+        return n_all;
+    }
+    /* As whole_blocks() has it: blocks that the device has, or all splits have room for. */
+    const uint64_t n_device =
+        qn_gpu_kernels_info(kernels)->n_sms * (uint64_t)64 * args->kv.latent_dim;
+    return n_device < n_all ? n_device : n_all;
+}
+
+uint64_t qn_gpu_attend_partial_floats(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
+{
+    qn_gpu_attend_args at = *args;
+    uint64_t n_most = 0;
+    for (uint64_t n = 1; n < 2 * (uint64_t)args->n_rows; n *= 2) { /* as tables have their rows */
+        at.n_rows = n < args->n_rows ? (uint32_t)n : args->n_rows;
+        const bool is_tuned = qn_gpu_attend_choose(kernels, &at).source == QN_GPU_TUNED;
+        const uint64_t n_floats =
+            is_tuned ? floats_by_table(kernels, &at) : floats_by_rule(kernels, &at);
+        n_most = n_floats > n_most ? n_floats : n_most;
+    }
+    return n_most;
 }

@@ -3,6 +3,7 @@
 #include "base/assert.h"
 #include "kernels/gpu/list.h"
 #include "kernels/gpu_ops.h"
+#include "kernels/gpu_tuning.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@ static const struct {
 struct qn_gpu_kernels {
     qn_gpu *gpu;
     qn_gpu_function functions[QN_GPU_N_KERNELS]; /* NULL: not there */
+    qn_gpu_tuning *tuning;                       /* owned; NULL: none */
     size_t n_modules;
     struct {
         qn_gpu_module *module;
@@ -188,8 +190,20 @@ void qn_gpu_kernels_close(qn_gpu_kernels **kernels)
     while ((*kernels)->n_modules > 0) {
         qn_gpu_module_unload(&(*kernels)->modules[--(*kernels)->n_modules].module);
     }
+    qn_gpu_tuning_close(&(*kernels)->tuning);
     free(*kernels);
     *kernels = NULL;
+}
+
+void qn_gpu_kernels_tune(qn_gpu_kernels *kernels, qn_gpu_tuning *tuning)
+{
+    qn_gpu_tuning_close(&kernels->tuning);
+    kernels->tuning = tuning;
+}
+
+const qn_gpu_tuning *qn_gpu_kernels_tuning(const qn_gpu_kernels *kernels)
+{
+    return kernels->tuning;
 }
 
 bool qn_gpu_kernels_has(const qn_gpu_kernels *kernels, uint32_t i_kernel)

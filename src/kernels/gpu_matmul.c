@@ -4,7 +4,7 @@
 #include "kernels/gpu/list.h"
 #include "kernels/gpu/tiles.h"
 #include "kernels/gpu_matmul_wgmma.h"
-#include "kernels/gpu_ops.h"
+#include "kernels/gpu_tuning.h"
 
 /* ------------------------------------------------------------------------------------ plain -- */
 
@@ -44,6 +44,9 @@ enum {
     MMA_SUMS_BYTES = MMA_WARPS * 8 * 36 * 4,
     MMA_SPLITS_MAX = 16,
 };
+
+/* Deterministic sums are those that are best for so many rows. */
+enum { FEW_ROWS = 8, FEW_SLOTS = 64 };
 
 /* A kind of weights. */
 typedef struct mma_kind {
@@ -174,7 +177,14 @@ static mma_plan mma_plan_of(const qn_gpu_kernels *kernels, const qn_gpu_matmul_s
     qn_gpu_matmul_shape at = *shape;
     at.n_rows = up_to_power(shape->n_rows, 1, 1U << 20);
     if (shape->is_deterministic) {
-        at.n_rows = shape->is_grouped ? 64 : 8;
+        at.n_rows = shape->is_grouped ? FEW_SLOTS : FEW_ROWS;
+    }
+    if (shape->n_splits > 0) { /* measured */
+        const uint32_t log_strips = (uint32_t)__builtin_ctz(shape->n_strips) - 1;
+        mma_plan plan = mma_plan_with(info, shape, log_strips);
+        const bool may_split = shape->n_groups * plan.n_side <= QN_GPU_COUNTERS_BYTES / 4;
+        plan.n_splits = may_split ? shape->n_splits : 1;
+        return plan;
     }
     mma_plan best = {0};
     double best_cost = 0;
@@ -225,15 +235,15 @@ static void launch_mma(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
 enum { PLAIN, MMA, WGMMA };
 
 const qn_gpu_matmul_variant qn_gpu_matmul_variants[] = {
-    [PLAIN] = {"plain", supports_plain, no_bytes, launch_plain},
-    [MMA] = {"sm90_mma", supports_mma, mma_partial_bytes, launch_mma},
-    [WGMMA] = {"sm90_wgmma", qn_gpu_wgmma_supports, qn_gpu_wgmma_partial_bytes,
-               qn_gpu_wgmma_launch},
+    [PLAIN] = {"plain", supports_plain, no_bytes, launch_plain, false},
+    [MMA] = {"sm90_mma", supports_mma, mma_partial_bytes, launch_mma, true},
+    [WGMMA] = {"sm90_wgmma", qn_gpu_wgmma_supports, qn_gpu_wgmma_partial_bytes, qn_gpu_wgmma_launch,
+               false},
 };
 const uint32_t qn_gpu_n_matmul_variants =
     sizeof qn_gpu_matmul_variants / sizeof *qn_gpu_matmul_variants;
 
-uint32_t qn_gpu_matmul_choose(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
+static uint32_t choose_by_rule(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
 {
     if (!shape->is_deterministic && qn_gpu_wgmma_supports(kernels, shape) &&
         qn_gpu_wgmma_pays(shape)) {
@@ -242,40 +252,52 @@ uint32_t qn_gpu_matmul_choose(const qn_gpu_kernels *kernels, const qn_gpu_matmul
     return supports_mma(kernels, shape) ? MMA : PLAIN;
 }
 
-/* The most rows, up to the shape's, with which mma is chosen; 0: none.  wgmma is with more. */
-static uint32_t mma_rows_max(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
+qn_gpu_choice qn_gpu_matmul_choose(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
 {
-    qn_gpu_matmul_shape at = *shape;
-    uint32_t n_least = 0, n_most = shape->n_rows;
-    while (n_least < n_most) {
-        at.n_rows = n_most - (n_most - n_least) / 2;
-        if (qn_gpu_matmul_choose(kernels, &at) == MMA) {
-            n_least = at.n_rows;
-        } else {
-            n_most = at.n_rows - 1;
-        }
+    const qn_gpu_tuning_key key = qn_gpu_matmul_key(shape);
+    const uint32_t n_few = shape->is_grouped ? FEW_SLOTS : FEW_ROWS;
+    const qn_gpu_tuning_row *row = qn_gpu_tuning_find(
+        qn_gpu_kernels_tuning(kernels), &key, shape->is_deterministic ? n_few : shape->n_rows);
+    if (row != NULL && row->i_variant < qn_gpu_n_matmul_variants &&
+        qn_gpu_matmul_variants[row->i_variant].supports(kernels, shape)) {
+        return (qn_gpu_choice){row->i_variant, row->n_strips, row->n_splits, QN_GPU_TUNED};
     }
-    return n_least;
+    const uint32_t i_variant = choose_by_rule(kernels, shape);
+    const bool is_fallback = row != NULL || i_variant == PLAIN;
+    return (qn_gpu_choice){.i_variant = i_variant,
+                           .source = is_fallback ? QN_GPU_FALLBACK : QN_GPU_DEFAULT};
+}
+
+/* Choose, and note in the shape what the choice says of the plan. */
+static const qn_gpu_matmul_variant *take_choice(const qn_gpu_kernels *kernels,
+                                                qn_gpu_matmul_shape *shape)
+{
+    const qn_gpu_choice choice = qn_gpu_matmul_choose(kernels, shape);
+    shape->n_strips = choice.n_strips;
+    shape->n_splits = choice.n_splits;
+    return &qn_gpu_matmul_variants[choice.i_variant];
 }
 
 uint64_t qn_gpu_matmul_partial_bytes(const qn_gpu_kernels *kernels,
                                      const qn_gpu_matmul_shape *shape)
 {
     qn_gpu_matmul_shape at = *shape;
-    const bool has_wgmma = shape->n_rows > 0 && qn_gpu_matmul_choose(kernels, shape) == WGMMA;
-    uint64_t n_most_bytes = has_wgmma ? qn_gpu_wgmma_partial_bytes(kernels, shape) : 0;
-    const uint32_t n_most = mma_rows_max(kernels, shape);
-    for (uint64_t n = 1; n < 2 * (uint64_t)n_most; n *= 2) { /* plans go by powers of two */
-        at.n_rows = n < n_most ? (uint32_t)n : n_most;
-        const uint64_t n_bytes = mma_partial_bytes(kernels, &at);
-        n_most_bytes = n_bytes > n_most_bytes ? n_bytes : n_most_bytes;
+    uint64_t n_most = 0;
+    for (uint64_t n = 1; n < 2 * (uint64_t)shape->n_rows; n *= 2) { /* plans go by powers of two */
+        at.n_rows = n < shape->n_rows ? (uint32_t)n : shape->n_rows;
+        at.n_strips = at.n_splits = 0;
+        /* Between two powers another variant may be chosen than at either. */
+        const uint64_t n_mma = supports_mma(kernels, &at) ? mma_partial_bytes(kernels, &at) : 0;
+        const uint64_t n_chosen = take_choice(kernels, &at)->partial_bytes(kernels, &at);
+        n_most = n_mma > n_most ? n_mma : n_most;
+        n_most = n_chosen > n_most ? n_chosen : n_most;
     }
-    return n_most_bytes;
+    return n_most;
 }
 
 void qn_gpu_matmul(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args, bool is_deterministic)
 {
-    const qn_gpu_matmul_shape shape = {
+    qn_gpu_matmul_shape shape = {
         .kind = args->w.kind,
         .n_out = args->w.n_out,
         .n_in = args->w.n_in,
@@ -289,5 +311,5 @@ void qn_gpu_matmul(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args, bool i
     if (args->n_rows == 0) {
         return;
     }
-    qn_gpu_matmul_variants[qn_gpu_matmul_choose(ops->kernels, &shape)].launch(ops, args, &shape);
+    take_choice(ops->kernels, &shape)->launch(ops, args, &shape);
 }

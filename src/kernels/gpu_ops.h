@@ -34,6 +34,32 @@ bool qn_gpu_kernels_has(const qn_gpu_kernels *kernels, uint32_t i_kernel);
 /** Of the device that it was opened for; borrowed. */
 const qn_gpu_info *qn_gpu_kernels_info(const qn_gpu_kernels *kernels);
 
+/** Opaque: measured choices (gpu_tuning.h). */
+typedef struct qn_gpu_tuning qn_gpu_tuning;
+/**
+ * From now on variants are chosen by this table, where it has the shape.  Not while anything that
+ * was made for another choice, a workspace or a graph, is in use.
+ * @param tuning  taken over, closed with the kernels; NULL: none
+ */
+void qn_gpu_kernels_tune(qn_gpu_kernels *kernels, qn_gpu_tuning *tuning);
+/** The table in use; borrowed, NULL: none. */
+const qn_gpu_tuning *qn_gpu_kernels_tuning(const qn_gpu_kernels *kernels);
+
+/** Why a variant was chosen. */
+typedef enum qn_gpu_source {
+    QN_GPU_TUNED,    /**< The device's table says so. */
+    QN_GPU_DEFAULT,  /**< A rule, which had a variant made for the architecture. */
+    QN_GPU_FALLBACK, /**< There is the portable one only, or not the one that the table names. */
+} qn_gpu_source;
+
+/** What is chosen for a shape. */
+typedef struct qn_gpu_choice {
+    uint32_t i_variant; /**< Place in the operation's list. */
+    uint32_t n_strips;  /**< As in qn_gpu_tuning_row, of products. */
+    uint32_t n_splits;
+    qn_gpu_source source;
+} qn_gpu_choice;
+
 /** Where operations are queued. */
 typedef struct qn_gpu_ops {
     const qn_gpu_kernels *kernels;
@@ -71,11 +97,11 @@ typedef struct qn_gpu_index_scores_variant {
 extern const qn_gpu_index_scores_variant qn_gpu_index_scores_variants[];
 extern const uint32_t qn_gpu_n_index_scores_variants;
 /**
- * Place of the variant that is used for a shape: pure.  One always is: the portable one, with the
- * dimensions that kernels/gpu/args_attention.h allows.
+ * The variant that is used for a shape: pure.  One always is: the portable one, with the dimensions
+ * that kernels/gpu/args_attention.h allows.
  */
-uint32_t qn_gpu_index_scores_choose(const qn_gpu_kernels *kernels,
-                                    const qn_gpu_index_scores_args *args);
+qn_gpu_choice qn_gpu_index_scores_choose(const qn_gpu_kernels *kernels,
+                                         const qn_gpu_index_scores_args *args);
 void qn_gpu_index_scores(const qn_gpu_ops *ops, const qn_gpu_index_scores_args *args);
 void qn_gpu_topk(const qn_gpu_ops *ops, const qn_gpu_topk_args *args);
 
@@ -92,10 +118,10 @@ typedef struct qn_gpu_attend_variant {
 extern const qn_gpu_attend_variant qn_gpu_attend_variants[];
 extern const uint32_t qn_gpu_n_attend_variants;
 /**
- * Place of the variant that is used for a shape: pure.  One always is: the portable one, with the
- * dimensions that kernels/gpu/args_attention.h allows.
+ * The variant that is used for a shape: pure.  One always is: the portable one, with the dimensions
+ * that kernels/gpu/args_attention.h allows.
  */
-uint32_t qn_gpu_attend_choose(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args);
+qn_gpu_choice qn_gpu_attend_choose(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args);
 void qn_gpu_attend(const qn_gpu_ops *ops, const qn_gpu_attend_args *args);
 /**
  * Floats of args->partial_u that the chosen variants need with up to n_rows rows (partial_m:
@@ -134,9 +160,10 @@ void qn_gpu_dummy(const qn_gpu_ops *ops, const qn_gpu_dummy_args *args);
 typedef struct qn_gpu_matmul_shape {
     uint32_t kind, n_out, n_in, is_pair;
     uint32_t n_groups;
-    uint32_t n_rows;       /**< As in qn_gpu_matmul_args. */
-    bool is_grouped;       /**< By first_of. */
-    bool is_deterministic; /**< The same variant and order of sums whatever n_rows. */
+    uint32_t n_rows;             /**< As in qn_gpu_matmul_args. */
+    bool is_grouped;             /**< By first_of. */
+    bool is_deterministic;       /**< The same variant and order of sums whatever n_rows. */
+    uint32_t n_strips, n_splits; /**< As in qn_gpu_choice; a choice does not read them. */
 } qn_gpu_matmul_shape;
 
 /** One way to make products.  The check and the bench walk all of them. */
@@ -147,12 +174,13 @@ typedef struct qn_gpu_matmul_variant {
     uint64_t (*partial_bytes)(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape);
     void (*launch)(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
                    const qn_gpu_matmul_shape *shape);
+    bool has_plans; /**< It heeds n_strips and n_splits of the shape. */
 } qn_gpu_matmul_variant;
 extern const qn_gpu_matmul_variant qn_gpu_matmul_variants[];
 extern const uint32_t qn_gpu_n_matmul_variants;
 
-/** Place of the variant that is used for a shape: pure.  One always is: the portable one. */
-uint32_t qn_gpu_matmul_choose(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape);
+/** The variant that is used for a shape: pure.  One always is: the portable one. */
+qn_gpu_choice qn_gpu_matmul_choose(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape);
 /** The most that any chosen variant of this shape needs with up to n_rows rows. */
 uint64_t qn_gpu_matmul_partial_bytes(const qn_gpu_kernels *kernels,
                                      const qn_gpu_matmul_shape *shape);

@@ -180,8 +180,7 @@ static qn_status allocate(qn_glm **out, const qn_config *config, const qn_glm_op
     return QN_OK;
 }
 
-/* Does any tensor belong to the MTP layer?  Copies of trunk tables in it do not count. */
-static bool finds_mtp(const qn_config *config, const qn_checkpoint *checkpoint)
+bool qn_finds_mtp(const qn_config *config, const qn_checkpoint *checkpoint)
 {
     char prefix[48];
     const int len = snprintf(prefix, sizeof prefix, "model.layers.%u.", config->n_layers);
@@ -223,7 +222,7 @@ qn_status qn_glm_open(qn_glm **out, const qn_config *config, const qn_checkpoint
     qn_glm *m = NULL;
     *out = NULL;
     QN_TRY(status, allocate(&m, config, options, err), fail);
-    QN_TRY(status, load(m, finds_mtp(config, checkpoint), checkpoint, 0, options, err), fail);
+    QN_TRY(status, load(m, qn_finds_mtp(config, checkpoint), checkpoint, 0, options, err), fail);
     *out = m;
     return QN_OK;
 

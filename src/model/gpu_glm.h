@@ -152,9 +152,21 @@ QN_MUST_CHECK qn_status qn_gpu_glm_load(qn_gpu_glm *g, qn_weights *weights,
                                         const qn_checkpoint *checkpoint, uint64_t seed,
                                         const qn_glm_options *options, qn_error *err);
 
+/**
+ * Only the shapes of the weights, of a model that stays without.
+ *
+ * @param checkpoint  whose tensors say what is stored how; NULL: as the next two say
+ * @param rules       of dummy weights; NULL: bf16
+ * @param experts     of routed and shared experts in their place; NULL: rules for these too
+ * Returns  as qn_gpu_glm_load()
+ */
+QN_MUST_CHECK qn_status qn_gpu_glm_plan(qn_gpu_glm *g, const qn_checkpoint *checkpoint,
+                                        const qn_quant_rules *rules, const qn_weight_kind *experts,
+                                        qn_error *err);
+
 /** Call of qn_gpu_glm_each(): a matrix, or n_groups of one shape one behind the other. */
 typedef void qn_gpu_weight_fn(void *context, qn_gpu_weight *w, uint32_t n_groups, bool is_grouped);
-/** Every matrix there is. */
+/** Every matrix there is, once it is loaded or planned. */
 void qn_gpu_glm_each(qn_gpu_glm *g, qn_gpu_weight_fn *fn, void *context);
 
 /** Bytes of the workspace for @p n_rows rows. */

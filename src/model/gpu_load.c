@@ -637,3 +637,56 @@ qn_status qn_gpu_glm_load(qn_gpu_glm *g, qn_weights *weights, const qn_checkpoin
     free(l.temps);
     return status < 0 ? status : drained;
 }
+
+/* --------------------------------------------------------------------------------- shapes alone
+ */
+
+/* A loader that does not load. */
+typedef struct planner {
+    loader l;
+    qn_binder *binder; /* NULL: nothing is stored */
+    const qn_quant_rules *rules;
+    const qn_weight_kind *experts;
+} planner;
+
+static qn_status plan_stored(void *context, const qn_tensor_spec *spec, qn_error *err)
+{
+    planner *const p = context;
+    if (spec->vector != NULL) {
+        return QN_OK;
+    }
+    const bool is_of_expert =
+        strstr(spec->name, ".experts.") != NULL || strstr(spec->name, ".shared_experts.") != NULL;
+    qn_stored stored = {0};
+    qn_status status = QN_OK;
+    if (p->binder != NULL) {
+        status = qn_binder_find(p->binder, spec, &stored, err);
+    } else if (p->experts != NULL && is_of_expert) {
+        stored.weight.kind = *p->experts;
+    } else {
+        status = qn_choose_dummy(&stored.weight.kind, p->rules, spec, err);
+    }
+    return status == QN_OK ? plan(&p->l, spec, stored.weight.kind, err) : status;
+}
+
+qn_status qn_gpu_glm_plan(qn_gpu_glm *g, const qn_checkpoint *checkpoint,
+                          const qn_quant_rules *rules, const qn_weight_kind *experts, qn_error *err)
+{
+    qn_weights weights = {0};
+    qn_binder binder = {0};
+    planner p = {.l = {.g = g, .weights = &weights, .config = g->config},
+                 .rules = rules,
+                 .experts = experts};
+    qn_status status = QN_OK;
+    QN_TRY(status, qn_weights_init(&weights, g->config, g->has_mtp, err), fail);
+    if (checkpoint != NULL) {
+        const qn_tensor_source source = qn_tensor_source_of(checkpoint);
+        QN_TRY(status, qn_binder_init(&binder, &source, err), fail);
+        p.binder = &binder;
+    }
+    status = qn_tensor_list_walk(g->config, &weights, plan_stored, &p, err);
+fail:
+    qn_binder_deinit(&binder);
+    qn_weights_deinit(&weights);
+    return status;
+}

@@ -138,6 +138,9 @@ static inline qn_kv_view qn_layer_rows(const qn_layer_call *call, int16_t i_comp
     return qn_kv_get_view(call->kv, i_component, qn_batch_pages(call->batch, i_row));
 }
 
+/** Does any tensor belong to the MTP layer?  Copies of trunk tables in it do not count. */
+bool qn_finds_mtp(const qn_config *config, const qn_checkpoint *checkpoint);
+
 /** Does this call run the indexer? */
 static inline bool qn_layer_has_indexer(const qn_glm *m, const qn_layer_call *call)
 {

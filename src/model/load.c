@@ -83,9 +83,8 @@ static size_t spec_bytes(const loader *l, const qn_tensor_spec *spec, qn_weight_
     return (qn_weight_bytes(kind, n) + 63) / 64 * 64; /* a table */
 }
 
-/* What dummy weights are: as the config declares a module, and tables bf16. */
-static qn_status choose_dummy(const loader *l, const qn_tensor_spec *spec, qn_stored *out,
-                              qn_error *err)
+qn_status qn_choose_dummy(qn_weight_kind *out, const qn_quant_rules *rules,
+                          const qn_tensor_spec *spec, qn_error *err)
 {
     static const qn_weight_kind kinds[] = {[QN_QUANT_AS_PLAIN] = QN_WEIGHT_BF16,
                                            [QN_QUANT_AS_FP8_BLOCK] = QN_WEIGHT_FP8_BLOCK,
@@ -93,9 +92,9 @@ static qn_status choose_dummy(const loader *l, const qn_tensor_spec *spec, qn_st
                                            [QN_QUANT_AS_MXFP4] = QN_WEIGHT_MXFP4};
     qn_str module = qn_str_of(spec->name);
     qn_weight_kind kind = QN_WEIGHT_BF16;
-    if (spec->vector == NULL && spec->role != QN_ROLE_EMBEDDING && l->options->rules != NULL) {
+    if (spec->vector == NULL && spec->role != QN_ROLE_EMBEDDING && rules != NULL) {
         module.len -= strlen(".weight");
-        kind = kinds[qn_quant_rules_find(l->options->rules, module)];
+        kind = kinds[qn_quant_rules_find(rules, module)];
     }
     if (kind == QN_WEIGHT_MXFP4 && spec->n_in % QN_MXFP4_BLOCK != 0) {
         return qn_fail(err, QN_E_FORMAT, 0, __func__,
@@ -103,15 +102,18 @@ static qn_status choose_dummy(const loader *l, const qn_tensor_spec *spec, qn_st
                        "expected",
                        spec->name, spec->n_in, (int)QN_MXFP4_BLOCK);
     }
-    *out = (qn_stored){.weight = {.kind = kind, .n_out = spec->n_out, .n_in = spec->n_in}};
+    *out = kind;
     return QN_OK;
 }
 
 /* What a tensor is stored as. */
 static qn_status find(loader *l, const qn_tensor_spec *spec, qn_stored *out, qn_error *err)
 {
-    return l->checkpoint != NULL ? qn_binder_find(&l->binder, spec, out, err)
-                                 : choose_dummy(l, spec, out, err);
+    if (l->checkpoint != NULL) {
+        return qn_binder_find(&l->binder, spec, out, err);
+    }
+    *out = (qn_stored){.weight = {.n_out = spec->n_out, .n_in = spec->n_in}};
+    return qn_choose_dummy(&out->weight.kind, l->options->rules, spec, err);
 }
 
 static uint64_t stored_bytes(const qn_tensor_spec *spec, const qn_stored *stored)

@@ -133,6 +133,15 @@ QN_MUST_CHECK qn_status qn_weights_load(qn_weights *weights, const qn_config *co
                                         const qn_glm_options *options, const qn_weight_sink *sink,
                                         qn_error *err);
 
+/**
+ * What a dummy matrix is stored as: as the config declares its module, and tables bf16.
+ *
+ * @param rules  NULL: all of it is bf16
+ * Returns  QN_OK; QN_E_FORMAT for rows that MXFP4 cannot have
+ */
+QN_MUST_CHECK qn_status qn_choose_dummy(qn_weight_kind *out, const qn_quant_rules *rules,
+                                        const qn_tensor_spec *spec, qn_error *err);
+
 /** Floats that a vector of n takes of qn_weights.vectors. */
 static inline size_t qn_vector_floats(uint32_t n)
 {

@@ -194,13 +194,18 @@ static qn_status append_kernels(qn_buf *out, const qn_server *server)
     QN_TRY(status, qn_buf_append_printf(out, NULL, ",\"kernels\":["), fail);
     for (size_t i = 0; i < n; i++) {
         const qn_kernel_choice *const at = &choices[i];
+        char rows[16] = "null";
+        if (at->n_rows > 0 && at->n_rows < UINT32_MAX) {
+            (void)snprintf(rows, sizeof rows, "%u", at->n_rows);
+        }
         QN_TRY(status,
                qn_buf_append_printf(out, NULL,
                                     "%s{\"operation\":\"%s\",\"weights\":\"%s\",\"n_in\":%u,"
-                                    "\"n_out\":%u,\"variant\":\"%s\",\"source\":\"%s\","
-                                    "\"uses\":%u}",
+                                    "\"n_out\":%u,\"n_groups\":%u,\"pair\":%s,\"rows_max\":%s,"
+                                    "\"variant\":\"%s\",\"source\":\"%s\",\"uses\":%u}",
                                     i > 0 ? "," : "", at->operation, at->weights, at->n_in,
-                                    at->n_out, at->variant, at->source, at->n_uses),
+                                    at->n_out, at->n_groups, bool_name(at->is_pair), rows,
+                                    at->variant, at->source, at->n_uses),
                fail);
     }
     QN_TRY(status, qn_buf_append_printf(out, NULL, "]"), fail);

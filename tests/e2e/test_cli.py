@@ -27,7 +27,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.environ.get("QUERN_BUILD", os.path.join(ROOT, "build", "release"))
 QUERN = os.environ.get("QUERN", os.path.join(BUILD, "quern"))
 NANO = "models/glm-nano"
-COMMANDS = ["chat", "run", "serve", "batch", "bench", "eval", "tokenize", "detokenize", "quantize", "inspect",
+COMMANDS = ["chat", "run", "serve", "batch", "bench", "eval", "tokenize", "detokenize", "quantize", "inspect", "tune",
             "devices", "help"]
 KINDS = ["bench serve", "bench engine", "bench compare", "bench kernels", "bench report"]
 QUESTION = "What is 12 + 30?"
@@ -47,7 +47,7 @@ OPTIONS = {
             "max-tokens", "ignore-eos", "temperature", "top-p", "top-k", "min-p", "seed", "logits",
             "trace", "tools", "stop", "repetition-penalty", "presence-penalty",
             "frequency-penalty", "draft-tokens", "acceptance-length", "logprobs", "context", "kv-dtype", "json", "tokenizer", "device", "threads", "cpu-mask",
-            "compute", "chat-format", "strict", "load-format"],
+            "compute", "chat-format", "strict", "load-format", "tuning"],
     "serve": ["host", "port", "served-model-name", "api-key", "api-key-file", "config", "model",
               "max-model-len", "context-length", "max-num-seqs", "max-running-requests",
               "max-queued-requests", "max-num-batched-tokens", "chunked-prefill-size",
@@ -59,7 +59,7 @@ OPTIONS = {
               "tensor-parallel-size", "gpu-memory-utilization", "mem-fraction-static",
               "page-cache", "shutdown-timeout", "watchdog-timeout", "timeout-keep-alive",
               "ssl-certfile", "ssl-keyfile", "allowed-origins", "log-requests", "seed", "device",
-              "threads", "compute", "load-format", "strict"],
+              "threads", "compute", "load-format", "strict", "tuning"],
     "batch": ["input", "output", "resume", "overwrite", "json", "max-num-seqs", "max-running-requests",
               "max-num-batched-tokens", "chunked-prefill-size", "page-cache", "context",
               "draft-tokens", "no-prefix-cache", "enable-prefix-caching",
@@ -84,6 +84,7 @@ OPTIONS = {
     "quantize": ["recipe", "mtp", "fp8", "activations", "scale", "threads", "cpu-mask", "resume",
                  "delete-source", "dry-run", "report", "json"],
     "inspect": ["tokenizer", "json", "verify", "fix", "tensors", "threads"],
+    "tune": ["rows", "experts", "quick", "out", "device", "tuning", "load-format"],
     "devices": ["json"],
     "help": ["man"],
 }

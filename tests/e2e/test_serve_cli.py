@@ -346,7 +346,7 @@ class Start(Serve):
         server = start("serve", NANO, "--port", "0", "--cpu-mask", "ref", "--strict", *SMALL)
         out, err = server.communicate()
         self.assertEqual((server.returncode, out), (4, b""))
-        self.assertRegex(err.decode().splitlines()[-1], "quern: error: kernels: .* fallback ref")
+        self.assertRegex(err.decode().splitlines()[-1], "quern: error: kernels: .* fallbacks .*: ref")
 
     def test_files_for_connections_are_asked_for_and_said_to_lack(self):
         def few():

@@ -299,9 +299,10 @@ static void attend_bench(gc *run, shape s)
     qn_gpu_attend_args args;
     static uint8_t nowhere[1];
     const size_t set_bytes = attend_cut(run, &s, nowhere, &args);
-    (void)snprintf(text, sizeof text, "%u x %u heads, %s, %s", s.n_rows, s.n_heads,
-                   s.dtype == QN_KV_FP8 ? "FP8" : "bf16",
-                   qn_gpu_attend_variants[qn_gpu_attend_choose(run->kernels, &args)].name);
+    (void)snprintf(
+        text, sizeof text, "%u x %u heads, %s, %s", s.n_rows, s.n_heads,
+        s.dtype == QN_KV_FP8 ? "FP8" : "bf16",
+        qn_gpu_attend_variants[qn_gpu_attend_choose(run->kernels, &args).i_variant].name);
     const double n_each = (double)s.n_rows * s.n_heads;
     const double n_cached = s.n_shared > 64 ? s.n_positions : (double)s.n_rows * N_TOPK;
     (void)gc_time(run, &(gc_bench){

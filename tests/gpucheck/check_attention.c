@@ -502,7 +502,8 @@ static void attend_case(gc *run, const attend_shape *s)
     qn_gpu_attend(&run->ops, gc_args(run, &args, sizeof args));
     gc_wait(run);
     gc_same(run, "the chosen variant", gc_got(run, args.u),
-            gc_got(run, u[qn_gpu_attend_choose(run->kernels, &args)]), n_u * sizeof *args.u);
+            gc_got(run, u[qn_gpu_attend_choose(run->kernels, &args).i_variant]),
+            n_u * sizeof *args.u);
     attend_same(run, u, qn_gpu_n_attend_variants, n_u * sizeof *args.u);
     attend_compare(run, s, &in, u, qn_gpu_n_attend_variants);
     gc_end(run);

@@ -95,20 +95,20 @@ static unsigned run_all(gc *run, const char *only, bool with_planted)
 
 static int usage(FILE *to, int status)
 {
-    (void)fprintf(to, "usage: gpucheck [--device NAME] [--seed N] [--only OP] [--verbose]\n"
-                      "                [--list] [--sanitized]\n"
-                      "                [--bench [--unchecked] [--json FILE]]\n"
-                      "Holds every operation of a GPU against references on the CPU.\n"
-                      "  --device NAME  emulated (if not given), cuda[:N] or hip[:N]\n"
-                      "  --seed N       seed of the inputs, 1 if not given\n"
-                      "  --only OP      one operation\n"
-                      "  --verbose      name every case before it runs\n"
-                      "  --list         print operations and what is checked\n"
-                      "  --sanitized    for compute-sanitizer: small shapes, nothing planted, and\n"
-                      "                 buffers that end where their allocations do\n"
-                      "  --bench        then time them: a line a shape\n"
-                      "  --unchecked    time only, for profilers\n"
-                      "  --json FILE    write the lines to a file as well\n");
+    (void)fprintf(to,
+                  "usage: gpucheck [--device NAME] [--seed N] [--only OP] [--verbose] [--list]\n"
+                  "                [--sanitized] [--bench [--unchecked] [--json FILE]]\n"
+                  "Holds every operation of a GPU against references on the CPU.\n"
+                  "  --device NAME  emulated (if not given), cuda[:N] or hip[:N]\n"
+                  "  --seed N       seed of the inputs, 1 if not given\n"
+                  "  --only OP      one operation\n"
+                  "  --verbose      name every case before it runs\n"
+                  "  --list         print operations and what is checked\n"
+                  "  --sanitized    for compute-sanitizer: small shapes, nothing planted, and\n"
+                  "                 buffers that end where their allocations do\n"
+                  "  --bench        then time them: a line a shape\n"
+                  "  --unchecked    time only, for profilers\n"
+                  "  --json FILE    write the lines to a file as well\n");
     return status;
 }
 
@@ -141,12 +141,12 @@ static int parse(request *asked, gc *run, int argc, char **argv)
         char *end = NULL;
         if (strcmp(argv[i], "--bench") == 0) {
             asked->with_bench = true;
+        } else if (strcmp(argv[i], "--verbose") == 0) {
+            run->is_verbose = true;
         } else if (strcmp(argv[i], "--sanitized") == 0) {
             asked->is_sanitized = true;
         } else if (strcmp(argv[i], "--unchecked") == 0) {
             asked->is_unchecked = true;
-        } else if (strcmp(argv[i], "--verbose") == 0) {
-            run->is_verbose = true;
         } else if (strcmp(argv[i], "--list") == 0) {
             return 1 + list();
         } else if (strcmp(argv[i], "--help") == 0) {

@@ -36,6 +36,8 @@ typedef struct fake_gpu_world {
     /** Runs a kernel; NULL: launches are only recorded. */
     void (*launch)(const char *kernel, const uint32_t grid[3], uint32_t n_threads,
                    uint32_t shared_bytes, const void *args);
+    /** How long a kernel takes by the clock of events; NULL: they have the host's. */
+    double (*seconds)(const char *kernel, const void *args);
     /** Is there such a kernel?  NULL: whatever it is called. */
     bool (*has)(const char *kernel);
 } fake_gpu_world;
