@@ -3,7 +3,7 @@
 
 Reads what ptxas -v said and the notes of gfx950's code objects.  Fails, naming the kernel, on a spill, on
 more registers than list.h grants, where shared memory lets fewer blocks live on a multiprocessor, and where
-ptxas makes products of a warpgroup wait for each other.
+ptxas makes products of a warpgroup wait for each other or finds a fence of theirs missing.
 """
 import pathlib
 import re
@@ -44,6 +44,8 @@ def main() -> int:
         if target == "sm_90a":
             serialized = re.findall(r"wgmma.* are serialized.*'qn_gpu_(\w+)'", path.read_text())
             errors += [f"{name} ({target}): its wgmma instructions are serialized" for name in serialized]
+            fenced = re.findall(r"warpgroup\.arrive is injected.*'qn_gpu_(\w+)'", path.read_text())  # note C7519
+            errors += [f"{name} ({target}): ptxas adds a fence before its wgmma instructions" for name in fenced]
         found = from_notes(path) if target == "gfx950" else from_ptxas(path.read_text())
         for name, registers, spilled, shared in found:
             seen += 1
