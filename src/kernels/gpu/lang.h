@@ -499,6 +499,8 @@ QN_DEV void qn_copy_16(void *shared, const void *from, uint32_t n_bytes)
         "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(qn_shared_address(shared)),
         "l"((const __gpu_global void *)from), "r"(n_bytes)
         : "memory");
+#elif defined(QN_GPU_EMULATED)
+    qn_emu_copy(shared, from, n_bytes);
 #else
     if (n_bytes == 16) {
         qn_store_16(shared, qn_load_16(from));
@@ -515,12 +517,16 @@ QN_DEV void qn_copy_commit(void)
 {
 #if defined(__NVPTX__)
     __asm__ volatile("cp.async.commit_group;" ::: "memory");
+#elif defined(QN_GPU_EMULATED)
+    qn_emu_copy_commit();
 #endif
 }
 
 /** Waits until at most @p n of the thread's latest groups are under way; n is a constant. */
 #if defined(__NVPTX__)
 #define qn_copy_wait(n) __asm__ volatile("cp.async.wait_group %0;" ::"n"(n) : "memory")
+#elif defined(QN_GPU_EMULATED)
+#define qn_copy_wait(n) qn_emu_copy_wait(n)
 #else
 #define qn_copy_wait(n) ((void)(n))
 #endif
