@@ -181,12 +181,12 @@ static void test_gpu_open_says_why_there_is_none(void **state)
         qn_status expected;
         const char *text;
     } cases[] = {
-        {true, false, 1, 0, "", 0, QN_E_DEVICE, "fake: no library (not found), libfake.so.1"},
+        {true, false, 1, 0, "", 0, QN_E_DEVICE, "fake:0: no library (not found), libfake.so.1"},
         {false, true, 1, 0, "", 0, QN_E_DEVICE, "fake 0.9, one for 1.0 or later expected"},
         {false, false, 0, 0, "", 0, QN_E_DEVICE, "version 1.0: no device, one expected"},
         {false, false, 2, 2, "", 0, QN_E_DEVICE, "fake:2: fake:0 to fake:1 expected"},
         {false, false, 1, 0, "count", FAKE_GPU_NO_DEVICE, QN_E_DEVICE,
-         "fake: version 1.0: devices: FAKE_NO_DEVICE (no device)"},
+         "fake:0: version 1.0: devices: FAKE_NO_DEVICE (no device)"},
         {false, false, 1, 0, "count", FAKE_GPU_OLD, QN_E_DEVICE, "FAKE_OLD"},
         {false, false, 1, 0, "info", FAKE_GPU_LOST, QN_E_DEVICE,
          "fake:0: what the device is: FAKE_LOST (the device is gone); the device is lost"},
