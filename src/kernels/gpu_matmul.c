@@ -170,7 +170,8 @@ static mma_plan mma_plan_with(const qn_gpu_info *info, const qn_gpu_matmul_shape
     return plan;
 }
 
-/* The cheapest plan.  For deterministic sums, strips and splits are those of few rows. */
+/* The plan that is asked for, or the cheapest.  For deterministic sums, strips and splits are those
+ * of few rows. */
 static mma_plan mma_plan_of(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
 {
     const qn_gpu_info *info = qn_gpu_kernels_info(kernels);

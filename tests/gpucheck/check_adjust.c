@@ -54,8 +54,13 @@ static qn_gpu_adjustment make_adjustment(gc *run, uint32_t n, uint32_t row, uint
         biases[i] = (qn_gpu_bias){(int32_t)gc_below(run, n < 30 ? n : 30), gc_uniform(run)};
         biases[i].token = i % 2 == 0 ? biases[i].token : (int32_t)n - 1 - biases[i].token;
     }
+    const bool is_stopped = *n_answer + a.n_drafts < a.min_tokens;
     for (uint32_t i = 0; i < a.n_stop_ids; i++) {
         stops[i] = (int32_t)gc_below(run, n);
+        if (is_stopped && a.n_biases > 0) { /* +Inf before -Inf; a NaN the other way around */
+            stops[i] = biases[a.n_biases - 1 - i % a.n_biases].token;
+            biases[a.n_biases - 1 - i % a.n_biases].bias = INFINITY;
+        }
     }
     for (uint32_t i = 0; i < a.n_drafts; i++) {
         drafts[i] = (int32_t)(i % 2 == 0 ? gc_below(run, n) : gc_below(run, n < 5 ? n : 5));

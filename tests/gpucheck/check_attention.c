@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Checks of kernels/gpu/index.c, topk.c, attend.c and of their kernels for tensor cores. */
 #include "gpucheck.h"
+#include "kernels/gpu/list.h"
 
 #include <string.h>
 
@@ -145,6 +146,37 @@ static void index_compare(gc *run, const index_shape *s, const cache *c, const f
     }
 }
 
+/* A key with a NaN, which must show in its score alone, in the last sequence. */
+static void break_key(gc *run, const index_shape *s, const cache *c)
+{
+    float *row = gc_host(run, s->dim * sizeof *row);
+    row[s->dim / 2] = NAN;
+    const qn_kv_view view = view_of(c, s->n_seqs - 1);
+    run->ref.kv_write(&view, s->first + 9, row, row + s->dim);
+}
+
+/* The kernel that goes from row to row, as many as prefill has it take but in fewer blocks. */
+static void index_rows_launch(const qn_gpu_ops *ops, const qn_gpu_index_scores_args *args)
+{
+    enum { N_KEYS = 128, N_EACH = 4 };
+    const uint32_t grid[3] = {(args->n_positions_max + N_KEYS - 1) / N_KEYS,
+                              (args->n_rows + N_EACH - 1) / N_EACH, 1};
+    qn_gpu_ops_launch(ops, QN_GPU_KERNEL_index_scores_mma, grid, 0, args, sizeof *args);
+}
+
+/* Queue variant v, the last one being the first with more rows in a block; NULL: not here. */
+static float *index_queue(gc *run, qn_gpu_index_scores_args *args, uint32_t v)
+{
+    const bool is_more = v == qn_gpu_n_index_scores_variants;
+    const qn_gpu_index_scores_variant *variant = &qn_gpu_index_scores_variants[is_more ? 0 : v];
+    if (!variant->supports(run->kernels, args)) {
+        return NULL;
+    }
+    args->scores = gc_out(run, args->n_rows * args->scores_stride * sizeof *args->scores);
+    (is_more ? index_rows_launch : variant->launch)(&run->ops, gc_args(run, args, sizeof *args));
+    return args->scores;
+}
+
 static void index_case(gc *run, const index_shape *s)
 {
     gc_begin(run, "%u heads of %u, %u rows of %u sequences%s, %u positions from %u, top %u",
@@ -169,6 +201,7 @@ static void index_case(gc *run, const index_shape *s)
             write_row(run, &c, (uint32_t)seqs[t], (uint32_t)i, is_written);
         }
     }
+    break_key(run, s, &c);
     const size_t stride = (s->n_positions + 3) / 4 * 4 + 4;
     qn_gpu_index_scores_args args = {
         .keys = upload_cache(run, &c),
@@ -184,14 +217,11 @@ static void index_case(gc *run, const index_shape *s)
         .n_positions_max = s->n_positions - s->first,
     };
     float *scores[8] = {NULL};
-    for (uint32_t v = 0; v < qn_gpu_n_index_scores_variants; v++) {
-        if (qn_gpu_index_scores_variants[v].supports(run->kernels, &args)) {
-            args.scores = scores[v] = gc_out(run, s->n_rows * stride * sizeof *scores[v]);
-            qn_gpu_index_scores_variants[v].launch(&run->ops, gc_args(run, &args, sizeof args));
-        }
+    for (uint32_t v = 0; v <= qn_gpu_n_index_scores_variants; v++) {
+        scores[v] = index_queue(run, &args, v);
     }
     gc_wait(run);
-    for (uint32_t v = 0; v < qn_gpu_n_index_scores_variants; v++) {
+    for (uint32_t v = 0; v <= qn_gpu_n_index_scores_variants; v++) {
         if (scores[v] != NULL) {
             index_compare(run, s, &c, q.f32, w, positions, seqs, gc_got(run, scores[v]), stride);
         }
@@ -202,9 +232,8 @@ static void index_case(gc *run, const index_shape *s)
 static void check_index_scores(gc *run)
 {
     static const index_shape small[] = {
-        {4, 128, 3, 1, 70, 0, 8, false},
-        {32, 128, 9, 2, 300, 5, 290, false},
-        {5, 48, 2, 1, 260, 0, 0, false},
+        {4, 128, 3, 1, 70, 0, 8, false},   {32, 128, 9, 2, 300, 5, 290, false},
+        {4, 128, 17, 3, 200, 0, 8, false}, {5, 48, 2, 1, 260, 0, 0, false},
         {4, 128, 64, 2, 300, 0, 9, true},
     };
     static const index_shape large[] = {
@@ -301,6 +330,7 @@ static void check_topk(gc *run)
     }
     topk_case(run, TOPK_EQUAL, 1, 9001, 100, 0); /* more than a list has room for */
     topk_case(run, TOPK_CLOSE, 1, 9001, 4000, 0);
+    topk_case(run, TOPK_CLOSE, 4, 20001, 9000, 0); /* three tiles: what one leaves to the next */
     for (int fill = 0; !run->is_emulated && fill < N_TOPK_FILLS; fill++) {
         topk_case(run, fill, 3, 65536, 2048, 64);
         topk_case(run, fill, 1, 1 << 20, 2048, 0);

@@ -22,6 +22,7 @@ typedef struct product {
     uint32_t epilogue, y_dtype;
     uint32_t variant;
     bool is_deterministic;
+    uint32_t n_strips, n_splits; /* of qn_gpu_matmul_shape; 0: as the variant finds best */
 } product;
 
 /* What a case has on the host. */
@@ -194,7 +195,9 @@ static qn_gpu_matmul_shape shape_of(const product *p, const operands *o)
                                  .n_groups = o->n_groups,
                                  .n_rows = p->n_rows,
                                  .is_grouped = o->args.first_of != NULL,
-                                 .is_deterministic = p->is_deterministic};
+                                 .is_deterministic = p->is_deterministic,
+                                 .n_strips = p->n_strips,
+                                 .n_splits = p->n_splits};
 }
 
 /* Zeros, where the variant wants room. */
@@ -279,10 +282,11 @@ static void run_product(gc *run, const product *p)
     static const char *const kinds[] = {"f32", "bf16", "fp8 block", "fp8 channel", "mxfp4"};
     static const char *const groupings[] = {"dense", "experts", "slots", "heads"};
     static const char *const epilogues[] = {"store", "add", "silu_mul"};
-    gc_begin(run, "%s %s %u x %u rows %u %s %s %s%s", qn_gpu_matmul_variants[p->variant].name,
-             kinds[p->kind], p->n_out, p->n_in, p->n_rows, groupings[p->grouping],
-             epilogues[p->epilogue], p->y_dtype == QN_GPU_F32 ? "f32" : "bf16",
-             p->is_deterministic ? " fixed" : "");
+    gc_begin(run, "%s %s %u x %u rows %u %s %s %s%s, plan %u/%u",
+             qn_gpu_matmul_variants[p->variant].name, kinds[p->kind], p->n_out, p->n_in, p->n_rows,
+             groupings[p->grouping], epilogues[p->epilogue],
+             p->y_dtype == QN_GPU_F32 ? "f32" : "bf16", p->is_deterministic ? " fixed" : "",
+             p->n_strips, p->n_splits);
     operands o = make_operands(run, p);
     make_partial(run, p, &o);
     const qn_gpu_matmul_shape shape = shape_of(p, &o);
@@ -307,6 +311,28 @@ static bool is_there(gc *run, const product *p)
                                        .is_grouped = p->grouping == EXPERTS,
                                        .is_deterministic = p->is_deterministic};
     return qn_gpu_matmul_variants[p->variant].supports(run->kernels, &shape);
+}
+
+/* Every way to cut a product for few rows, of which small shapes get few. */
+static void check_plans(gc *run)
+{
+    static const uint32_t splits[] = {1, 2, 5};
+    static const qn_weight_kind of[] = {QN_WEIGHT_BF16, QN_WEIGHT_FP8_BLOCK, QN_WEIGHT_MXFP4};
+    for (uint32_t i = 0; i < 3 * 4 * 3; i++) {
+        const product p = {.kind = of[i / 12],
+                           .n_out = i % 2 == 0 ? 200 : 72,
+                           .n_in = 1088,
+                           .n_rows = i % 5 == 0 ? 12 : 5,
+                           .grouping = (grouping)(i % N_GROUPINGS),
+                           .epilogue = i % 7 == 0 ? QN_GPU_SILU_MUL : QN_GPU_STORE,
+                           .y_dtype = QN_GPU_F32,
+                           .variant = 1,
+                           .n_strips = 2U << i / 3 % 4,
+                           .n_splits = splits[i % 3]};
+        if (is_there(run, &p)) {
+            run_product(run, &p);
+        }
+    }
 }
 
 /* Every combination, each with a shape and a number of rows in turn. */
@@ -338,6 +364,7 @@ static void check_matmul(gc *run)
             }
         }
     }
+    check_plans(run);
 }
 
 /* A row's bits with other rows beside it: all numbers of rows, against the most. */

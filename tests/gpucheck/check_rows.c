@@ -519,6 +519,7 @@ static void check_kv_rows(gc *run)
         kv_rows_case(run, dtype, 7, 136, 8, GC_NORMAL, eps);
         kv_rows_case(run, dtype, 1, 512, 64, GC_NORMAL, eps);
         kv_rows_case(run, dtype, 6, 1164, 20, GC_NORMAL, eps);
+        kv_rows_case(run, dtype, 3, 64, 136, GC_NORMAL, eps); /* more key than lanes take at once */
         for (int fill = 0; fill < GC_N_FILLS; fill++) {
             kv_rows_case(run, dtype, 5, 512, 64, (gc_fill)fill, eps);
         }

@@ -357,8 +357,10 @@ static void run_block(void)
         memset(emu.warps[i].slots, POISON, sizeof emu.warps[i].slots);
     }
     do {
+        /* In half of the intervals between barriers one warp runs as far ahead as it can. */
+        const uint32_t ahead = random_bits() % (2 * emu.n_warps);
         for (;;) {
-            const uint32_t start = random_bits() % emu.n_warps;
+            const uint32_t start = ahead < emu.n_warps ? ahead : random_bits() % emu.n_warps;
             uint32_t i = 0;
             while (i < emu.n_warps && !emu.warps[(start + i) % emu.n_warps].is_ready) {
                 i++;

@@ -39,7 +39,8 @@ void emu_launch(const char *kernel, const uint32_t grid[3], uint32_t n_threads,
 
 /**
  * Order of the launches to come: 0 (from the start) runs warp after warp and lane after lane; other
- * seeds run blocks, warps and lanes in an order of their own, so that a missing barrier shows.
+ * seeds run blocks, warps and lanes in an order of their own, at times one warp as far as it can,
+ * so that a missing barrier shows.
  */
 void emu_seed(uint64_t seed);
 #endif

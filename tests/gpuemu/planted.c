@@ -50,6 +50,25 @@ QN_GPU_KERNEL(unsynced)
     args->y[qn_thread()] = turned[255 - qn_thread()];
 }
 
+QN_GPU_KERNEL(overtaken)
+{
+    QN_SHARED(uint32_t, parts, 8);
+    for (uint32_t i = 0; i < 2; i++) {
+        if (qn_lane() == 0) {
+            parts[qn_warp()] = args->x[8 * i + qn_warp()];
+        }
+        qn_barrier();
+        uint32_t part = parts[(qn_warp() + 1) % 8];
+        for (uint32_t j = 0; j < 16; j++) { /* the others have long read theirs, most often */
+            part = qn_shuffle_xor_u32(part, 1);
+        }
+        args->y[256 * i + qn_thread()] = part;
+        if (args->n > 0) {
+            qn_barrier();
+        }
+    }
+}
+
 QN_GPU_KERNEL(split)
 {
     if (qn_thread() < args->n) {

@@ -17,6 +17,7 @@ typedef struct planted_args {
     X(votes, 48) /* y [48][3]: ballot, any, all of x [48]; the second warp has half its lanes */   \
     X(reverse, 256)     /* y [256]: x [256] from the end, through shared memory of both kinds */   \
     X(unsynced, 256)    /* the same without its barrier */                                         \
+    X(overtaken, 256)   /* y [2][256]: x [2][8] of the next warp; n 0: no barrier between both */  \
     X(split, 64)        /* a barrier in each branch */                                             \
     X(left, 64)         /* a lane ends before the shuffle of its warp */                           \
     X(counted, 64)      /* y [5]: atomics of all threads of all blocks */                          \

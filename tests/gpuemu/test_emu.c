@@ -129,6 +129,32 @@ static void test_barriers_hold_and_missing_ones_show(void **state)
     assert_true(n_caught > 0);
 }
 
+static bool is_overtaken(uint64_t n, uint64_t seed)
+{
+    uint32_t x[2][8], y[2][256];
+    for (uint32_t i = 0; i < 16; i++) {
+        x[i / 8][i % 8] = random_u32(7, i);
+    }
+    emu_seed(seed);
+    run("overtaken", 256, y, x, n);
+    bool is_right = true;
+    for (uint32_t i = 0; i < 512; i++) {
+        is_right = is_right && y[i / 256][i % 256] == x[i / 256][(i / 32 + 1) % 8];
+    }
+    return !is_right;
+}
+
+static void test_a_warp_far_ahead_shows_missing_barriers(void **state)
+{
+    (void)state;
+    uint32_t n_caught = 0;
+    for (uint64_t seed = 1; seed <= N_SEEDS; seed++) {
+        assert_false(is_overtaken(1, seed));
+        n_caught += is_overtaken(0, seed);
+    }
+    assert_true(n_caught >= N_SEEDS / 4);
+}
+
 static void test_divergence_is_reported(void **state)
 {
     (void)state;
@@ -348,6 +374,7 @@ int main(void)
         cmocka_unit_test(test_lanes_exchange),
         cmocka_unit_test(test_lanes_vote),
         cmocka_unit_test(test_barriers_hold_and_missing_ones_show),
+        cmocka_unit_test(test_a_warp_far_ahead_shows_missing_barriers),
         cmocka_unit_test(test_divergence_is_reported),
         cmocka_unit_test(test_atomics_count_all_threads),
         cmocka_unit_test(test_warps_multiply),
