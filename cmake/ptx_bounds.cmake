@@ -6,10 +6,10 @@ string(REGEX MATCHALL "X\\([a-z0-9_]+, [0-9]+, [0-9]+, [0-9]+\\)" rows "${list}"
 foreach(row ${rows})
   string(REGEX MATCH "\\(([a-z0-9_]+), ([0-9]+), ([0-9]+)" row "${row}")
   string(REGEX REPLACE "(\\.entry qn_gpu_${CMAKE_MATCH_1}\\([^)]*\\))"
-    "\\1\n.maxntid ${CMAKE_MATCH_2}, 1, 1\n.minnctapersm ${CMAKE_MATCH_3}" text "${text}")
+    "\\1\n.reqntid ${CMAKE_MATCH_2}, 1, 1\n.minnctapersm ${CMAKE_MATCH_3}" text "${text}")
 endforeach()
 string(REGEX MATCHALL "\\.entry " entries "${text}")
-string(REGEX MATCHALL "\\.maxntid " bounds "${text}")
+string(REGEX MATCHALL "\\.reqntid " bounds "${text}")
 list(LENGTH entries n_entries)
 list(LENGTH bounds n_bounds)
 if(NOT n_entries EQUAL n_bounds)

@@ -55,10 +55,12 @@ int main(int argc, char **argv)
         fprintf(out, "    {\"%s\", \"%s\", module_%d, %zu, %zu},\n", argv[2 + 3 * i],
                 argv[3 + 3 * i], i, sizes[2 * i], sizes[2 * i + 1]);
     }
-    fprintf(out, "    {NULL, NULL, NULL, 0, 0},\n};\n"
-                 "const size_t qn_gpu_n_modules = %d;\n",
+    fprintf(out,
+            "    {NULL, NULL, NULL, 0, 0},\n};\n"
+            "const size_t qn_gpu_n_modules = %d;\n",
             n_modules);
-    check(fclose(out) == 0, argv[1]);
+    const int is_written = ferror(out) == 0;
+    check(fclose(out) == 0 && is_written, argv[1]);
     free(sizes);
     return 0;
 }

@@ -230,6 +230,7 @@ static qn_gpu_code classify(int code)
     switch (code) {
     case 0: return QN_GPU_DONE;
     case 2: return QN_GPU_NO_MEMORY;
+    case 500: return QN_GPU_NOT_FOUND;
     case 34:  /* STUB_LIBRARY */
     case 100: /* NO_DEVICE */
     case 101: /* INVALID_DEVICE */

@@ -80,8 +80,10 @@ static qn_status explain_args(const place *at, int code, qn_error *err, const ch
     const char *const end = means == QN_GPU_STICKY ? "; this process cannot use the device any more"
                             : means == QN_GPU_LOST ? "; the device is lost until it is reset"
                                                    : "";
-    return qn_fail(err, means == QN_GPU_NO_MEMORY ? QN_E_NOMEM : QN_E_DEVICE, code, at->where,
-                   "%s: %s: %s%s", at->name, asked, seen, end);
+    const qn_status status = means == QN_GPU_NO_MEMORY   ? QN_E_NOMEM
+                             : means == QN_GPU_NOT_FOUND ? QN_E_NOT_FOUND
+                                                         : QN_E_DEVICE;
+    return qn_fail(err, status, code, at->where, "%s: %s: %s%s", at->name, asked, seen, end);
 }
 
 QN_PRINTF(4, 5)
@@ -153,45 +155,52 @@ static qn_status no_memory(const qn_gpu *gpu, const char *what, qn_error *err)
 
 /* ---------------------------------------------------------------------------- the device -- */
 
-qn_status qn_gpu_count(uint32_t *n_devices, const qn_gpu_driver *driver, qn_error *err)
+/* What devices there are; errors begin with @p name: the driver's, or that of the one asked for. */
+static qn_status count(uint32_t *n_devices, const qn_gpu_driver *driver, const char *name,
+                       qn_error *err)
 {
+    static const char where[] = "qn_gpu_count";
     *n_devices = 0;
     char version[32];
     qn_error seen = {0};
     if (driver->load(version, &seen) != QN_OK) {
-        return qn_fail(err, seen.status, seen.sys, __func__, "%s: %s", driver->name, seen.text);
+        return qn_fail(err, seen.status, seen.sys, where, "%s: %s", name, seen.text);
     }
-    const place at = {driver, driver->name, __func__};
+    const place at = {driver, name, where};
     const int code = driver->count(n_devices);
     if (code != 0) {
         *n_devices = 0;
         return explain(&at, code, err, "version %s: devices", version);
     }
     if (*n_devices == 0) {
-        return qn_fail(err, QN_E_DEVICE, 0, __func__, "%s: version %s: no device, one expected",
-                       driver->name, version);
+        return qn_fail(err, QN_E_DEVICE, 0, where, "%s: version %s: no device, one expected", name,
+                       version);
     }
     return QN_OK;
+}
+
+qn_status qn_gpu_count(uint32_t *n_devices, const qn_gpu_driver *driver, qn_error *err)
+{
+    return count(n_devices, driver, driver->name, err);
 }
 
 qn_status qn_gpu_describe(qn_gpu_info *out, const qn_gpu_driver *driver, uint32_t i_device,
                           qn_error *err)
 {
     uint32_t n_devices = 0;
-    const qn_status status = qn_gpu_count(&n_devices, driver, err);
+    char name[24];
+    (void)snprintf(name, sizeof name, "%s:%" PRIu32, driver->name, i_device);
+    const qn_status status = count(&n_devices, driver, name, err);
     if (status != QN_OK) {
         return status;
     }
     if (i_device >= n_devices) {
-        return qn_fail(err, QN_E_DEVICE, 0, __func__,
-                       "%s:%" PRIu32 ": %s:0 to %s:%" PRIu32 " expected", driver->name, i_device,
+        return qn_fail(err, QN_E_DEVICE, 0, __func__, "%s: %s:0 to %s:%" PRIu32 " expected", name,
                        driver->name, driver->name, n_devices - 1);
     }
     *out = (qn_gpu_info){0};
     const int code = driver->info(out, i_device);
     if (code != 0) {
-        char name[24];
-        (void)snprintf(name, sizeof name, "%s:%" PRIu32, driver->name, i_device);
         const place at = {driver, name, __func__};
         return explain(&at, code, err, "what the device is");
     }

@@ -128,7 +128,8 @@ void qn_gpu_module_unload(qn_gpu_module **module);
  * A kernel by its symbol.
  * @param shared_bytes_max  shared memory that its blocks may have in all: the kernel's own and what
  *                          launches ask for; 0: what the driver allows anyway
- * Returns  QN_OK; QN_E_DEVICE: the module has none of that name, or a block not that much memory
+ * Returns  QN_OK; QN_E_NOT_FOUND: the module has none of that name; QN_E_DEVICE: a block has not
+ *          that much memory, or the driver fails; QN_E_NOMEM
  */
 QN_MUST_CHECK qn_status qn_gpu_module_find(qn_gpu_function *out, qn_gpu_module *module,
                                            const char *symbol, uint32_t shared_bytes_max,

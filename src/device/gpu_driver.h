@@ -15,6 +15,7 @@ typedef enum qn_gpu_code {
     QN_GPU_DONE,
     QN_GPU_REFUSED,    /**< This call alone: a launch that cannot be, an image that is not one. */
     QN_GPU_NO_MEMORY,  /**< Likewise; less may do. */
+    QN_GPU_NOT_FOUND,  /**< Likewise: nothing has that name. */
     QN_GPU_NO_DEVICE,  /**< None that this process may use. */
     QN_GPU_OLD_DRIVER, /**< Or one that does not fit its library. */
     QN_GPU_STICKY,     /**< A kernel failed: no call of this process will do again. */

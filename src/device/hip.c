@@ -194,6 +194,7 @@ static qn_gpu_code classify(int code)
     case 0: return QN_GPU_DONE;
     case 2: /* OutOfMemory */
     case 1052: /* RuntimeMemory */ return QN_GPU_NO_MEMORY;
+    case 500: /* NotFound */ return QN_GPU_NOT_FOUND;
     case 100: /* NoDevice */
     case 101: /* InvalidDevice: what hipInit() gives where there is none */ return QN_GPU_NO_DEVICE;
     case 35: /* InsufficientDriver */ return QN_GPU_OLD_DRIVER;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Launches of index scores, top-k and attention, and which of their kernels a shape gets. */
+#include "base/assert.h"
 #include "kernels/gpu/list.h"
 #include "kernels/gpu_tuning.h"
 
@@ -21,12 +22,14 @@ static uint32_t index_shared_bytes(const qn_gpu_index_scores_args *args)
 
 static bool index_supports(const qn_gpu_kernels *kernels, const qn_gpu_index_scores_args *args)
 {
-    return index_shared_bytes(args) <= qn_gpu_kernels_info(kernels)->shared_bytes;
+    return args->keys.latent_dim % 8 == 0 && args->keys.row_bytes % 16 == 0 &&
+           index_shared_bytes(args) <= qn_gpu_kernels_info(kernels)->shared_bytes;
 }
 
 static void index_launch(const qn_gpu_ops *ops, const qn_gpu_index_scores_args *args)
 {
-    const uint32_t grid[3] = {quotient(args->n_positions_max, 256), args->n_rows, 1};
+    const uint32_t grid[3] = {quotient(args->n_positions_max, QN_GPU_index_scores_THREADS),
+                              args->n_rows, 1};
     qn_gpu_ops_launch(ops, QN_GPU_KERNEL_index_scores, grid, index_shared_bytes(args), args,
                       sizeof *args);
 }
@@ -34,13 +37,14 @@ static void index_launch(const qn_gpu_ops *ops, const qn_gpu_index_scores_args *
 static bool index_mma_supports(const qn_gpu_kernels *kernels, const qn_gpu_index_scores_args *args)
 {
     return qn_gpu_kernels_has(kernels, QN_GPU_KERNEL_index_scores_mma) &&
-           args->keys.latent_dim == 128 && args->n_heads <= 32;
+           args->keys.latent_dim == 128 && args->keys.row_bytes % 16 == 0 && args->n_heads <= 32;
 }
 
 static void index_mma_launch(const qn_gpu_ops *ops, const qn_gpu_index_scores_args *args)
 {
-    enum { N_KEYS = 128, N_EACH_MAX = 16, N_WAVES = 4 };
-    const uint32_t n_blocks = quotient(args->n_positions_max, N_KEYS);
+    enum { N_EACH_MAX = 16, N_WAVES = 4 };
+    const uint32_t n_blocks =
+        quotient(args->n_positions_max, QN_GPU_index_scores_mma_THREADS); /* a key a thread */
     /* Rows that share the keys of a block: more where there are blocks enough. */
     const uint32_t n_wanted = N_WAVES * 3 * qn_gpu_kernels_info(ops->kernels)->n_sms;
     uint32_t n_each = 1;
@@ -76,6 +80,7 @@ qn_gpu_choice qn_gpu_index_scores_choose(const qn_gpu_kernels *kernels,
 void qn_gpu_index_scores(const qn_gpu_ops *ops, const qn_gpu_index_scores_args *args)
 {
     const qn_gpu_choice choice = qn_gpu_index_scores_choose(ops->kernels, args);
+    QN_ASSERT(qn_gpu_index_scores_variants[choice.i_variant].supports(ops->kernels, args));
     qn_gpu_index_scores_variants[choice.i_variant].launch(ops, args);
 }
 
@@ -104,7 +109,9 @@ static uint32_t attend_shared_bytes(const qn_gpu_attend_args *args)
 
 static bool attend_supports(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
 {
-    return attend_shared_bytes(args) <= qn_gpu_kernels_info(kernels)->shared_bytes;
+    return args->kv.latent_dim % 4 == 0 && args->kv.rope_dim % 2 == 0 &&
+           args->kv.row_bytes % 4 == 0 &&
+           attend_shared_bytes(args) <= qn_gpu_kernels_info(kernels)->shared_bytes;
 }
 
 static void attend_launch(const qn_gpu_ops *ops, const qn_gpu_attend_args *args)
@@ -123,19 +130,16 @@ static bool mma_supports(const qn_gpu_kernels *kernels, const qn_gpu_attend_args
            args->kv.rope_dim == 64 && args->kv.row_bytes % 16 == 0;
 }
 
-static bool wgmma64_supports(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
+/* Blocks that partial_u has room for the sums of. */
+static uint64_t room_of(const qn_gpu_attend_args *args, uint32_t n_tile)
 {
-    return mma_supports(kernels, args, QN_GPU_KERNEL_attend_wgmma64);
+    return (uint64_t)args->n_rows * args->n_splits * args->n_heads / n_tile;
 }
 
-static bool mma64_supports(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
+/* May a block take rows as a whole?  Without a second split nothing is kept. */
+static bool has_room(const qn_gpu_attend_args *args, uint32_t n_tile)
 {
-    return mma_supports(kernels, args, QN_GPU_KERNEL_attend_mma64);
-}
-
-static bool mma16_supports(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
-{
-    return mma_supports(kernels, args, QN_GPU_KERNEL_attend_mma16);
+    return args->n_splits == 1 || room_of(args, n_tile) > 0;
 }
 
 /* Blocks of a launch that takes rows as a whole: each needs room for its sums in partial_u. */
@@ -143,11 +147,10 @@ static uint32_t whole_blocks(const qn_gpu_kernels *kernels, const qn_gpu_attend_
                              uint32_t n_tile)
 {
     const uint32_t n_units = args->n_rows * quotient(args->n_heads, n_tile);
-    const uint64_t n_room = (uint64_t)args->n_rows * args->n_splits * args->n_heads / n_tile;
+    const uint64_t n_room = room_of(args, n_tile);
     const uint32_t n_sms = qn_gpu_kernels_info(kernels)->n_sms;
     const uint32_t n = n_units < n_sms ? n_units : n_sms;
-    /* Without a second split nothing is kept. */
-    return n <= n_room || args->n_splits == 1 ? n : n_room > 0 ? (uint32_t)n_room : 1;
+    return n <= n_room || args->n_splits == 1 ? n : (uint32_t)n_room;
 }
 
 static void mma_launch(const qn_gpu_ops *ops, const qn_gpu_attend_args *args, uint32_t i_kernel,
@@ -169,7 +172,15 @@ static void mma_launch(const qn_gpu_ops *ops, const qn_gpu_attend_args *args, ui
     }
 }
 
-#define VARIANT(kernel)                                                                            \
+#define VARIANT(kernel, n_tile)                                                                    \
+    static bool kernel##_supports(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)   \
+    {                                                                                              \
+        return mma_supports(kernels, args, QN_GPU_KERNEL_attend_##kernel);                         \
+    }                                                                                              \
+    static bool kernel##_may_whole(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)  \
+    {                                                                                              \
+        return kernel##_supports(kernels, args) && has_room(args, n_tile);                         \
+    }                                                                                              \
     static void kernel##_splits(const qn_gpu_ops *ops, const qn_gpu_attend_args *args)             \
     {                                                                                              \
         mma_launch(ops, args, QN_GPU_KERNEL_attend_##kernel, false);                               \
@@ -178,20 +189,20 @@ static void mma_launch(const qn_gpu_ops *ops, const qn_gpu_attend_args *args, ui
     {                                                                                              \
         mma_launch(ops, args, QN_GPU_KERNEL_attend_##kernel, true);                                \
     }
-VARIANT(wgmma64)
-VARIANT(mma64)
-VARIANT(mma16)
+VARIANT(wgmma64, 64)
+VARIANT(mma64, 64)
+VARIANT(mma16, 16)
 #undef VARIANT
 
 enum { WGMMA64, MMA64 = 2, MMA16 = 4, PORTABLE = 6 };
 
 const qn_gpu_attend_variant qn_gpu_attend_variants[] = {
     [WGMMA64] = {"sm90_wgmma64/splits", wgmma64_supports, wgmma64_splits},
-    [WGMMA64 + 1] = {"sm90_wgmma64/whole", wgmma64_supports, wgmma64_whole},
+    [WGMMA64 + 1] = {"sm90_wgmma64/whole", wgmma64_may_whole, wgmma64_whole},
     [MMA64] = {"sm90_mma64/splits", mma64_supports, mma64_splits},
-    [MMA64 + 1] = {"sm90_mma64/whole", mma64_supports, mma64_whole},
+    [MMA64 + 1] = {"sm90_mma64/whole", mma64_may_whole, mma64_whole},
     [MMA16] = {"sm90_mma16/splits", mma16_supports, mma16_splits},
-    [MMA16 + 1] = {"sm90_mma16/whole", mma16_supports, mma16_whole},
+    [MMA16 + 1] = {"sm90_mma16/whole", mma16_may_whole, mma16_whole},
     [PORTABLE] = {"portable/splits", attend_supports, attend_launch},
 };
 const uint32_t qn_gpu_n_attend_variants =
@@ -206,8 +217,9 @@ static uint32_t tile_of(uint32_t n_heads)
 /* Is a block of all splits of a row better?  Where rows alone are work for the whole device. */
 static bool is_whole(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
 {
-    return (uint64_t)args->n_rows * quotient(args->n_heads, tile_of(args->n_heads)) >=
-           qn_gpu_kernels_info(kernels)->n_sms;
+    const uint32_t n_tile = tile_of(args->n_heads);
+    return has_room(args, n_tile) && (uint64_t)args->n_rows * quotient(args->n_heads, n_tile) >=
+                                         qn_gpu_kernels_info(kernels)->n_sms;
 }
 
 static uint32_t attend_by_rule(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)
@@ -239,6 +251,7 @@ qn_gpu_choice qn_gpu_attend_choose(const qn_gpu_kernels *kernels, const qn_gpu_a
 void qn_gpu_attend(const qn_gpu_ops *ops, const qn_gpu_attend_args *args)
 {
     const qn_gpu_choice choice = qn_gpu_attend_choose(ops->kernels, args);
+    QN_ASSERT(qn_gpu_attend_variants[choice.i_variant].supports(ops->kernels, args));
     qn_gpu_attend_variants[choice.i_variant].launch(ops, args);
 }
 
@@ -266,11 +279,10 @@ static uint64_t floats_by_table(const qn_gpu_kernels *kernels, const qn_gpu_atte
     if (strstr(name, "/whole") == NULL) {
         return n_all;
     }
-    /* As whole_blocks() has it: blocks that the device has or all splits have room for, or one. */
-    const uint64_t n_block = (uint64_t)64 * args->kv.latent_dim;
-    const uint64_t n_device = qn_gpu_kernels_info(kernels)->n_sms * n_block;
-    const uint64_t n_room = n_all > n_block ? n_all : n_block;
-    return n_device < n_room ? n_device : n_room;
+    /* As whole_blocks() has it: blocks that the device has, or all splits have room for. */
+    const uint64_t n_device =
+        qn_gpu_kernels_info(kernels)->n_sms * (uint64_t)64 * args->kv.latent_dim;
+    return n_device < n_all ? n_device : n_all;
 }
 
 uint64_t qn_gpu_attend_partial_floats(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args)

@@ -92,6 +92,7 @@ static bool is_loaded(const qn_gpu_kernels *kernels, const char *name)
     return false;
 }
 
+/* The driver takes an image, or not. */
 static qn_status load(qn_gpu_kernels *kernels, const qn_gpu_module_image *image, qn_error *err)
 {
     char *raw = NULL;
@@ -107,15 +108,31 @@ static qn_status load(qn_gpu_kernels *kernels, const qn_gpu_module_image *image,
     }
     kernels->modules[kernels->n_modules].module = module;
     kernels->modules[kernels->n_modules++].name = image->name;
-    const uint32_t shared_bytes = qn_gpu_get_info(kernels->gpu)->shared_bytes;
-    for (size_t i = 0; i < QN_GPU_N_KERNELS && status != QN_E_NOMEM; i++) {
-        qn_gpu_function found = NULL;
-        status = qn_gpu_module_find(&found, module, entries[i].symbol, shared_bytes, err);
-        if (status == QN_OK) { /* else it is of another module */
-            kernels->functions[i] = found;
+    return QN_OK;
+}
+
+/* Finds every kernel in the module that has it. */
+static qn_status find_all(qn_gpu_kernels *kernels, qn_error *err)
+{
+    const qn_gpu_info *const info = qn_gpu_get_info(kernels->gpu);
+    for (size_t i = 0; i < QN_GPU_N_KERNELS; i++) {
+        qn_status status = QN_E_NOT_FOUND;
+        for (size_t k = 0; k < kernels->n_modules && status == QN_E_NOT_FOUND; k++) {
+            qn_error seen = {0};
+            status = qn_gpu_module_find(&kernels->functions[i], kernels->modules[k].module,
+                                        entries[i].symbol, info->shared_bytes, &seen);
+            if (status != QN_OK && status != QN_E_NOT_FOUND) {
+                return qn_fail(err, status, seen.sys, seen.where, "%s", seen.text);
+            }
+        }
+        if (status != QN_OK && i < QN_GPU_N_PORTABLE) {
+            return qn_fail(err, QN_E_DEVICE, 0, "qn_gpu_kernels_open",
+                           "%s: no kernel %s in the %zu modules of this build, which every "
+                           "architecture has to have",
+                           info->arch, entries[i].name, kernels->n_modules);
         }
     }
-    return status == QN_E_NOMEM ? status : QN_OK;
+    return QN_OK;
 }
 
 /*
@@ -132,9 +149,10 @@ static qn_status load_all(qn_gpu_kernels *kernels, const qn_gpu_module_image *im
                 is_loaded(kernels, images[i].name)) {
                 continue;
             }
-            const qn_status status = load(kernels, &images[i], err);
+            qn_error seen = {0};
+            const qn_status status = load(kernels, &images[i], &seen);
             if (status != QN_OK && (status != QN_E_DEVICE || !has_ptx(images, n, &images[i]))) {
-                return status;
+                return qn_fail(err, status, seen.sys, seen.where, "%s", seen.text);
             }
         }
     }
@@ -155,7 +173,8 @@ qn_status qn_gpu_kernels_open(qn_gpu_kernels **out, qn_gpu *gpu, const qn_gpu_mo
                        n_modules);
     }
     kernels->gpu = gpu;
-    const qn_status status = load_all(kernels, modules, n_modules, err);
+    qn_status status = load_all(kernels, modules, n_modules, err);
+    status = status == QN_OK ? find_all(kernels, err) : status;
     if (status != QN_OK) {
         qn_gpu_kernels_close(&kernels);
     }
@@ -197,8 +216,8 @@ const qn_gpu_info *qn_gpu_kernels_info(const qn_gpu_kernels *kernels)
     return qn_gpu_get_info(kernels->gpu);
 }
 
-void qn_gpu_ops_launch(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
-                       uint32_t shared_bytes, const void *args, size_t args_bytes)
+static void launch(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
+                   uint32_t shared_bytes, bool is_dependent, const void *args, size_t args_bytes)
 {
     QN_ASSERT(qn_gpu_kernels_has(ops->kernels, i_kernel));
     qn_gpu_launch(ops->stream, &(qn_gpu_launch_args){
@@ -207,7 +226,20 @@ void qn_gpu_ops_launch(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t 
                                    .grid = {grid[0], grid[1], grid[2]},
                                    .n_threads = entries[i_kernel].n_threads,
                                    .shared_bytes = shared_bytes,
+                                   .is_dependent = is_dependent,
                                    .args = args,
                                    .args_bytes = args_bytes,
                                });
+}
+
+void qn_gpu_ops_launch(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
+                       uint32_t shared_bytes, const void *args, size_t args_bytes)
+{
+    launch(ops, i_kernel, grid, shared_bytes, false, args, args_bytes);
+}
+
+void qn_gpu_ops_launch_early(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
+                             uint32_t shared_bytes, const void *args, size_t args_bytes)
+{
+    launch(ops, i_kernel, grid, shared_bytes, true, args, args_bytes);
 }

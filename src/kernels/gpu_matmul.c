@@ -308,6 +308,7 @@ void qn_gpu_matmul(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args, bool i
         .is_grouped = args->first_of != NULL,
         .is_deterministic = is_deterministic,
     };
+    QN_ASSERT(args->first_of == NULL || (args->active != NULL && args->n_active != NULL));
     if (args->n_rows == 0) {
         return;
     }

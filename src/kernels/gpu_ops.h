@@ -16,12 +16,13 @@
 typedef struct qn_gpu_kernels qn_gpu_kernels;
 
 /**
- * Load what serves the device's architecture; a kernel that this architecture has no code of is
- * left out, and no variant that needs it is chosen.
+ * Load what serves the device's architecture.  All portable kernels have to be there; others that
+ * this architecture has no code of are left out, and no variant that needs one is chosen.
  *
  * @param modules  [n_modules] qn_gpu_modules, or those of a test
- * Returns  QN_OK; QN_E_DEVICE: no code for the architecture (built without clang-22: said so), or
- *          the driver refuses it; QN_E_FORMAT: an image does not unpack; QN_E_NOMEM
+ * Returns  QN_OK; QN_E_DEVICE: no code for the architecture (built without clang-22: said so), a
+ *          portable kernel is missing (it is named), or the driver fails or refuses an image;
+ *          QN_E_FORMAT: an image does not unpack; QN_E_NOMEM
  */
 QN_MUST_CHECK qn_status qn_gpu_kernels_open(qn_gpu_kernels **out, qn_gpu *gpu,
                                             const qn_gpu_module_image *modules, size_t n_modules,
@@ -68,6 +69,12 @@ typedef struct qn_gpu_ops {
 /** Queue kernel @p i_kernel with a struct of its arguments: what the functions below end in. */
 void qn_gpu_ops_launch(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
                        uint32_t shared_bytes, const void *args, size_t args_bytes);
+/**
+ * The same of a kernel that calls qn_wait_for_previous() (kernels/gpu/lang.h): it may begin, and
+ * read weights, before the launch in front of it has ended.
+ */
+void qn_gpu_ops_launch_early(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
+                             uint32_t shared_bytes, const void *args, size_t args_bytes);
 
 void qn_gpu_embed(const qn_gpu_ops *ops, const qn_gpu_embed_args *args);
 void qn_gpu_rmsnorm(const qn_gpu_ops *ops, const qn_gpu_rmsnorm_args *args);
@@ -89,7 +96,10 @@ typedef struct qn_gpu_index_scores_variant {
 } qn_gpu_index_scores_variant;
 extern const qn_gpu_index_scores_variant qn_gpu_index_scores_variants[];
 extern const uint32_t qn_gpu_n_index_scores_variants;
-/** The variant that is used for a shape: pure.  One always is: the portable one. */
+/**
+ * The variant that is used for a shape: pure.  One always is: the portable one, with the dimensions
+ * that kernels/gpu/args_attention.h allows.
+ */
 qn_gpu_choice qn_gpu_index_scores_choose(const qn_gpu_kernels *kernels,
                                          const qn_gpu_index_scores_args *args);
 void qn_gpu_index_scores(const qn_gpu_ops *ops, const qn_gpu_index_scores_args *args);
@@ -107,7 +117,10 @@ typedef struct qn_gpu_attend_variant {
 } qn_gpu_attend_variant;
 extern const qn_gpu_attend_variant qn_gpu_attend_variants[];
 extern const uint32_t qn_gpu_n_attend_variants;
-/** The variant that is used for a shape: pure.  One always is: the portable one. */
+/**
+ * The variant that is used for a shape: pure.  One always is: the portable one, with the dimensions
+ * that kernels/gpu/args_attention.h allows.
+ */
 qn_gpu_choice qn_gpu_attend_choose(const qn_gpu_kernels *kernels, const qn_gpu_attend_args *args);
 void qn_gpu_attend(const qn_gpu_ops *ops, const qn_gpu_attend_args *args);
 /**
@@ -122,9 +135,7 @@ void qn_gpu_group(const qn_gpu_ops *ops, const qn_gpu_group_args *args);
 void qn_gpu_combine(const qn_gpu_ops *ops, const qn_gpu_combine_args *args);
 void qn_gpu_sample(const qn_gpu_ops *ops, const qn_gpu_sample_args *args);
 void qn_gpu_logsumexp(const qn_gpu_ops *ops, const qn_gpu_logsumexp_args *args);
-void qn_gpu_accept(const qn_gpu_ops *ops, const qn_gpu_accept_args *args);
-/** Before a draw: its random number, and the sampler's changes to logits; behind accept: commit. */
-void qn_gpu_units(const qn_gpu_ops *ops, const qn_gpu_units_args *args);
+/** The sampler's changes to logits before a draw; what it remembers of tokens that were kept. */
 void qn_gpu_adjust(const qn_gpu_ops *ops, const qn_gpu_adjust_args *args);
 void qn_gpu_commit(const qn_gpu_ops *ops, const qn_gpu_commit_args *args);
 

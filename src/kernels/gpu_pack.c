@@ -40,7 +40,8 @@ void qn_gpu_pack(const qn_gpu_ops *ops, const qn_gpu_pack_args *args)
     const qn_gpu_weight *to = &args->to;
     const uint64_t n_tiles =
         qn_tile_strips(to->n_out) * (uint64_t)(qn_tile_pad(to->n_in) / qn_tile_in(to->kind));
-    const uint64_t n_blocks = (n_tiles + 7) / 8; /* 8 warps, or half as many of 64 lanes */
+    const uint64_t n_each = QN_GPU_pack_THREADS / 32; /* 32 threads take a tile at a time */
+    const uint64_t n_blocks = (n_tiles + n_each - 1) / n_each;
     const uint64_t n_most = qn_gpu_kernels_info(ops->kernels)->n_sms * UINT64_C(16);
     const uint32_t grid[3] = {(uint32_t)(n_blocks < n_most ? n_blocks : n_most), 1, 1};
     qn_gpu_ops_launch(ops, QN_GPU_KERNEL_pack, grid, 0, args, sizeof *args);
@@ -51,7 +52,8 @@ void qn_gpu_dummy(const qn_gpu_ops *ops, const qn_gpu_dummy_args *args)
     const uint64_t n_bytes = args->n * (args->kind == QN_GPU_DUMMY_BF16  ? 2
                                         : args->kind == QN_GPU_DUMMY_F32 ? 4
                                                                          : 1);
-    const uint64_t n_blocks = (n_bytes + 4095) / 4096; /* 16 bytes a thread */
+    const uint64_t n_each = 16 * QN_GPU_dummy_THREADS; /* 16 bytes a thread */
+    const uint64_t n_blocks = (n_bytes + n_each - 1) / n_each;
     const uint64_t n_most = qn_gpu_kernels_info(ops->kernels)->n_sms * UINT64_C(16);
     const uint32_t grid[3] = {(uint32_t)(n_blocks < n_most ? n_blocks : n_most), 1, 1};
     qn_gpu_ops_launch(ops, QN_GPU_KERNEL_dummy, grid, 0, args, sizeof *args);

@@ -11,10 +11,10 @@ static void launch(const qn_gpu_ops *ops, uint32_t i_kernel, uint64_t n_blocks, 
                       args_bytes);
 }
 
-/* Blocks of a kernel that has a row a warp: 128 threads each. */
-static uint32_t blocks_of_warps(const qn_gpu_ops *ops, uint32_t n_rows)
+/* Blocks, of n_threads, of a kernel that has a row a warp. */
+static uint32_t blocks_of_warps(const qn_gpu_ops *ops, uint32_t n_threads, uint32_t n_rows)
 {
-    const uint32_t n_warps = 128 / qn_gpu_kernels_info(ops->kernels)->n_lanes;
+    const uint32_t n_warps = n_threads / qn_gpu_kernels_info(ops->kernels)->n_lanes;
     return (n_rows + n_warps - 1) / n_warps;
 }
 
@@ -33,24 +33,27 @@ void qn_gpu_rmsnorm(const qn_gpu_ops *ops, const qn_gpu_rmsnorm_args *args)
 void qn_gpu_rope_angles(const qn_gpu_ops *ops, const qn_gpu_rope_angles_args *args)
 {
     const uint64_t n = (uint64_t)args->n_rows * args->n_pairs;
-    launch(ops, QN_GPU_KERNEL_rope_angles, (n + 127) / 128, args, sizeof *args);
+    launch(ops, QN_GPU_KERNEL_rope_angles,
+           (n + QN_GPU_rope_angles_THREADS - 1) / QN_GPU_rope_angles_THREADS, args, sizeof *args);
 }
 
 void qn_gpu_rope(const qn_gpu_ops *ops, const qn_gpu_rope_args *args)
 {
     const uint32_t n = args->n_vectors * (args->n_pairs / 4);
-    const uint32_t grid[3] = {args->n_rows, (n + 255) / 256, 1};
+    const uint32_t grid[3] = {args->n_rows, (n + QN_GPU_rope_THREADS - 1) / QN_GPU_rope_THREADS, 1};
     qn_gpu_ops_launch(ops, QN_GPU_KERNEL_rope, grid, 0, args, sizeof *args);
 }
 
 void qn_gpu_kv_rows(const qn_gpu_ops *ops, const qn_gpu_kv_rows_args *args)
 {
-    launch(ops, QN_GPU_KERNEL_kv_rows, blocks_of_warps(ops, args->n_rows), args, sizeof *args);
+    launch(ops, QN_GPU_KERNEL_kv_rows, blocks_of_warps(ops, QN_GPU_kv_rows_THREADS, args->n_rows),
+           args, sizeof *args);
 }
 
 void qn_gpu_index_rows(const qn_gpu_ops *ops, const qn_gpu_index_rows_args *args)
 {
-    launch(ops, QN_GPU_KERNEL_index_rows, blocks_of_warps(ops, args->n_rows), args, sizeof *args);
+    launch(ops, QN_GPU_KERNEL_index_rows,
+           blocks_of_warps(ops, QN_GPU_index_rows_THREADS, args->n_rows), args, sizeof *args);
 }
 
 void qn_gpu_gather(const qn_gpu_ops *ops, const qn_gpu_gather_args *args)

@@ -1,60 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Checks of kernels/gpu/adjust.c, against the rules of engine/sampler.c. */
-#include "base/rng.h"
 #include "gpucheck.h"
 
 #include <string.h>
-
-/* ----------------------------------------------------------------------------------- units -- */
-
-static void units_case(gc *run, uint32_t n, bool has_rows)
-{
-    gc_begin(run, "%u rows%s", n, has_rows ? ", chosen" : "");
-    qn_gpu_sampling *sets = gc_host(run, n * sizeof *sets);
-    uint64_t *seeds = gc_host(run, n * sizeof *seeds);
-    int32_t *positions = gc_host(run, n * sizeof *positions);
-    uint32_t *rows = gc_host(run, n * sizeof *rows);
-    const uint64_t stream = gc_bits(run);
-    for (uint32_t i = 0; i < n; i++) {
-        sets[i] = (qn_gpu_sampling){gc_uniform(run), gc_uniform(run), gc_uniform(run), i, -1.0};
-        seeds[i] = gc_bits(run);
-        positions[i] = i == 0 ? -1 : (int32_t)gc_below(run, INT32_MAX);
-        rows[i] = gc_below(run, n);
-    }
-    const qn_gpu_units_args args = {
-        .settings = gc_inout(run, sets, n * sizeof *sets),
-        .seeds = gc_in(run, seeds, n * sizeof *seeds),
-        .positions = gc_in(run, positions, n * sizeof *positions),
-        .rows = has_rows ? gc_in(run, rows, n * sizeof *rows) : NULL,
-        .stream = stream,
-        .n_rows = n,
-    };
-    qn_gpu_units(&run->ops, gc_args(run, &args, sizeof args));
-    gc_wait(run);
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t n_before = (uint32_t)positions[has_rows ? rows[i] : i] + 1;
-        sets[i].unit = qn_rng_unit(seeds[i], stream, n_before);
-    }
-    gc_same(run, "settings", gc_got(run, args.settings), sets, n * sizeof *sets);
-    gc_end(run);
-}
-
-static void check_units(gc *run)
-{
-    units_case(run, 1, false);
-    units_case(run, 129, true);
-    units_case(run, 300, false);
-}
-
-static void units_other_stream(void *args)
-{
-    ((qn_gpu_units_args *)args)->stream++;
-}
-
-static void units_misses_last(void *args)
-{
-    ((qn_gpu_units_args *)args)->n_rows--;
-}
 
 /* ----------------------------------------------------------------------------------- adjust -- */
 
@@ -288,15 +236,12 @@ static void bench(gc *run)
 /* ------------------------------------------------------------------------------------ group -- */
 
 static const gc_check checks[] = {
-    {"units", check_units, "exact: base/rng.h"},
     {"adjust", check_adjust, "exact: engine/sampler.c"},
     {"commit", check_commit, "exact: engine/sampler.c"},
     {NULL, NULL, NULL},
 };
 
 static const gc_wrong wrongs[] = {
-    {"units_other_stream", "units", units_other_stream},
-    {"units_misses_last", "units", units_misses_last},
     {"adjust_misses_last_row", "adjust", adjust_misses_last_row},
     {"adjust_misses_last_token", "adjust", adjust_misses_last_token},
     {"commit_misses_last", "commit", commit_misses_last},

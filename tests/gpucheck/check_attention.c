@@ -99,6 +99,7 @@ static qn_gpu_cache upload_cache(gc *run, const cache *c)
 
 typedef struct index_shape {
     uint32_t n_heads, dim, n_rows, n_seqs, n_positions, first, n_topk;
+    bool is_mixed; /* rows of the sequences take turns, long ones and short ones */
 } index_shape;
 
 /* The scores of row t and what rounding may do to each, in f64. */
@@ -178,8 +179,9 @@ static float *index_queue(gc *run, qn_gpu_index_scores_args *args, uint32_t v)
 
 static void index_case(gc *run, const index_shape *s)
 {
-    gc_begin(run, "%u heads of %u, %u rows of %u sequences, %u positions from %u, top %u",
-             s->n_heads, s->dim, s->n_rows, s->n_seqs, s->n_positions, s->first, s->n_topk);
+    gc_begin(run, "%u heads of %u, %u rows of %u sequences%s, %u positions from %u, top %u",
+             s->n_heads, s->dim, s->n_rows, s->n_seqs, s->is_mixed ? " in turns" : "",
+             s->n_positions, s->first, s->n_topk);
     const cache c = make_cache(run, QN_KV_BF16, s->dim, 0, s->n_seqs, s->n_positions);
     bool *is_written = gc_host(run, (size_t)s->n_seqs * c.n_table_pages * N_PAGE);
     int32_t *positions = gc_host(run, s->n_rows * sizeof *positions);
@@ -190,8 +192,11 @@ static void index_case(gc *run, const index_shape *s)
         w[i] = activation(run);
     }
     for (uint32_t t = 0; t < s->n_rows; t++) {
-        seqs[t] = (int32_t)(t * s->n_seqs / s->n_rows);
-        positions[t] = t % 7 == 5 ? -1 : (int32_t)(s->n_positions - 1 - (s->n_rows - 1 - t) * 3);
+        static const int32_t mixed[] = {40, 5, 299, 5};
+        seqs[t] = (int32_t)(s->is_mixed ? t % s->n_seqs : t * s->n_seqs / s->n_rows);
+        positions[t] = s->is_mixed  ? mixed[t % 4]
+                       : t % 7 == 5 ? -1
+                                    : (int32_t)(s->n_positions - 1 - (s->n_rows - 1 - t) * 3);
         for (int32_t i = 0; i <= positions[t]; i++) {
             write_row(run, &c, (uint32_t)seqs[t], (uint32_t)i, is_written);
         }
@@ -227,16 +232,15 @@ static void index_case(gc *run, const index_shape *s)
 static void check_index_scores(gc *run)
 {
     static const index_shape small[] = {
-        {4, 128, 3, 1, 70, 0, 8},
-        {32, 128, 9, 2, 300, 5, 290},
-        {4, 128, 17, 3, 200, 0, 8},
-        {5, 48, 2, 1, 260, 0, 0},
+        {4, 128, 3, 1, 70, 0, 8, false},   {32, 128, 9, 2, 300, 5, 290, false},
+        {4, 128, 17, 3, 200, 0, 8, false}, {5, 48, 2, 1, 260, 0, 0, false},
+        {4, 128, 64, 2, 300, 0, 9, true},
     };
     static const index_shape large[] = {
-        {32, 128, 1, 1, 65536, 0, 2048},
-        {32, 128, 80, 5, 4000, 0, 2048},
-        {32, 128, 300, 2, 4500, 64, 256},
-        {31, 128, 8, 8, 2300, 0, 2048},
+        {32, 128, 1, 1, 65536, 0, 2048, false},
+        {32, 128, 80, 5, 4000, 0, 2048, false},
+        {32, 128, 300, 2, 4500, 64, 256, false},
+        {31, 128, 8, 8, 2300, 0, 2048, false},
     };
     for (size_t i = 0; i < sizeof small / sizeof *small; i++) {
         index_case(run, &small[i]);

@@ -370,98 +370,6 @@ static void combine_misses_columns(void *args)
     a->n_embd -= a->n_rows == 1 ? 8 : 0;
 }
 
-/* ----------------------------------------------------------------------------------- accept -- */
-
-/* The rule itself, as engine/accept.c has it for tokens that are already drawn. */
-static uint32_t accept_oracle(const int32_t *drawn, const int32_t *drafts, uint32_t n_drafts,
-                              const int32_t *stops, uint32_t n_stops)
-{
-    for (uint32_t j = 0; j <= n_drafts; j++) {
-        if (drawn[j] < 0) {
-            return j;
-        }
-        bool is_stop = false;
-        for (uint32_t i = 0; i < n_stops; i++) {
-            is_stop = is_stop || drawn[j] == stops[i];
-        }
-        if (is_stop || j == n_drafts || drawn[j] != drafts[j]) {
-            return j + 1;
-        }
-    }
-    return 0;
-}
-
-static void accept_case(gc *run, uint32_t n_seqs, uint32_t n_drafts_max, uint32_t n_stops_max)
-{
-    gc_begin(run, "%u sequences, %u drafts, %u stops", n_seqs, n_drafts_max, n_stops_max);
-    const uint32_t n_rows = n_seqs * (n_drafts_max + 1);
-    int32_t *drawn = gc_host(run, n_rows * sizeof *drawn);
-    int32_t *drafts = gc_host(run, (size_t)n_seqs * n_drafts_max * sizeof *drafts);
-    int32_t *stops = gc_host(run, (size_t)n_seqs * n_stops_max * sizeof *stops);
-    uint32_t *n_drafts = gc_host(run, n_seqs * sizeof *n_drafts);
-    uint32_t *first_row = gc_host(run, n_seqs * sizeof *first_row);
-    uint32_t *want = gc_host(run, n_seqs * sizeof *want);
-    uint32_t n = 0;
-    for (uint32_t s = 0; s < n_seqs; s++) {
-        first_row[s] = n;
-        n_drafts[s] = gc_below(run, n_drafts_max + 1);
-        for (uint32_t j = 0; j <= n_drafts[s]; j++) {
-            drawn[n++] = gc_below(run, 12) == 0 ? -1 : (int32_t)gc_below(run, 40);
-        }
-        for (uint32_t j = 0; j < n_drafts_max; j++) {
-            const bool is_right = j < n_drafts[s] && gc_below(run, 6) != 0;
-            drafts[s * n_drafts_max + j] = is_right ? drawn[first_row[s] + j] : 41;
-        }
-        for (uint32_t i = 0; i < n_stops_max; i++) {
-            stops[s * n_stops_max + i] = i % 3 == 2 ? -1 : (int32_t)gc_below(run, 40);
-        }
-        want[s] = accept_oracle(drawn + first_row[s], drafts + (size_t)s * n_drafts_max,
-                                n_drafts[s], stops + (size_t)s * n_stops_max, n_stops_max);
-    }
-    const qn_gpu_accept_args args = {
-        .n_tokens = gc_out(run, n_seqs * sizeof(uint32_t)),
-        .drawn = gc_in(run, drawn, n_rows * sizeof *drawn),
-        .drafts = gc_in(run, drafts, (size_t)n_seqs * n_drafts_max * sizeof *drafts),
-        .n_drafts = gc_in(run, n_drafts, n_seqs * sizeof *n_drafts),
-        .first_row = gc_in(run, first_row, n_seqs * sizeof *first_row),
-        .stop_ids = gc_in(run, stops, (size_t)n_seqs * n_stops_max * sizeof *stops),
-        .n_seqs = n_seqs,
-        .n_drafts_max = n_drafts_max,
-        .n_stops_max = n_stops_max,
-    };
-    qn_gpu_accept(&run->ops, gc_args(run, &args, sizeof args));
-    gc_wait(run);
-    gc_same(run, "n_tokens", gc_got(run, args.n_tokens), want, n_seqs * sizeof *want);
-    gc_end(run);
-}
-
-static void check_accept(gc *run)
-{
-    accept_case(run, 1, 0, 0);
-    accept_case(run, 1, 3, 2);
-    accept_case(run, 130, 8, 4);
-    accept_case(run, 300, 1, 0);
-    accept_case(run, 64, 4, 32);
-}
-
-static void accept_ignores_stops(void *args)
-{
-    ((qn_gpu_accept_args *)args)->n_stops_max = 0;
-}
-
-static void accept_wrong_drafts(void *args)
-{
-    qn_gpu_accept_args *a = args;
-    a->drafts = a->drawn;
-}
-
-static void accept_ignores_drafts(void *args)
-{
-    qn_gpu_accept_args *a = args;
-    a->n_drafts = a->n_seqs == 1 ? a->n_drafts : a->first_row;
-    a->n_seqs = 1;
-}
-
 /* -------------------------------------------------------------------------------- benchmarks -- */
 
 static void fill_router(gc *run, const gc_bench *bench, uint8_t *set)
@@ -593,7 +501,6 @@ static const gc_check checks[] = {
     {"router", check_router, "the reference's choice but for scores an expf() apart; 16 * 2^-24"},
     {"group", check_group, "exact: a stable sort"},
     {"combine", check_combine, "exact: one order of fused sums"},
-    {"accept", check_accept, "exact: engine/accept.h"},
     {NULL, NULL, NULL},
 };
 
@@ -609,9 +516,6 @@ static const gc_wrong wrongs[] = {
     {"combine_forgets_shared", "combine", combine_forgets_shared},
     {"combine_misses_last_expert", "combine", combine_misses_last_expert},
     {"combine_misses_columns", "combine", combine_misses_columns},
-    {"accept_ignores_stops", "accept", accept_ignores_stops},
-    {"accept_wrong_drafts", "accept", accept_wrong_drafts},
-    {"accept_ignores_drafts", "accept", accept_ignores_drafts},
     {NULL, NULL, NULL},
 };
 

@@ -7,8 +7,8 @@
 #include <string.h>
 
 const gc_group *const gc_groups[] = {
-    &gc_rows,   &gc_pack,   &gc_dummy,  &gc_matmul, &gc_attention,
-    &gc_choice, &gc_sample, &gc_adjust, &gc_step,   NULL,
+    &gc_adjust, &gc_choice, &gc_rows, &gc_attention, &gc_sample,
+    &gc_step,   &gc_dummy,  &gc_pack, &gc_matmul,    NULL,
 };
 
 /* What the command line asks for. */

@@ -3,8 +3,8 @@
 
 Reads what ptxas -v said and the notes of gfx950's code objects.  Fails, naming the kernel, on a spill, on
 more registers than list.h grants, where shared memory (but for what a launch adds) lets fewer blocks live on a
-multiprocessor, where ptxas makes products of a warpgroup wait for each other, and where a kernel of list.h is
-not there.  Prints SKIPPED for a target that it cannot look at.
+multiprocessor, where ptxas makes products of a warpgroup wait for each other or finds a fence of theirs missing,
+and where a kernel of list.h is not there.  Prints SKIPPED for a target that it cannot look at.
 """
 import pathlib
 import re
@@ -60,6 +60,8 @@ def main() -> int:
         if target == "sm_90a":
             serialized = re.findall(r"wgmma.* are serialized.*'qn_gpu_(\w+)'", path.read_text())
             errors += [f"{name} ({target}): its wgmma instructions are serialized" for name in serialized]
+            fenced = re.findall(r"warpgroup\.arrive is injected.*'qn_gpu_(\w+)'", path.read_text())  # note C7519
+            errors += [f"{name} ({target}): ptxas adds a fence before its wgmma instructions" for name in fenced]
         found = from_notes(path) if target == "gfx950" else from_ptxas(path.read_text())
         for name, registers, spilled, shared in found:
             seen.setdefault(target, set()).add(name)

@@ -19,9 +19,18 @@ enum {
     STACK_BYTES = 64 << 10,
     SHARED_BYTES_MAX = 228 << 10,
     POISON = 0xCD,
+    N_COPIES_MAX = 128, /**< Of a thread, under way. */
 };
 
 typedef enum status { READY, WAITING, ENDED } status;
+
+/** To shared memory, under way. */
+typedef struct copy {
+    uint8_t *to;
+    const uint8_t *from;
+    uint32_t n_bytes;
+    uint32_t group;
+} copy;
 
 typedef struct fiber {
     void *stack_pointer; /**< While it does not run. */
@@ -29,6 +38,9 @@ typedef struct fiber {
     const void *place; /**< Return address of the call that waits. */
     qn_emu_site site;
     status status;
+    uint32_t n_groups; /**< Of copies, that were ended. */
+    uint32_t n_copies;
+    copy copies[N_COPIES_MAX]; /**< In the order in which they began. */
 } fiber;
 
 typedef struct warp {
@@ -144,6 +156,8 @@ static void fiber_begin(fiber *f)
     f->stack_pointer = f->stack_end - sizeof frame;
     memcpy(f->stack_pointer, frame, sizeof frame);
     f->status = READY;
+    f->n_groups = 0;
+    f->n_copies = 0;
 }
 
 static void wait_at(qn_emu_site site, const void *place)
@@ -169,6 +183,37 @@ const qn_emu_slot *qn_emu_warp(qn_emu_site site, const void *words, size_t n)
     }
     wait_at(site, __builtin_return_address(0));
     return slots;
+}
+
+void qn_emu_copy(void *to, const void *from, uint32_t n_bytes)
+{
+    fiber *f = &emu.fibers[qn_emu.thread];
+    if ((uintptr_t)to % 16 != 0 || (uintptr_t)from % 16 != 0 || n_bytes > 16) {
+        fail("a copy that is not 16 bytes on multiples of 16");
+    }
+    if (f->n_copies == N_COPIES_MAX) {
+        fail("too many copies of a thread under way");
+    }
+    f->copies[f->n_copies++] = (copy){to, from, n_bytes, f->n_groups};
+    memset(to, POISON, 16);
+}
+
+void qn_emu_copy_commit(void)
+{
+    emu.fibers[qn_emu.thread].n_groups++;
+}
+
+void qn_emu_copy_wait(uint32_t n)
+{
+    fiber *f = &emu.fibers[qn_emu.thread];
+    uint32_t n_done = 0;
+    while (n_done < f->n_copies && f->copies[n_done].group + n < f->n_groups) {
+        const copy *c = &f->copies[n_done++];
+        memset(c->to, 0, 16);
+        memcpy(c->to, c->from, c->n_bytes);
+    }
+    f->n_copies -= n_done;
+    memmove(f->copies, f->copies + n_done, f->n_copies * sizeof *f->copies);
 }
 
 /* d += a * b: each sum begins with d and goes on by ascending k. */

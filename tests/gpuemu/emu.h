@@ -13,6 +13,14 @@
  * Where threads wait for each other, all must come, to the same place: the lanes of a warp to its
  * operations and to barriers, the warps that have not ended to barriers. Else a line on stderr
  * names kernel, block and threads, with addresses for addr2line, and the process exits with 1.
+ *
+ * Copies to shared memory (qn_copy_16()) are made when their thread waits for them; until then
+ * their target is 0xCD, so that a missing wait or commit shows.
+ *
+ * What does not show: a missing qn_fence(), as threads see each other's stores in the order in
+ * which they were made; what blocks that run at the same time do to each other; two threads that
+ * store to one place at once; a launch that begins before the one in front of it has ended; and
+ * whatever kernels do that are for hardware alone (wgmma, mbarriers).
  */
 
 /** Is kernel NAME of kernels/gpu/list.h emulated? */

@@ -177,6 +177,24 @@ QN_GPU_KERNEL(copied)
     qn_store_16(args->y + 4 * other, qn_load_16(&to[other]));
 }
 
+QN_GPU_KERNEL(unwaited)
+{
+    QN_SHARED(u32x4, to, 64);
+    qn_copy_16(&to[qn_thread()], args->x + 4 * qn_thread(), 16);
+    qn_copy_commit();
+    qn_barrier();
+    qn_store_16(args->y + 4 * qn_thread(), qn_load_16(&to[qn_thread()]));
+}
+
+QN_GPU_KERNEL(uncommitted)
+{
+    QN_SHARED(u32x4, to, 64);
+    qn_copy_16(&to[qn_thread()], args->x + 4 * qn_thread(), 16);
+    qn_copy_wait(0);
+    qn_barrier();
+    qn_store_16(args->y + 4 * qn_thread(), qn_load_16(&to[qn_thread()]));
+}
+
 QN_GPU_KERNEL(turns)
 {
     uint32_t x = qn_thread();

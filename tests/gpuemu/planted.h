@@ -26,5 +26,7 @@ typedef struct planted_args {
     X(transposed, 32)   /* y [32][4]: ldmatrix trans of x, four 8 x 8 one after the other */       \
     X(numbers, 256)     /* y [6][n]: x [n] as floats and as codes, every way of section 4 */       \
     X(copied, 64)       /* y [64][4]: 16, 5 and 0 bytes of x by turns, zeros behind */             \
+    X(unwaited, 64)     /* the same without its wait */                                            \
+    X(uncommitted, 64)  /* the same without an end of the group that it waits for */               \
     X(turns, 1024)      /* n shuffles */
 #endif

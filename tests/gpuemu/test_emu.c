@@ -262,6 +262,20 @@ static void test_copies_end_in_zeros(void **state)
     }
 }
 
+static void test_copies_are_not_there_before_a_wait(void **state)
+{
+    (void)state;
+    static const char *const kernels[] = {"unwaited", "uncommitted"};
+    for (size_t k = 0; k < sizeof kernels / sizeof *kernels; k++) {
+        _Alignas(16) uint8_t x[64 * 16], y[64 * 16];
+        memset(x, 0x5a, sizeof x);
+        run(kernels[k], 64, y, x, 0);
+        for (uint32_t i = 0; i < sizeof y; i++) {
+            assert_int_equal(y[i], 0xCD);
+        }
+    }
+}
+
 static void check_number(const uint32_t *y, uint64_t n, uint64_t i, uint32_t x)
 {
     const float value = qn_f32_from_bits(x);
@@ -366,6 +380,7 @@ int main(void)
         cmocka_unit_test(test_warps_multiply),
         cmocka_unit_test(test_matrices_load_transposed),
         cmocka_unit_test(test_copies_end_in_zeros),
+        cmocka_unit_test(test_copies_are_not_there_before_a_wait),
         cmocka_unit_test(test_numbers_are_those_of_base),
         cmocka_unit_test(test_kernels_of_the_list_run),
         cmocka_unit_test(test_switches_are_quick),

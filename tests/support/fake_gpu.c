@@ -39,6 +39,7 @@ static qn_gpu_code classify(int code)
     switch (code) {
     case 0: return QN_GPU_DONE;
     case FAKE_GPU_NO_MEMORY: return QN_GPU_NO_MEMORY;
+    case FAKE_GPU_NOT_FOUND: return QN_GPU_NOT_FOUND;
     case FAKE_GPU_NO_DEVICE: return QN_GPU_NO_DEVICE;
     case FAKE_GPU_OLD: return QN_GPU_OLD_DRIVER;
     case FAKE_GPU_STICKY: return QN_GPU_STICKY;
@@ -82,7 +83,7 @@ static int info(qn_gpu_info *out, uint32_t i_device)
     const int code = fake_begin("info");
     *out = (qn_gpu_info){
         .name = "emulated",
-        .n_sms = 4,
+        .n_sms = fake_gpu.n_sms,
         .n_lanes = 32,
         .clock_khz = 1000000,
         .memory_bytes = fake_gpu.memory_bytes,

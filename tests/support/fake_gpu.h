@@ -30,6 +30,7 @@ typedef struct fake_gpu_world {
     bool is_old;
     uint32_t n_devices;    /**< 1. */
     uint64_t memory_bytes; /**< Of all devices together: 4 GiB. */
+    uint32_t n_sms;        /**< 4. */
     const char *arch;      /**< "emulated". */
     bool keeps_calls;      /**< Record what is called; true. */
     /** Runs a kernel; NULL: launches are only recorded. */

@@ -16,7 +16,8 @@ fake_books fake_state = {.n_more = SIZE_MAX};
 
 #define DEFAULT_WORLD                                                                              \
     {                                                                                              \
-        .n_devices = 1, .memory_bytes = (uint64_t)4 << 30, .arch = "emulated", .keeps_calls = true \
+        .n_devices = 1, .memory_bytes = (uint64_t)4 << 30, .n_sms = 4, .arch = "emulated",         \
+        .keeps_calls = true                                                                        \
     }
 fake_gpu_world fake_gpu = DEFAULT_WORLD;
 

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a sampler does around a draw: its random number, its changes to logits, what it remembers.
- */
-#include "base/rng.h"
+/* What a sampler does around a draw: its changes to logits, and what it remembers. */
 #include "kernels/gpu/lang.h"
 
 enum {
@@ -10,17 +8,6 @@ enum {
     N_QUADS = 4,               /* loads of 16 bytes that a thread has under way */
 };
 _Static_assert(PART == 4 * N_QUADS * N_THREADS, "a part is read at once");
-
-/* A thread a row. */
-QN_GPU_KERNEL(units)
-{
-    const uint32_t i = qn_block_x() * QN_GPU_units_THREADS + qn_thread();
-    if (i < args->n_rows) {
-        const uint32_t row = args->rows != NULL ? args->rows[i] : i;
-        const uint32_t n_before = (uint32_t)args->positions[row] + 1;
-        args->settings[i].unit = qn_rng_unit(args->seeds[i], args->stream, n_before);
-    }
-}
 
 /* How often the token is among the drafts from the first one on. */
 QN_DEV uint32_t count_drafts(const qn_gpu_adjustment *a, uint32_t first, int32_t token)

@@ -9,7 +9,7 @@
  * own; rows whose positions all fit into the top-k are skipped.
  */
 typedef struct qn_gpu_index_scores_args {
-    qn_gpu_cache keys; /**< bf16 rows of latent_dim */
+    qn_gpu_cache keys; /**< bf16 rows of latent_dim, a multiple of 8; row_bytes one of 16 */
     float *scores;     /**< [n_rows] rows scores_stride apart */
     const uint16_t *q; /**< bf16 [n_rows][n_heads][latent_dim] */
     const float *w;    /**< [n_rows][n_heads] */
@@ -21,6 +21,7 @@ typedef struct qn_gpu_index_scores_args {
     uint32_t n_positions_max; /**< No row has more: the extent of the launch. */
     uint32_t reserved;
 } qn_gpu_index_scores_args;
+_Static_assert(sizeof(qn_gpu_index_scores_args) == 112, "host and device agree");
 /** By tensor cores. */
 typedef qn_gpu_index_scores_args qn_gpu_index_scores_mma_args;
 
@@ -37,6 +38,7 @@ typedef struct qn_gpu_topk_args {
     uint64_t scores_stride;
     uint32_t n_rows, n_topk, first_position, reserved;
 } qn_gpu_topk_args;
+_Static_assert(sizeof(qn_gpu_topk_args) == 56, "host and device agree");
 
 enum {
     QN_GPU_ATTEND_SPLIT = 256, /**< Entries of a set that are attended by themselves. */
@@ -53,7 +55,7 @@ enum {
  * Accuracy  as qn_attend_fn with rounded weights; tensor cores take FP8 rows rounded to bf16
  */
 typedef struct qn_gpu_attend_args {
-    qn_gpu_cache kv;
+    qn_gpu_cache kv;          /**< latent_dim is a multiple of 4, rope_dim even */
     uint16_t *u;              /**< bf16 [n_rows][n_heads][latent_dim] */
     const uint16_t *q_latent; /**< bf16 [n_rows][n_heads][latent_dim] */
     const uint16_t *q_rope; /**< bf16, of head h of row t at t * q_row_stride + h * q_head_stride */
@@ -70,6 +72,7 @@ typedef struct qn_gpu_attend_args {
     float scale;
     uint32_t is_whole; /**< One block takes all splits of a row and joins them; by the launcher. */
 } qn_gpu_attend_args;
+_Static_assert(sizeof(qn_gpu_attend_args) == 144, "host and device agree");
 /** By tensor cores, heads in tiles of 64 or 16. */
 typedef qn_gpu_attend_args qn_gpu_attend_mma64_args;
 typedef qn_gpu_attend_args qn_gpu_attend_mma16_args;

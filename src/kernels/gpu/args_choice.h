@@ -71,20 +71,6 @@ typedef struct qn_gpu_sampling {
 } qn_gpu_sampling;
 _Static_assert(sizeof(qn_gpu_sampling) == 24, "host and device agree");
 
-/**
- * settings[i].unit = qn_rng_unit(seeds[i], stream, position + 1) of base/rng.h, bit for bit, with
- * the position of the row that the logits are of: so many tokens come before the one that is drawn.
- */
-typedef struct qn_gpu_units_args {
-    qn_gpu_sampling *settings; /**< [n_rows] only unit is written */
-    const uint64_t *seeds;     /**< [n_rows] */
-    const int32_t *positions;
-    const uint32_t *rows; /**< [n_rows] which of positions; NULL: i */
-    uint64_t stream;      /**< What the numbers are for: engine/sampler.c. */
-    uint32_t n_rows, reserved;
-} qn_gpu_units_args;
-_Static_assert(sizeof(qn_gpu_units_args) == 48, "host and device agree");
-
 /** include/quern/quern.h, qn_logit_bias. */
 typedef struct qn_gpu_bias {
     int32_t token;
@@ -117,12 +103,12 @@ typedef struct qn_gpu_adjust_args {
 } qn_gpu_adjust_args;
 _Static_assert(sizeof(qn_gpu_adjust_args) == 32, "host and device agree");
 
-/** Tokens become part of the answer of their sequence: those that accept has counted. */
+/** Tokens become part of the answer of their sequence: the first n_tokens that were drawn. */
 typedef struct qn_gpu_commit_args {
     uint32_t *const *counts;   /**< [n_seqs] counts of each sequence; one may be NULL */
     uint32_t *n_answers;       /**< [n_seqs] */
-    const int32_t *drawn;      /**< As for accept. */
-    const uint32_t *first_row; /**< [n_seqs] */
+    const int32_t *drawn;      /**< [rows] */
+    const uint32_t *first_row; /**< [n_seqs] of drawn */
     const uint32_t *n_tokens;  /**< [n_seqs] */
     uint32_t n_seqs, reserved;
 } qn_gpu_commit_args;
@@ -157,21 +143,4 @@ typedef struct qn_gpu_logsumexp_args {
     uint32_t n_rows, n_vocab;
 } qn_gpu_logsumexp_args;
 _Static_assert(sizeof(qn_gpu_logsumexp_args) == 32, "host and device agree");
-
-/**
- * The accept rule (engine/accept.h) of every sequence: row first_row[s] + j was computed from draft
- * j - 1; its token was drawn.  A sequence keeps drawn tokens up to the first that is not the next
- * draft.
- */
-typedef struct qn_gpu_accept_args {
-    uint32_t *n_tokens;    /**< [n_seqs] tokens that are the sequence's: 1 .. n_drafts + 1; 0 where
-                                the first drawn is -1 */
-    const int32_t *drawn;  /**< [rows] */
-    const int32_t *drafts; /**< [n_seqs][n_drafts_max] */
-    const uint32_t *n_drafts;  /**< [n_seqs] */
-    const uint32_t *first_row; /**< [n_seqs] */
-    const int32_t *stop_ids;   /**< [n_seqs][n_stops_max], -1 fills up: nothing comes after one */
-    uint32_t n_seqs, n_drafts_max, n_stops_max, reserved;
-} qn_gpu_accept_args;
-_Static_assert(sizeof(qn_gpu_accept_args) == 64, "host and device agree");
 #endif

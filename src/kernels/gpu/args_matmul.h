@@ -35,7 +35,8 @@ enum {
 
 /**
  * Products y[s] = W_g x[row(s)] for all slots s of each group g.
- *   first_of != NULL  group g has slots first_of[g] .. first_of[g + 1] - 1 (experts)
+ *   first_of != NULL  group g has slots first_of[g] .. first_of[g + 1] - 1 (experts); active and
+ *                     n_active are there too
  *   first_of == NULL  every group has slots 0 .. n_rows - 1 (n_groups 1: a projection; else heads,
  *                     each of its own columns of x and y by the group strides)
  * Accuracy  as qn_matmul_fn with x in bf16: f32 sums of exact products, in an order that follows
@@ -50,7 +51,7 @@ typedef struct qn_gpu_matmul_args {
     const uint32_t *row_of;   /**< [n_slots] row of x; NULL: the slot's number */
     const uint32_t *first_of; /**< [n_groups + 1] */
     const uint32_t *active; /**< [*n_active] groups with slots, most slots first (args_choice.h) */
-    const uint32_t *n_active;
+    const uint32_t *n_active; /**< [1] */
     /** Room for partial sums, qn_gpu_matmul_partial_bytes() of kernels/gpu_ops.h, or NULL where
        that is 0.  The first QN_GPU_COUNTERS_BYTES are zero before the first launch and after each.
      */

@@ -19,6 +19,7 @@ typedef struct qn_gpu_cache {
     uint32_t latent_dim, rope_dim;
     uint32_t reserved;
 } qn_gpu_cache;
+_Static_assert(sizeof(qn_gpu_cache) == 40, "host and device agree");
 
 /** x[t] = table[tokens[t]] in f32; a row of zeros for padding, whose token is not read. */
 typedef struct qn_gpu_embed_args {
@@ -30,6 +31,7 @@ typedef struct qn_gpu_embed_args {
     uint32_t table_dtype;     /**< QN_GPU_F32 or QN_GPU_BF16 */
     uint32_t n_rows, n_embd;  /**< n_embd is a multiple of 4. */
 } qn_gpu_embed_args;
+_Static_assert(sizeof(qn_gpu_embed_args) == 48, "host and device agree");
 
 /**
  * y = (x + add) / sqrt(mean((x + add)^2) + eps) * weight.  With add the sum replaces x, which then
@@ -49,6 +51,7 @@ typedef struct qn_gpu_rmsnorm_args {
     uint32_t n_rows, n;          /**< n is a multiple of 8. */
     float eps;
 } qn_gpu_rmsnorm_args;
+_Static_assert(sizeof(qn_gpu_rmsnorm_args) == 64, "host and device agree");
 /** The same for rows of at most 2048 elements. */
 typedef qn_gpu_rmsnorm_args qn_gpu_rmsnorm_narrow_args;
 
@@ -62,6 +65,7 @@ typedef struct qn_gpu_rope_angles_args {
     const float *inv_freq; /**< [n_pairs] */
     uint32_t n_rows, n_pairs;
 } qn_gpu_rope_angles_args;
+_Static_assert(sizeof(qn_gpu_rope_angles_args) == 32, "host and device agree");
 
 /**
  * Rotation of interleaved pairs in place: of n_vectors vectors a row, the first 2 * n_pairs
@@ -76,6 +80,7 @@ typedef struct qn_gpu_rope_args {
     uint32_t n_rows, n_vectors, n_pairs; /**< n_pairs is a multiple of 4. */
     uint32_t reserved;
 } qn_gpu_rope_args;
+_Static_assert(sizeof(qn_gpu_rope_args) == 40, "host and device agree");
 
 /**
  * Rows of the latent cache: kv = [latent | rope key] -> rmsnorm of the latent, rotation of the key,
@@ -95,6 +100,7 @@ typedef struct qn_gpu_kv_rows_args {
     float eps;
     uint32_t reserved;
 } qn_gpu_kv_rows_args;
+_Static_assert(sizeof(qn_gpu_kv_rows_args) == 96, "host and device agree");
 
 /**
  * Rows of the index keys: layernorm, rotation of the first 2 * n_pairs elements, encoded in bf16.
@@ -114,6 +120,7 @@ typedef struct qn_gpu_index_rows_args {
     uint32_t key_stride, n_rows, n_pairs, n_heads;
     float eps, scale;
 } qn_gpu_index_rows_args;
+_Static_assert(sizeof(qn_gpu_index_rows_args) == 120, "host and device agree");
 
 /** y[i] = x[rows[i]]: whole rows, n a multiple of 4; as bf16 too where y_bf16 is not NULL. */
 typedef struct qn_gpu_gather_args {
@@ -123,6 +130,7 @@ typedef struct qn_gpu_gather_args {
     const uint32_t *rows; /**< [n_rows]; NULL: i */
     uint32_t x_stride, n_rows, n, reserved;
 } qn_gpu_gather_args;
+_Static_assert(sizeof(qn_gpu_gather_args) == 48, "host and device agree");
 
 /**
  * Pages keep the hidden vector of their last token: rows whose position ends a page are copied.
@@ -134,4 +142,5 @@ typedef struct qn_gpu_page_ends_args {
     const int32_t *positions, *seqs, *page_tables;
     uint32_t n_table_pages, page_stride, n_rows, n_embd;
 } qn_gpu_page_ends_args;
+_Static_assert(sizeof(qn_gpu_page_ends_args) == 56, "host and device agree");
 #endif

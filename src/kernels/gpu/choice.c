@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rows to experts and back, and what becomes of drawn tokens. */
+/* Rows to experts and back. */
 #include "kernels/gpu/probability.h"
 
 /* ---------------------------------------------------------------------------------- router -- */
@@ -370,30 +370,4 @@ QN_GPU_KERNEL(combine)
     const f32x4 y1 = x1 + (f32x4){sum[4], sum[5], sum[6], sum[7]};
     qn_store_16(args->x + at, __builtin_bit_cast(u32x4, y0));
     qn_store_16(args->x + at + 4, __builtin_bit_cast(u32x4, y1));
-}
-
-/* ---------------------------------------------------------------------------------- accept -- */
-
-/* A thread a sequence. */
-QN_GPU_KERNEL(accept)
-{
-    const uint32_t seq = qn_block_x() * QN_GPU_accept_THREADS + qn_thread();
-    if (seq >= args->n_seqs) {
-        return;
-    }
-    const int32_t *drawn = args->drawn + args->first_row[seq];
-    const int32_t *drafts = args->drafts + (uint64_t)seq * args->n_drafts_max;
-    const int32_t *stops = args->stop_ids + (uint64_t)seq * args->n_stops_max;
-    const uint32_t n_drafts = args->n_drafts[seq];
-    uint32_t n = 0;
-    bool goes_on = true;
-    while (goes_on && n <= n_drafts && drawn[n] >= 0) {
-        const int32_t token = drawn[n];
-        goes_on = n < n_drafts && token == drafts[n];
-        for (uint32_t i = 0; i < args->n_stops_max; i++) {
-            goes_on = goes_on && token != stops[i];
-        }
-        n++;
-    }
-    args->n_tokens[seq] = n;
 }

@@ -39,13 +39,6 @@ typedef uint32_t u32x4 __attribute__((ext_vector_type(4)));
 typedef float f32x2 __attribute__((ext_vector_type(2)));
 typedef float f32x4 __attribute__((ext_vector_type(4)));
 
-/** QN_GPU_NAME_THREADS: threads of a block of kernel NAME. */
-enum {
-#define QN_GPU_THREADS(NAME, n_threads, ...) QN_GPU_##NAME##_THREADS = (n_threads),
-    QN_GPU_KERNELS(QN_GPU_THREADS)
-#undef QN_GPU_THREADS
-};
-
 /**
  * Defines kernel NAME of list.h: QN_GPU_KERNEL(NAME) { ... args->x ... }, entry qn_gpu_NAME.  The
  * arguments stay where they were passed, and their pointers are known to be global memory.
@@ -195,6 +188,28 @@ QN_DEV void qn_fence(void)
     __builtin_amdgcn_fence(__ATOMIC_ACQ_REL, "agent");
 #else
     __atomic_signal_fence(__ATOMIC_ACQ_REL);
+#endif
+}
+
+/**
+ * The launch behind this one may begin, if it is one of qn_gpu_ops_launch_early() and when all
+ * blocks of this one have come here or ended.  Not for a kernel that writes weights.
+ */
+QN_DEV void qn_let_next_begin(void)
+{
+#if defined(__NVPTX__)
+    __asm__ volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/**
+ * Every launch in front of this one has ended and what it wrote is seen: each thread of a kernel
+ * that is launched early calls it before it writes anything or reads anything but weights.
+ */
+QN_DEV void qn_wait_for_previous(void)
+{
+#if defined(__NVPTX__)
+    __asm__ volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
@@ -484,6 +499,8 @@ QN_DEV void qn_copy_16(void *shared, const void *from, uint32_t n_bytes)
         "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(qn_shared_address(shared)),
         "l"((const __gpu_global void *)from), "r"(n_bytes)
         : "memory");
+#elif defined(QN_GPU_EMULATED)
+    qn_emu_copy(shared, from, n_bytes);
 #else
     if (n_bytes == 16) {
         qn_store_16(shared, qn_load_16(from));
@@ -500,12 +517,16 @@ QN_DEV void qn_copy_commit(void)
 {
 #if defined(__NVPTX__)
     __asm__ volatile("cp.async.commit_group;" ::: "memory");
+#elif defined(QN_GPU_EMULATED)
+    qn_emu_copy_commit();
 #endif
 }
 
 /** Waits until at most @p n of the thread's latest groups are under way; n is a constant. */
 #if defined(__NVPTX__)
 #define qn_copy_wait(n) __asm__ volatile("cp.async.wait_group %0;" ::"n"(n) : "memory")
+#elif defined(QN_GPU_EMULATED)
+#define qn_copy_wait(n) qn_emu_copy_wait(n)
 #else
 #define qn_copy_wait(n) ((void)(n))
 #endif

@@ -61,6 +61,17 @@ QN_EMU_MEETING void qn_emu_barrier(void);
 /** Waits for the lanes of the warp: gives n words, gets all lanes' until its next call but one. */
 QN_EMU_MEETING const qn_emu_slot *qn_emu_warp(qn_emu_site site, const void *words, size_t n);
 
+/**
+ * Copies to shared memory as a GPU may make them: the target is 0xCD from the call on, and what
+ * lies at @p from when the thread waits for the copy's group gets there then.
+ *
+ * @param n_bytes  of 16, the rest is zeros; both addresses are on multiples of 16
+ */
+void qn_emu_copy(void *to, const void *from, uint32_t n_bytes);
+void qn_emu_copy_commit(void);
+/** All groups of the thread but the latest @p n end. */
+void qn_emu_copy_wait(uint32_t n);
+
 #if defined(QN_GPU_EMULATED)
 static inline __attribute__((always_inline)) void
 qn_emu_mma(qn_emu_site site, float d[4], const uint32_t a[4], const uint32_t b[2])

@@ -104,7 +104,8 @@ enum {
 typedef struct histogram {
     uint32_t counts[N_BINS];
     uint32_t lows[N_BINS], highs[N_BINS]; /* of the mass */
-    uint32_t ids[N_BINS];                 /* of some token: of the only one where there is one */
+    uint32_t ids[N_BINS];                 /* of the token that came first, in no order: read
+                                              where it is the only one */
 } histogram;
 
 /* What launches tell each other of a row; probabilities follow it in the scratch memory. */
@@ -170,8 +171,9 @@ QN_DEV void add_run(histogram *to, const run *r)
     const uint32_t low = (uint32_t)r->mass;
     const uint32_t carry = qn_atomic_add(&to->lows[r->bin], low) + low < low ? 1 : 0;
     (void)qn_atomic_add(&to->highs[r->bin], (uint32_t)(r->mass >> 32) + carry);
-    (void)qn_atomic_add(&to->counts[r->bin], r->count);
-    to->ids[r->bin] = r->id;
+    if (qn_atomic_add(&to->counts[r->bin], r->count) == 0) { /* one thread alone */
+        to->ids[r->bin] = r->id;
+    }
 }
 
 QN_DEV void add_token(histogram *to, run *r, uint32_t bin, uint32_t p_bits, uint32_t id)

@@ -209,7 +209,7 @@ static void test_cuda_failures_of_a_call_leave_the_device_usable(void **state)
     print_message("%s\n", err.text);
     assert_non_null(strstr(err.text, "compiler"));
     qn_gpu_function function = NULL;
-    assert_int_equal(qn_gpu_module_find(&function, module, "absent", 0, &err), QN_E_DEVICE);
+    assert_int_equal(qn_gpu_module_find(&function, module, "absent", 0, &err), QN_E_NOT_FOUND);
     print_message("%s\n", err.text);
     assert_int_equal(qn_gpu_module_find(&function, module, "shared", 1 << 20, &err), QN_E_DEVICE);
     print_message("%s\n", err.text);

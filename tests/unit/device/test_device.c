@@ -108,7 +108,8 @@ static void test_device_gpu_is_listed_with_the_reason_why_not(void **state)
         assert_int_equal(qn_device_list_gpus(&gpu, 1, &fake_gpu_driver, "/nonexistent", archs, 2),
                          0);
         assert_int_equal(qn_device_check_gpu(&fake_gpu_driver, 0, archs, 2, &err), QN_E_DEVICE);
-        assert_non_null(strstr(err.text, cases[i].reason));
+        assert_non_null(strstr(err.text, "fake:0"));
+        assert_non_null(strstr(err.text, cases[i].reason + strlen("fake")));
     }
     fake_gpu_reset();
     fake_gpu_fail("info", 0, FAKE_GPU_INVALID);

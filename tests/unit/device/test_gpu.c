@@ -164,6 +164,7 @@ static void test_gpu_drivers_fill_the_whole_table(void **state)
         assert_int_equal(qn_gpu_drivers[i]->classify(700), QN_GPU_STICKY);
         assert_int_equal(qn_gpu_drivers[i]->classify(719), QN_GPU_STICKY);
         assert_int_equal(qn_gpu_drivers[i]->classify(214), QN_GPU_LOST);
+        assert_int_equal(qn_gpu_drivers[i]->classify(500), QN_GPU_NOT_FOUND);
     }
     assert_int_equal(qn_gpu_cuda.classify(222), QN_GPU_OLD_DRIVER);
     assert_int_equal(qn_gpu_hip.classify(35), QN_GPU_OLD_DRIVER);
@@ -180,12 +181,12 @@ static void test_gpu_open_says_why_there_is_none(void **state)
         qn_status expected;
         const char *text;
     } cases[] = {
-        {true, false, 1, 0, "", 0, QN_E_DEVICE, "fake: no library (not found), libfake.so.1"},
+        {true, false, 1, 0, "", 0, QN_E_DEVICE, "fake:0: no library (not found), libfake.so.1"},
         {false, true, 1, 0, "", 0, QN_E_DEVICE, "fake 0.9, one for 1.0 or later expected"},
         {false, false, 0, 0, "", 0, QN_E_DEVICE, "version 1.0: no device, one expected"},
         {false, false, 2, 2, "", 0, QN_E_DEVICE, "fake:2: fake:0 to fake:1 expected"},
         {false, false, 1, 0, "count", FAKE_GPU_NO_DEVICE, QN_E_DEVICE,
-         "fake: version 1.0: devices: FAKE_NO_DEVICE (no device)"},
+         "fake:0: version 1.0: devices: FAKE_NO_DEVICE (no device)"},
         {false, false, 1, 0, "count", FAKE_GPU_OLD, QN_E_DEVICE, "FAKE_OLD"},
         {false, false, 1, 0, "info", FAKE_GPU_LOST, QN_E_DEVICE,
          "fake:0: what the device is: FAKE_LOST (the device is gone); the device is lost"},
@@ -500,7 +501,7 @@ static void test_gpu_module_tells_what_its_compiler_said(void **state)
     assert_int_equal(load_module(&r, &err), QN_E_DEVICE);
     ASSERT_TELLS(err, "FAKE_OLD (the driver is too old); its compiler: line 1: a planted error");
     qn_gpu_function function = &r;
-    assert_int_equal(qn_gpu_module_find(&function, r.module, "missing", 0, &err), QN_E_DEVICE);
+    assert_int_equal(qn_gpu_module_find(&function, r.module, "missing", 0, &err), QN_E_NOT_FOUND);
     assert_null(function);
     ASSERT_TELLS(err, "fake:0: module rows: kernel missing: FAKE_NOT_FOUND");
     assert_int_equal(qn_gpu_module_find(&function, r.module, "norm", 1 << 20, &err), QN_E_DEVICE);

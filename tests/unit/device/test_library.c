@@ -48,17 +48,17 @@ static void test_library_that_is_too_old_says_so(void **state)
         const char *text;
     } cases[] = {
         {QN_BINARY_DIR "/tests/old_libcuda.so.1", "cuda", 12060,
-         "cuda: the driver is for CUDA 12.6, one for 12.8 or later expected"},
+         "cuda:0: the driver is for CUDA 12.6, one for 12.8 or later expected"},
         {QN_BINARY_DIR "/tests/old_libcuda.so.1", "cuda:1", 12080,
-         "cuda: the driver's library has no function cuInit, expected one"},
+         "cuda:1: the driver's library has no function cuInit, expected one"},
         {QN_BINARY_DIR "/tests/old_libcuda.so.1", "cuda", -1,
-         "cuda: cuDriverGetVersion: error 3, a version expected"},
+         "cuda:0: cuDriverGetVersion: error 3, a version expected"},
         {QN_BINARY_DIR "/tests/old_libamdhip64.so.7", "hip", 50731921,
-         "hip: the driver is HIP 5.7, 6.0 or later expected"},
+         "hip:0: the driver is HIP 5.7, 6.0 or later expected"},
         {QN_BINARY_DIR "/tests/old_libamdhip64.so.7", "hip", 70125424,
-         "hip: the driver's library has no function hipInit, expected one"},
+         "hip:0: the driver's library has no function hipInit, expected one"},
         {QN_BINARY_DIR "/tests/old_libamdhip64.so.7", "hip:3", -1,
-         "hip: hipRuntimeGetVersion: error 3, a version expected"},
+         "hip:3: hipRuntimeGetVersion: error 3, a version expected"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         /* The name that it has for the loader is that of the right one, which is then not sought.

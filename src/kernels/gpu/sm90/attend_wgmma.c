@@ -10,6 +10,18 @@ QN_DEV void publish(void)
     qn_fence_async_shared();
 }
 
+/*
+ * Before the fence and after the wait: what other code does to the registers of products is done on
+ * its side of this.  The compiler does not know that products run on in between.
+ */
+QN_DEV void tie(float *d, const uint32_t n)
+{
+    QN_UNROLL(8)
+    for (uint32_t i = 0; i < n; i += 16) {
+        __asm__ volatile("" : QN_D16(d, i)::"memory");
+    }
+}
+
 /* d += a * b, m64 n32 k16, both by qn_wgmma_matrix(). */
 QN_DEV void product_32(float *d, uint64_t a, uint64_t b)
 {
@@ -33,16 +45,20 @@ QN_DEV void score(float (*s)[4], const tile *tile, uint8_t *rows, const uint32_t
 {
     const uint64_t a = qn_wgmma_matrix(qn_shared_address(tile->q));
     const uint64_t b = qn_wgmma_matrix(qn_shared_address(rows + qn_warp() / M * 8 * M * 128));
-    qn_wgmma_fence();
-    QN_UNROLL(3)
-    for (uint32_t i = 0; i < N_DIMS / 64; i++) {
-        QN_UNROLL(4)
-        for (uint32_t k = 0; k < 4; k++) {
-            product_32(s[0], a + i * 16 * M * 8 + 2 * k, b + i * N_BLOCK * 8 + 2 * k);
+    QN_UNROLL(1)
+    for (uint32_t i = 0; i < N_DIMS / 64; i += 3) { /* a group each, or ptxas adds fences */
+        tie(s[0], 16);
+        qn_wgmma_fence();
+        QN_UNROLL(12)
+        for (uint32_t k = 0; k < 12; k++) {
+            const uint32_t columns = i + k / 4;
+            product_32(s[0], a + columns * 16 * M * 8 + k % 4 * 2,
+                       b + columns * N_BLOCK * 8 + k % 4 * 2);
         }
+        qn_wgmma_commit();
     }
-    qn_wgmma_commit();
     qn_wgmma_wait(0);
+    tie(s[0], 16);
 }
 
 /* The rows [k][n] have 64 columns together: N_BLOCK * 128 bytes to the next 64. */
@@ -52,6 +68,7 @@ QN_DEV void add_values(float (*u)[4], const tile *tile, uint8_t *rows, const uin
     const uint8_t *columns = rows + qn_warp() / M * M * N_BLOCK * 128;
     const uint64_t one = 1ULL << 16; /* the field of the bytes to the next columns */
     const uint64_t b = qn_wgmma_matrix(qn_shared_address(columns)) - one + N_BLOCK * 8 * one;
+    tie(u[0], 128);
     qn_wgmma_fence();
     QN_UNROLL(4)
     for (uint32_t k = 0; k < N_BLOCK / 16; k++) {
@@ -59,6 +76,7 @@ QN_DEV void add_values(float (*u)[4], const tile *tile, uint8_t *rows, const uin
     }
     qn_wgmma_commit();
     qn_wgmma_wait(0);
+    tie(u[0], 128);
 }
 
 QN_GPU_KERNEL(attend_wgmma64)

@@ -2,7 +2,7 @@
 /*
  * Index scores on tensor cores, keys of 128 and up to 32 heads.  A warp keeps 32 keys in registers,
  * the left side of the products, and meets the queries of row after row with them; keys are read
- * anew only where the sequence changes.
+ * anew only where the sequence changes, or a row has more of them.
  *
  * The k of both sides are permuted alike, so that a lane's words come from 16 bytes side by side.
  */
@@ -54,12 +54,15 @@ QN_DEV void load_queries(uint8_t *q, float *w, const qn_gpu_index_scores_args *a
     }
 }
 
-/* Keys g, g + 8, g + 16, g + 24 of the warp (g = lane / 4): chunks lane % 4, + 4, + 8, + 12. */
-QN_DEV void load_keys(u32x4 keys[4][4], const qn_gpu_index_scores_args *args, uint32_t t,
-                      uint32_t end)
+/*
+ * Keys g, g + 8, g + 16, g + 24 of the warp (g = lane / 4): chunks lane % 4, + 4, + 8, + 12.
+ * Returns how many positions of the sequence they stand for.
+ */
+QN_DEV uint32_t load_keys(u32x4 keys[4][4], const qn_gpu_index_scores_args *args, uint32_t t,
+                          uint32_t end)
 {
     const int32_t seq = args->seqs[t];
-    uint32_t n = 0; /* keys behind the last one of any row repeat that one */
+    uint32_t n = 0; /* keys behind the last one of the rows that follow repeat that one */
     for (uint32_t i = t; i < end && args->seqs[i] == seq; i++) {
         n = qn_max_u32(n, qn_row_positions(args->positions[i], args->first_position));
     }
@@ -74,6 +77,7 @@ QN_DEV void load_keys(u32x4 keys[4][4], const qn_gpu_index_scores_args *args, ui
             keys[r][i] = qn_load_16(key + 64 * i);
         }
     }
+    return n;
 }
 
 /* Scores of this lane's share of the heads for its four keys. */
@@ -123,6 +127,7 @@ QN_GPU_KERNEL(index_scores_mma)
     load_queries(q, w, args, t);
     qn_copy_commit();
     int32_t seq = -1;
+    uint32_t n_loaded = 0;
     QN_UNROLL(1)
     for (uint32_t side = 0; t < end; side ^= 1) {
         const uint32_t next = next_row(args, t + 1, end);
@@ -130,9 +135,10 @@ QN_GPU_KERNEL(index_scores_mma)
             load_queries(q + (side ^ 1) * Q_BYTES, w + (side ^ 1) * N_HEADS, args, next);
         }
         qn_copy_commit();
-        if (args->seqs[t] != seq) {
+        const uint32_t n = qn_row_positions(args->positions[t], args->first_position);
+        if (args->seqs[t] != seq || n > n_loaded) {
             seq = args->seqs[t];
-            load_keys(keys, args, t, end);
+            n_loaded = load_keys(keys, args, t, end);
         }
         qn_copy_wait(1);
         qn_barrier();
@@ -145,7 +151,7 @@ QN_GPU_KERNEL(index_scores_mma)
         }
         const float even = lane_of_four < 2 ? sums[0] : sums[2];
         const float odd = lane_of_four < 2 ? sums[1] : sums[3];
-        if (at < qn_row_positions(args->positions[t], args->first_position)) {
+        if (at < n) {
             args->scores[t * args->scores_stride + at] = lane_of_four % 2 == 0 ? even : odd;
         }
         qn_barrier();

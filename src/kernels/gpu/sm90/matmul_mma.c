@@ -474,17 +474,17 @@ QN_DEV void finish_splits(const mma_block *b, const mma_item *item)
     uint32_t *counters = (uint32_t *)b->args->partial;
     uint32_t *shared = (uint32_t *)b->sums;
     const uint32_t i_last = b->args->n_splits - 1;
-    qn_fence();
     qn_barrier();
-    if (qn_thread() == 0) {
+    if (qn_thread() == 0) { /* its fences stand for the block, which barriers join to it */
         const uint32_t i_block = item->strip >> (4 - b->log_k);
+        qn_fence();
         *shared = qn_atomic_inc(counters + item->group * b->n_blocks + i_block, i_last);
+        qn_fence();
     }
     qn_barrier();
     const bool is_last = *shared == i_last;
     qn_barrier();
     if (is_last) {
-        qn_fence();
         join_splits(b, item);
     }
 }
