@@ -216,8 +216,8 @@ const qn_gpu_info *qn_gpu_kernels_info(const qn_gpu_kernels *kernels)
     return qn_gpu_get_info(kernels->gpu);
 }
 
-static void launch(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
-                   uint32_t shared_bytes, bool is_dependent, const void *args, size_t args_bytes)
+void qn_gpu_ops_launch(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
+                       uint32_t shared_bytes, const void *args, size_t args_bytes)
 {
     QN_ASSERT(qn_gpu_kernels_has(ops->kernels, i_kernel));
     qn_gpu_launch(ops->stream, &(qn_gpu_launch_args){
@@ -226,20 +226,7 @@ static void launch(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid
                                    .grid = {grid[0], grid[1], grid[2]},
                                    .n_threads = entries[i_kernel].n_threads,
                                    .shared_bytes = shared_bytes,
-                                   .is_dependent = is_dependent,
                                    .args = args,
                                    .args_bytes = args_bytes,
                                });
-}
-
-void qn_gpu_ops_launch(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
-                       uint32_t shared_bytes, const void *args, size_t args_bytes)
-{
-    launch(ops, i_kernel, grid, shared_bytes, false, args, args_bytes);
-}
-
-void qn_gpu_ops_launch_early(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
-                             uint32_t shared_bytes, const void *args, size_t args_bytes)
-{
-    launch(ops, i_kernel, grid, shared_bytes, true, args, args_bytes);
 }

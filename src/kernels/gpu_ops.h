@@ -69,12 +69,6 @@ typedef struct qn_gpu_ops {
 /** Queue kernel @p i_kernel with a struct of its arguments: what the functions below end in. */
 void qn_gpu_ops_launch(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
                        uint32_t shared_bytes, const void *args, size_t args_bytes);
-/**
- * The same of a kernel that calls qn_wait_for_previous() (kernels/gpu/lang.h): it may begin, and
- * read weights, before the launch in front of it has ended.
- */
-void qn_gpu_ops_launch_early(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
-                             uint32_t shared_bytes, const void *args, size_t args_bytes);
 
 void qn_gpu_embed(const qn_gpu_ops *ops, const qn_gpu_embed_args *args);
 void qn_gpu_rmsnorm(const qn_gpu_ops *ops, const qn_gpu_rmsnorm_args *args);

@@ -191,28 +191,6 @@ QN_DEV void qn_fence(void)
 #endif
 }
 
-/**
- * The launch behind this one may begin, if it is one of qn_gpu_ops_launch_early() and when all
- * blocks of this one have come here or ended.  Not for a kernel that writes weights.
- */
-QN_DEV void qn_let_next_begin(void)
-{
-#if defined(__NVPTX__)
-    __asm__ volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-/**
- * Every launch in front of this one has ended and what it wrote is seen: each thread of a kernel
- * that is launched early calls it before it writes anything or reads anything but weights.
- */
-QN_DEV void qn_wait_for_previous(void)
-{
-#if defined(__NVPTX__)
-    __asm__ volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
 /** The value of lane @p lane (modulo QN_LANES). */
 QN_DEV uint32_t qn_shuffle_u32(uint32_t value, uint32_t lane)
 {
