@@ -359,10 +359,9 @@ const float *qn_executor_prompt_logits(qn_executor *executor, uint32_t i_seq, ui
     QN_ASSERT(n_rows > 0 && n_rows <= (uint32_t)QN_PROMPT_LOGITS_MAX);
     QN_ASSERT(i_row < place->n_rows && n_rows <= place->n_rows - i_row);
     if (e->gpu != NULL) {
-        qn_gpu_steps_make_logits(e, place->first_row + i_row, n_rows);
-    } else {
-        qn_executor_make_logits(e, place->first_row + i_row, n_rows);
+        return qn_gpu_steps_make_logits(e, place->first_row + i_row, n_rows);
     }
+    qn_executor_make_logits(e, place->first_row + i_row, n_rows);
     return e->prompt_logits;
 }
 

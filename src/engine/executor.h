@@ -91,7 +91,8 @@ void qn_executor_collect(qn_step_result *result, qn_executor *executor);
 
 /**
  * Logits [n_rows][n_vocab] of a sequence of the step submitted last, once it is collected; borrowed
- * until the next call or step: one row for each token drawn.  NULL where there are none.
+ * until the next call or step: one row for each token drawn.  NULL where there are none, or where
+ * the device failed to give them, which is logged: the step's results stand all the same.
  *
  * @param i_seq  place in the step's seqs
  */
@@ -100,6 +101,7 @@ const float *qn_executor_logits(qn_executor *executor, uint32_t i_seq);
 /**
  * Logits [n_rows][n_vocab] of rows of the same step, of a prompt or not, which are computed now;
  * borrowed until the next call or step.  A prompt's are not kept, as a step may have thousands.
+ * NULL where the device failed to give them, likewise.
  *
  * @param i_seq   place in the step's seqs; not of a sequence that had failed before
  * @param i_row   the first, of those that the sequence has in the step

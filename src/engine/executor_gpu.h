@@ -117,9 +117,12 @@ uint64_t qn_gpu_steps_bytes(const qn_gpu_steps *steps);
 void qn_gpu_steps_submit(qn_executor *e, const qn_step *step);
 void qn_gpu_steps_collect(qn_executor *e, qn_step_result *result);
 
-/** As on the CPU: qn_executor_read_logits(), qn_executor_make_logits(). */
+/**
+ * qn_executor_logits(), and e->prompt_logits of rows of the trunk's pass, at most 64.  NULL also
+ * where the device did not give them, which is logged.
+ */
 const float *qn_gpu_steps_read_logits(qn_executor *e, uint32_t i_seq);
-void qn_gpu_steps_make_logits(qn_executor *e, uint32_t first_row, uint32_t n_rows);
+const float *qn_gpu_steps_make_logits(qn_executor *e, uint32_t first_row, uint32_t n_rows);
 
 /** Queue the chains' passes: what e->gpu->extent says, of orders that were uploaded. */
 void qn_gpu_steps_draft(qn_executor *e, const qn_gpu_orders *host);

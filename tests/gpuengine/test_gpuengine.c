@@ -115,6 +115,18 @@ static bool see_token(void *context, void *user, int32_t token, uint32_t positio
     return true;
 }
 
+static void see_rows(void *context, void *user, uint32_t position, uint32_t n_rows,
+                     const int32_t *ids, const float *logits, const qn_sampler *sampler)
+{
+    seen *const s = user;
+    (void)context;
+    (void)position;
+    (void)sampler;
+    for (uint32_t i = 0; i < n_rows; i++) {
+        s->logit_sum += logits[i * 96 + (uint32_t)ids[i]];
+    }
+}
+
 static void see_end(void *context, void *user, qn_sched_end_reason reason,
                     const qn_session_stats *stats, const qn_error *error)
 {
@@ -126,7 +138,7 @@ static void see_end(void *context, void *user, qn_sched_end_reason reason,
     s->stats = *stats;
 }
 
-static const qn_runner_sink sink = {.token = see_token, .end = see_end};
+static const qn_runner_sink sink = {.rows = see_rows, .token = see_token, .end = see_end};
 
 static qn_runner *open_runner(uint32_t lag, bool without_graphs)
 {
@@ -368,6 +380,52 @@ static void test_gpuengine_goes_on_behind_a_step_that_failed(void **state)
     qn_runner_close(&runner);
 }
 
+/* A request whose tokens and rows are told with their logits. */
+static void run_for_logits(qn_runner *runner, const char *call, size_t n_more)
+{
+    qn_request_id id = 0;
+    qn_error err = {0};
+    qn_runner_request request = request_of(0);
+    request.max_tokens = 4;
+    request.wants_logits = request.wants_prompt_logits = true;
+    g_seen[0] = (seen){0};
+    assert_int_equal(qn_runner_submit(&id, runner, &request, &err), QN_OK);
+    fake_gpu_fail(call, n_more, FAKE_GPU_INVALID);
+    g_seen[1].n_ends = g_seen[2].n_ends = 1;
+    run_to_end(runner);
+}
+
+/* Wherever a call fails, what is told of an answer that ends well is right, its logits too. */
+static void test_gpuengine_tells_no_logits_that_are_not_there(void **state)
+{
+    static const char *const calls[] = {"download", "copy", "stream_wait", "launch"};
+    (void)state;
+    for (uint32_t lag = 0; lag < 2; lag++) {
+        qn_runner *runner = open_runner(lag, false);
+        run_for_logits(runner, "launch", SIZE_MAX);
+        run_for_logits(runner, "launch", SIZE_MAX); /* behind a cached page or not: captured */
+        const seen expected = g_seen[0];
+        assert_int_equal(expected.reason, QN_SCHED_END_LENGTH);
+        for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+            bool has_failed = true;
+            for (size_t n = 0; has_failed; n++) {
+                run_for_logits(runner, calls[i], n);
+                has_failed = fake_gpu_has_failed();
+                const bool ended_well = g_seen[0].reason == QN_SCHED_END_LENGTH;
+                assert_true(ended_well || g_seen[0].reason == QN_SCHED_END_ERROR);
+                assert_true(ended_well || has_failed);
+                if (ended_well) {
+                    assert_memory_equal(g_seen[0].ids, expected.ids, 4 * sizeof(int32_t));
+                    assert_memory_equal(&g_seen[0].logit_sum, &expected.logit_sum, sizeof(float));
+                }
+                assert_true(n < 1000);
+            }
+        }
+        fake_gpu_fail("launch", SIZE_MAX, 0);
+        qn_runner_close(&runner);
+    }
+}
+
 /* A kernel that fails takes the device with it: all end with an error, and so does what comes. */
 static void test_gpuengine_ends_all_when_the_device_is_lost(void **state)
 {
@@ -442,6 +500,7 @@ int main(int argc, char **argv)
         TEST(test_gpuengine_pins_acceptance_as_a_generator_does),
         TEST(test_gpuengine_stops_at_an_id),
         TEST(test_gpuengine_goes_on_behind_a_step_that_failed),
+        TEST(test_gpuengine_tells_no_logits_that_are_not_there),
         TEST(test_gpuengine_what_cannot_be_opened_is_said),
         cmocka_unit_test_setup_teardown(test_gpuengine_ends_all_when_the_device_is_lost, open_model,
                                         close_lost),
