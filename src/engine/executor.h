@@ -7,7 +7,8 @@
  * over the tokens drawn last and drafts; one pass of the trunk over all rows of all sequences;
  * draws and acceptance; the MTP layer follows over the rows of prompts.  A row's result depends on
  * its own sequence alone, so neither neighbours nor cuts nor preemptions change a token, but for a
- * pinned acceptance: it takes drafts unseen, and how many there are goes by the step.
+ * pinned acceptance: it takes drafts unseen, and how many there are goes by the step.  On a GPU
+ * that holds of a model that is deterministic; the last bits of another's rows go by the step.
  *
  * A step is submitted and its result collected; with lag 1 the next may be submitted between, so
  * that a device has work while the host looks at results.  Steps are executed one after the other.

@@ -29,6 +29,7 @@ enum {
     QN_PASS_SIZES = 24,   /**< Numbers of rows that graphs have. */
     QN_PASS_EXTENTS = 6,  /**< Extents of contexts likewise. */
     QN_SAMPLE_ROWS = 128, /**< Rows that are drawn at once. */
+    QN_PASS_RETRY = 64,   /**< Launches until what could not be captured is tried again. */
 };
 
 /** What is uploaded of a step; the same places on both sides, for good. */
@@ -75,7 +76,7 @@ typedef struct qn_gpu_flight {
 /** A captured pass. */
 typedef struct qn_gpu_capture {
     qn_gpu_graph *graph; /**< Owned; NULL: not captured yet. */
-    bool is_refused;     /**< It could not be: queued as it is. */
+    uint32_t n_plain;    /**< It could not be: so many times it is queued as it is. */
 } qn_gpu_capture;
 
 struct qn_gpu_steps {

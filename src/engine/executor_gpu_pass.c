@@ -183,7 +183,7 @@ static void queue(const qn_executor *e, uint32_t pass, uint32_t n_rows)
 
 /* ------------------------------------------------------------------------------------- graphs */
 
-/* A pass that cannot be captured is queued as it is, from then on. */
+/* A pass that cannot be captured is queued as it is for some time: the reason may have passed. */
 static void capture(qn_executor *e, uint32_t pass, uint32_t n_rows, qn_gpu_capture *to)
 {
     qn_gpu_steps *const g = e->gpu;
@@ -192,7 +192,7 @@ static void capture(qn_executor *e, uint32_t pass, uint32_t n_rows, qn_gpu_captu
     queue(e, pass, n_rows);
     if (qn_gpu_capture_end(&to->graph, g->glm->stream, &err) < 0) {
         qn_log(QN_LOG_WARN, "pass %u of %u rows is not captured: %s", pass, n_rows, err.text);
-        to->is_refused = true;
+        to->n_plain = QN_PASS_RETRY;
     }
 }
 
@@ -201,6 +201,7 @@ void qn_gpu_steps_drop_graphs(qn_gpu_steps *g)
     qn_gpu_capture *const captures = &g->captures[0][0][0];
     for (size_t i = 0; i < sizeof g->captures / sizeof *captures; i++) {
         qn_gpu_graph_close(&captures[i].graph);
+        captures[i].n_plain = 0;
     }
 }
 
@@ -217,7 +218,9 @@ static void launch(qn_executor *e, uint32_t pass, uint32_t n_rows)
         return;
     }
     qn_gpu_capture *const c = &g->captures[pass][i_size][g->extent.i_extent];
-    if (c->graph == NULL && !c->is_refused) {
+    if (c->n_plain > 0) {
+        c->n_plain--;
+    } else if (c->graph == NULL) {
         if (qn_gpu_steps_note(g) < 0) { /* a capture would take what failed before for its own */
             return;
         }
