@@ -125,6 +125,9 @@ qn_status qn_executor_open(qn_executor **out, qn_glm *glm, const qn_executor_opt
     if (qn_glm_gpu(glm) != NULL) {
         QN_TRY(status, qn_gpu_steps_open(e, err), fail);
         e->gpu->without_graphs = options->without_graphs;
+        if (options->captures_early && !options->without_graphs) {
+            qn_gpu_steps_capture(e);
+        }
     }
     *out = e;
     return QN_OK;

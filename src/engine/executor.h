@@ -44,6 +44,8 @@ typedef struct qn_executor_options {
     uint32_t lag;              /**< At most QN_EXECUTOR_LAG_MAX. */
     bool with_mtp;             /**< Pages have the MTP layer's rows; the model has the layer. */
     bool without_graphs;       /**< On a GPU: passes are queued kernel by kernel. */
+    bool captures_early;       /**< On a GPU: those with few positions are captured by open, which
+                                    the log tells time and memory of; others at first use. */
     bool checks_pages;         /**< Compare checksums of shared pages; always in debug builds. */
 } qn_executor_options;
 

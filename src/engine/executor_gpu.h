@@ -131,6 +131,9 @@ void qn_gpu_steps_draft(qn_executor *e, const qn_gpu_orders *host);
 void qn_gpu_steps_trunk(qn_executor *e);
 /** Queue what the MTP layer adds to the cache, of a settled step. */
 void qn_gpu_steps_follow(qn_executor *e);
+/** Capture all passes with few positions, so that no step has to; what cannot be is left to them.
+ */
+void qn_gpu_steps_capture(qn_executor *e);
 /** Forget what was captured. */
 void qn_gpu_steps_drop_graphs(qn_gpu_steps *g);
 /** Rows of the graph for @p n_rows, at most @p n_rows_max; @p n_rows where there is none. */

@@ -177,22 +177,27 @@ static void see_end(void *context, void *user, qn_sched_end_reason reason,
 
 static const qn_runner_sink sink = {.rows = see_rows, .token = see_token, .end = see_end};
 
+static qn_runner_options options_of(uint32_t lag, bool without_graphs)
+{
+    return (qn_runner_options){.executor = {.kernels = &g_t.kernels,
+                                            .pool = g_t.pool,
+                                            .kv_dtype = QN_KV_BF16,
+                                            .n_slots = N_SLOTS,
+                                            .n_pages = 8,
+                                            .n_step_rows = N_ROWS,
+                                            .n_context = N_IDS_MAX,
+                                            .lag = lag,
+                                            .with_mtp = true,
+                                            .without_graphs = without_graphs,
+                                            .checks_pages = lag == 0},
+                               .n_queue = 4,
+                               .hash_seed = 1,
+                               .has_prefix_tree = true};
+}
+
 static qn_runner *open_runner(uint32_t lag, bool without_graphs)
 {
-    const qn_runner_options options = {.executor = {.kernels = &g_t.kernels,
-                                                    .pool = g_t.pool,
-                                                    .kv_dtype = QN_KV_BF16,
-                                                    .n_slots = N_SLOTS,
-                                                    .n_pages = 8,
-                                                    .n_step_rows = N_ROWS,
-                                                    .n_context = N_IDS_MAX,
-                                                    .lag = lag,
-                                                    .with_mtp = true,
-                                                    .without_graphs = without_graphs,
-                                                    .checks_pages = lag == 0},
-                                       .n_queue = 4,
-                                       .hash_seed = 1,
-                                       .has_prefix_tree = true};
+    const qn_runner_options options = options_of(lag, without_graphs);
     qn_runner *runner = NULL;
     qn_error err = {0};
     if (qn_runner_open(&runner, g_t.glm, &options, &err) < 0) {
@@ -525,6 +530,46 @@ static void test_gpuengine_captures_again_what_it_could_not(void **state)
     qn_runner_close(&runner);
 }
 
+/* What open captures no step does, and answers are the same. */
+static void test_gpuengine_captures_before_it_is_asked(void **state)
+{
+    (void)state;
+    seen expected[N_REQUESTS];
+    qn_runner_options options = options_of(1, false);
+    qn_runner *runner = NULL;
+    qn_error err = {0};
+    for (uint32_t i = 0; i < N_REQUESTS; i++) {
+        answer_alone(&expected[i], i);
+    }
+    options.executor.captures_early = true;
+    fake_gpu.keeps_calls = true;
+    assert_int_equal(qn_runner_open(&runner, g_t.glm, &options, &err), QN_OK);
+    const uint32_t n_captured = count_calls("capture_end");
+    /* Rows 1, 2, 4 of as many slots with all passes; 8, 16, 24, 32, 36 of trunk and follow. */
+    assert_int_equal(n_captured, 3 * QN_N_PASSES + 5 * 2);
+    memset(g_seen, 0, sizeof g_seen);
+    submit(runner, 0, false);
+    submit(runner, 2, false);
+    g_seen[1].n_ends = 1; /* of more positions: not asked for */
+    run_to_end(runner);
+    assert_int_equal(count_calls("capture_end"), n_captured);
+    assert_true(count_calls("graph_launch") > 0);
+    for (uint32_t i = 0; i < N_REQUESTS; i += 2) {
+        assert_memory_equal(g_seen[i].ids, expected[i].ids, g_seen[i].n_ids * sizeof(int32_t));
+    }
+    qn_runner_close(&runner);
+    /* Where it stops at one that cannot be, the steps capture what they need. */
+    fake_gpu_fail("capture_end", 1, FAKE_GPU_INVALID);
+    assert_int_equal(qn_runner_open(&runner, g_t.glm, &options, &err), QN_OK);
+    fake_gpu_fail("capture_end", SIZE_MAX, 0);
+    submit(runner, 0, false);
+    g_seen[1].n_ends = g_seen[2].n_ends = 1;
+    run_to_end(runner);
+    assert_memory_equal(g_seen[0].ids, expected[0].ids, g_seen[0].n_ids * sizeof(int32_t));
+    fake_gpu.keeps_calls = false;
+    qn_runner_close(&runner);
+}
+
 /* A request whose tokens and rows are told with their logits. */
 static void run_for_logits(qn_runner *runner, const char *call, size_t n_more)
 {
@@ -649,6 +694,7 @@ int main(int argc, char **argv)
         TEST(test_gpuengine_stops_at_an_id),
         TEST(test_gpuengine_goes_on_behind_a_step_that_failed),
         TEST(test_gpuengine_captures_again_what_it_could_not),
+        TEST(test_gpuengine_captures_before_it_is_asked),
         TEST(test_gpuengine_tells_no_logits_that_are_not_there),
         TEST(test_gpuengine_what_cannot_be_opened_is_said),
         cmocka_unit_test_setup_teardown(test_gpuengine_ends_all_when_the_device_is_lost, open_model,
