@@ -178,7 +178,8 @@ typedef struct qn_sampling {
     uint32_t top_k;                  /**< 0: off. */
     uint32_t n_logit_bias;           /**< At most QN_LOGIT_BIAS_MAX. */
     const qn_logit_bias *logit_bias; /**< Borrowed during the call. */
-    uint64_t seed;                   /**< The same seed draws the same tokens. */
+    uint64_t seed;                   /**< The same seed draws the same tokens, of a model that
+                                          is_deterministic. */
 } qn_sampling;
 
 /** Facts of a loaded model; strings are borrowed until it is closed. */
@@ -311,7 +312,8 @@ QN_API const char *qn_finish_name(qn_finish finish);
 typedef struct qn_token_logprob {
     int32_t token; /**< Its id. */
     float logprob; /**< Natural logarithm of the probability that the model alone gives it, before
-                        every setting of qn_sampling. */
+                        every setting of qn_sampling.  On a GPU its logits are made again for it:
+                        in their last bits other ones, unless the model is_deterministic. */
 } qn_token_logprob;
 
 /** What happens while a model answers. */
