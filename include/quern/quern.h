@@ -129,6 +129,13 @@ typedef struct qn_model_options {
     bool tokenizer_only;       /**< No weights: sessions cannot be opened. */
     bool tokenizer_optional; /**< A folder without tokenizer.json is a warning: ids in, ids out. */
     bool strict;             /**< What would be a warning about the model is an error. */
+    bool is_deterministic;   /**< GPU: the bits of a row depend on its own sequence alone, as they
+                                  always do on a CPU.  Otherwise the fastest kernel serves each
+                                  number of rows, and the last bits of logits go by the step that a
+                                  row is in: where two tokens are as good as alike, either may be
+                                  drawn; log-probabilities, which are computed again when they are
+                                  asked for, may differ in their last bits from those that a token
+                                  was drawn with. */
 } qn_model_options;
 
 /**
@@ -171,7 +178,8 @@ typedef struct qn_sampling {
     uint32_t top_k;                  /**< 0: off. */
     uint32_t n_logit_bias;           /**< At most QN_LOGIT_BIAS_MAX. */
     const qn_logit_bias *logit_bias; /**< Borrowed during the call. */
-    uint64_t seed;                   /**< The same seed draws the same tokens. */
+    uint64_t seed;                   /**< The same seed draws the same tokens, of a model that
+                                          is_deterministic. */
 } qn_sampling;
 
 /** Facts of a loaded model; strings are borrowed until it is closed. */
@@ -196,6 +204,7 @@ typedef struct qn_model_info {
     uint32_t n_context_max;   /**< Positions the model was made for. */
     uint32_t n_threads;       /**< Threads that compute. */
     bool has_mtp;             /**< The layer for speculative decoding is there. */
+    bool is_deterministic;    /**< A row's bits depend on its own sequence alone. */
     bool has_tokenizer;       /**< False for dummy weights without tokenizer.json. */
 } qn_model_info;
 
@@ -303,7 +312,8 @@ QN_API const char *qn_finish_name(qn_finish finish);
 typedef struct qn_token_logprob {
     int32_t token; /**< Its id. */
     float logprob; /**< Natural logarithm of the probability that the model alone gives it, before
-                        every setting of qn_sampling. */
+                        every setting of qn_sampling.  On a GPU its logits are made again for it:
+                        in their last bits other ones, unless the model is_deterministic. */
 } qn_token_logprob;
 
 /** What happens while a model answers. */
@@ -571,8 +581,8 @@ enum {
 };
 
 /**
- * Sizes.  NULL or all zero: the defaults.  No option changes a token, but for requests that pin
- * their acceptance_length: those take drafts unseen.
+ * Sizes.  NULL or all zero: the defaults.  No option changes a token where the model
+ * is_deterministic, but for requests that pin their acceptance_length: those take drafts unseen.
  */
 typedef struct qn_engine_options {
     uint64_t cache_bytes;    /**< Cache pages, all there will ever be; 0: what n_sequences contexts
@@ -590,7 +600,9 @@ typedef struct qn_engine_options {
                                   the MTP layer. */
     bool no_prefix_cache;    /**< Nothing that one request computed serves another. */
     bool checks_pages;       /**< Checksum pages when they are published and when they are used
-                                  again, and abort where they differ; always on in debug builds. */
+                                  again, and abort where they differ; always on in debug builds.
+                                  That two requests compute a page alike is checked where the model
+                                  is_deterministic. */
 } qn_engine_options;
 
 /**

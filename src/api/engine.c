@@ -136,6 +136,7 @@ static qn_status open_runner(qn_engine *e, qn_model *model, const qn_engine_opti
                      .n_context = o->context_tokens,
                      .lag = model->gpu != NULL ? 1 : 0, /* the GPU has the next step meanwhile */
                      .with_mtp = !o->no_mtp,
+                     .captures_early = true, /* before anybody waits */
                      .checks_pages = o->checks_pages},
         .n_queue = o->n_queue,
         .has_prefix_tree = !o->no_prefix_cache,

@@ -49,7 +49,28 @@ enum { STEP_ROWS_MAX = 8192 };
 /* What is chosen for a step of so many rows, of an operation with its shape. */
 typedef qn_gpu_choice choose_fn(const qn_model *model, const void *shape, uint32_t n_rows);
 
-/* An entry for each range of rows that gets one variant from one source. */
+static bool is_alike(qn_gpu_choice a, qn_gpu_choice b)
+{
+    return a.i_variant == b.i_variant && a.source == b.source;
+}
+
+/* The last number of rows from @p n_rows on, below @p n_other, that gets what @p n_rows gets. */
+static uint32_t last_alike(const qn_model *model, choose_fn *choose, const void *shape,
+                           uint32_t n_rows, uint32_t n_other)
+{
+    const qn_gpu_choice choice = choose(model, shape, n_rows);
+    while (n_other - n_rows > 1) {
+        const uint32_t n = n_rows + (n_other - n_rows) / 2;
+        if (is_alike(choose(model, shape, n), choice)) {
+            n_rows = n;
+        } else {
+            n_other = n;
+        }
+    }
+    return n_rows;
+}
+
+/* An entry for each range of rows that gets one variant from one source; rules may end anywhere. */
 static void put_ranges(list *to, qn_kernel_choice entry, const char *operation, const char *weights,
                        const char *(*name_of)(uint32_t i_variant), choose_fn *choose,
                        const void *shape)
@@ -60,8 +81,8 @@ static void put_ranges(list *to, qn_kernel_choice entry, const char *operation, 
     bool is_first = true;
     for (uint32_t n_rows = 2; n_rows <= STEP_ROWS_MAX; n_rows *= 2) {
         const qn_gpu_choice next = choose(to->model, shape, n_rows);
-        if (next.i_variant != now.i_variant || next.source != now.source) {
-            entry.n_rows = n_rows / 2;
+        if (!is_alike(next, now)) {
+            entry.n_rows = last_alike(to->model, choose, shape, n_rows / 2, n_rows);
             put(to, operation, weights, name_of(now.i_variant), sources[now.source], entry);
             is_first = false;
         }

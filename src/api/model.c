@@ -314,7 +314,7 @@ static qn_status load_weights(qn_model *m, const qn_model_options *o, qn_error *
                               .progress_context = o->progress_context,
                               .gpu = m->gpu,
                               .gpu_kernels = m->gpu_kernels,
-                              .is_deterministic = true};
+                              .is_deterministic = o->is_deterministic};
     if (o->use_dummy_weights) {
         QN_TRY(status, make_weights(m, o->dummy_seed, &options, err), fail);
     } else {
@@ -374,6 +374,7 @@ static void fill_info(qn_model *m, const qn_model_options *o, uint64_t start_ns)
     info->n_vocab = m->config.n_vocab;
     info->n_context_max = m->config.n_context_max;
     info->has_tokenizer = m->tokenizer != NULL;
+    info->is_deterministic = !names_gpu(m->device) || o->is_deterministic;
     if (m->glm != NULL) {
         info->quantization = qn_glm_quantization(m->glm);
         info->n_parameters = qn_glm_parameters(m->glm);
@@ -387,9 +388,10 @@ static void fill_info(qn_model *m, const qn_model_options *o, uint64_t start_ns)
     info->load_s = (double)(qn_clock_ns() - start_ns) * 1e-9;
     qn_log(QN_LOG_INFO,
            "%s: device=%s kernels=%s compute=%s kv=%s weights=%s quantization=%s bytes=%" PRIu64
-           " threads=%u load_s=%.2f",
+           " threads=%u deterministic=%d load_s=%.2f",
            info->name, info->device, info->kernels, info->compute, info->kv_dtype, info->weights,
-           info->quantization, info->weight_bytes, info->n_threads, info->load_s);
+           info->quantization, info->weight_bytes, info->n_threads, info->is_deterministic ? 1 : 0,
+           info->load_s);
 }
 
 qn_status qn_model_open(qn_model **out, const char *name, const qn_model_options *options,

@@ -125,6 +125,9 @@ qn_status qn_executor_open(qn_executor **out, qn_glm *glm, const qn_executor_opt
     if (qn_glm_gpu(glm) != NULL) {
         QN_TRY(status, qn_gpu_steps_open(e, err), fail);
         e->gpu->without_graphs = options->without_graphs;
+        if (options->captures_early && !options->without_graphs) {
+            qn_gpu_steps_capture(e);
+        }
     }
     *out = e;
     return QN_OK;
@@ -208,9 +211,14 @@ static void begin_slot(qn_executor *e, const qn_step_begin *begin,
     }
 }
 
-/* Shared pages hold what was published, and so do own ones that they take the place of. */
+/*
+ * Shared pages hold what was published, and so do own ones that they take the place of: where bits
+ * go by the step these are as good, but not the same.
+ */
 static void check_shared(const qn_executor *e, const qn_step *step)
 {
+    const qn_gpu_glm *const gpu = qn_glm_gpu(e->glm);
+    const bool makes_equal_pages = gpu == NULL || gpu->is_deterministic;
     for (uint32_t i = 0; i < step->n_pages; i++) {
         const qn_step_page *const p = &step->pages[i];
         QN_ASSERT(p->slot < e->n_slots);
@@ -221,7 +229,7 @@ static void check_shared(const qn_executor *e, const qn_step *step)
         qn_page_sums_check(&e->sums, page, page, step->number);
         const bool is_set = p->i_page < e->slots[p->slot].n_pages;
         const int32_t own = is_set ? qn_slot_pages(e, p->slot)[p->i_page] : -1;
-        if (own >= 0) {
+        if (own >= 0 && makes_equal_pages) {
             qn_page_sums_check(&e->sums, (uint32_t)own, page, step->number);
         }
     }
@@ -359,10 +367,9 @@ const float *qn_executor_prompt_logits(qn_executor *executor, uint32_t i_seq, ui
     QN_ASSERT(n_rows > 0 && n_rows <= (uint32_t)QN_PROMPT_LOGITS_MAX);
     QN_ASSERT(i_row < place->n_rows && n_rows <= place->n_rows - i_row);
     if (e->gpu != NULL) {
-        qn_gpu_steps_make_logits(e, place->first_row + i_row, n_rows);
-    } else {
-        qn_executor_make_logits(e, place->first_row + i_row, n_rows);
+        return qn_gpu_steps_make_logits(e, place->first_row + i_row, n_rows);
     }
+    qn_executor_make_logits(e, place->first_row + i_row, n_rows);
     return e->prompt_logits;
 }
 

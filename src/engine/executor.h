@@ -7,7 +7,8 @@
  * over the tokens drawn last and drafts; one pass of the trunk over all rows of all sequences;
  * draws and acceptance; the MTP layer follows over the rows of prompts.  A row's result depends on
  * its own sequence alone, so neither neighbours nor cuts nor preemptions change a token, but for a
- * pinned acceptance: it takes drafts unseen, and how many there are goes by the step.
+ * pinned acceptance: it takes drafts unseen, and how many there are goes by the step.  On a GPU
+ * that holds of a model that is deterministic; the last bits of another's rows go by the step.
  *
  * A step is submitted and its result collected; with lag 1 the next may be submitted between, so
  * that a device has work while the host looks at results.  Steps are executed one after the other.
@@ -43,6 +44,8 @@ typedef struct qn_executor_options {
     uint32_t lag;              /**< At most QN_EXECUTOR_LAG_MAX. */
     bool with_mtp;             /**< Pages have the MTP layer's rows; the model has the layer. */
     bool without_graphs;       /**< On a GPU: passes are queued kernel by kernel. */
+    bool captures_early;       /**< On a GPU: those with few positions are captured by open, which
+                                    the log tells time and memory of; others at first use. */
     bool checks_pages;         /**< Compare checksums of shared pages; always in debug builds. */
 } qn_executor_options;
 
@@ -91,7 +94,8 @@ void qn_executor_collect(qn_step_result *result, qn_executor *executor);
 
 /**
  * Logits [n_rows][n_vocab] of a sequence of the step submitted last, once it is collected; borrowed
- * until the next call or step: one row for each token drawn.  NULL where there are none.
+ * until the next call or step: one row for each token drawn.  NULL where there are none, or where
+ * the device failed to give them, which is logged: the step's results stand all the same.
  *
  * @param i_seq  place in the step's seqs
  */
@@ -100,6 +104,7 @@ const float *qn_executor_logits(qn_executor *executor, uint32_t i_seq);
 /**
  * Logits [n_rows][n_vocab] of rows of the same step, of a prompt or not, which are computed now;
  * borrowed until the next call or step.  A prompt's are not kept, as a step may have thousands.
+ * NULL where the device failed to give them, likewise.
  *
  * @param i_seq   place in the step's seqs; not of a sequence that had failed before
  * @param i_row   the first, of those that the sequence has in the step

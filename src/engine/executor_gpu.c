@@ -545,6 +545,17 @@ void qn_gpu_steps_collect(qn_executor *e, qn_step_result *result)
 /* ---------------------------------------------------------------------------------------- views
  */
 
+/* Whoever wanted them ends for it: no later step tells of a failure that the stream forgets. */
+static bool await_logits(const qn_executor *e)
+{
+    qn_error err = {0};
+    const bool is_there = qn_gpu_wait(e->gpu->glm->stream, &err) == QN_OK;
+    if (!is_there) {
+        qn_log(QN_LOG_ERROR, "logits: %s", err.text);
+    }
+    return is_there;
+}
+
 const float *qn_gpu_steps_read_logits(qn_executor *e, uint32_t i_seq)
 {
     const qn_place *const p = &e->places[i_seq];
@@ -552,16 +563,11 @@ const float *qn_gpu_steps_read_logits(qn_executor *e, uint32_t i_seq)
         return NULL;
     }
     fetch_drawn(e, p);
-    if (qn_gpu_wait(e->gpu->glm->stream, NULL) < 0) { /* the next step fails too, and says it */
-        memset(e->logits, 0, (size_t)p->n_logits * e->n_vocab * sizeof *e->logits);
-    }
-    return e->logits;
+    return await_logits(e) ? e->logits : NULL;
 }
 
-void qn_gpu_steps_make_logits(qn_executor *e, uint32_t first_row, uint32_t n_rows)
+const float *qn_gpu_steps_make_logits(qn_executor *e, uint32_t first_row, uint32_t n_rows)
 {
     fetch_logits(e, e->prompt_logits, first_row, n_rows);
-    if (qn_gpu_wait(e->gpu->glm->stream, NULL) < 0) {
-        memset(e->prompt_logits, 0, (size_t)n_rows * e->n_vocab * sizeof *e->prompt_logits);
-    }
+    return await_logits(e) ? e->prompt_logits : NULL;
 }

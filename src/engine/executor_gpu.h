@@ -29,6 +29,7 @@ enum {
     QN_PASS_SIZES = 24,   /**< Numbers of rows that graphs have. */
     QN_PASS_EXTENTS = 6,  /**< Extents of contexts likewise. */
     QN_SAMPLE_ROWS = 128, /**< Rows that are drawn at once. */
+    QN_PASS_RETRY = 64,   /**< Launches until what could not be captured is tried again. */
 };
 
 /** What is uploaded of a step; the same places on both sides, for good. */
@@ -75,7 +76,7 @@ typedef struct qn_gpu_flight {
 /** A captured pass. */
 typedef struct qn_gpu_capture {
     qn_gpu_graph *graph; /**< Owned; NULL: not captured yet. */
-    bool is_refused;     /**< It could not be: queued as it is. */
+    uint32_t n_plain;    /**< It could not be: so many times it is queued as it is. */
 } qn_gpu_capture;
 
 struct qn_gpu_steps {
@@ -117,9 +118,12 @@ uint64_t qn_gpu_steps_bytes(const qn_gpu_steps *steps);
 void qn_gpu_steps_submit(qn_executor *e, const qn_step *step);
 void qn_gpu_steps_collect(qn_executor *e, qn_step_result *result);
 
-/** As on the CPU: qn_executor_read_logits(), qn_executor_make_logits(). */
+/**
+ * qn_executor_logits(), and e->prompt_logits of rows of the trunk's pass, at most 64.  NULL also
+ * where the device did not give them, which is logged.
+ */
 const float *qn_gpu_steps_read_logits(qn_executor *e, uint32_t i_seq);
-void qn_gpu_steps_make_logits(qn_executor *e, uint32_t first_row, uint32_t n_rows);
+const float *qn_gpu_steps_make_logits(qn_executor *e, uint32_t first_row, uint32_t n_rows);
 
 /** Queue the chains' passes: what e->gpu->extent says, of orders that were uploaded. */
 void qn_gpu_steps_draft(qn_executor *e, const qn_gpu_orders *host);
@@ -127,6 +131,9 @@ void qn_gpu_steps_draft(qn_executor *e, const qn_gpu_orders *host);
 void qn_gpu_steps_trunk(qn_executor *e);
 /** Queue what the MTP layer adds to the cache, of a settled step. */
 void qn_gpu_steps_follow(qn_executor *e);
+/** Capture all passes with few positions, so that no step has to; what cannot be is left to them.
+ */
+void qn_gpu_steps_capture(qn_executor *e);
 /** Forget what was captured. */
 void qn_gpu_steps_drop_graphs(qn_gpu_steps *g);
 /** Rows of the graph for @p n_rows, at most @p n_rows_max; @p n_rows where there is none. */

@@ -2,6 +2,7 @@
 /* The passes of a step on a GPU, queued one by one or as graphs. */
 #include "engine/executor_gpu.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 
 /* Rows of a graph. */
@@ -183,8 +184,8 @@ static void queue(const qn_executor *e, uint32_t pass, uint32_t n_rows)
 
 /* ------------------------------------------------------------------------------------- graphs */
 
-/* A pass that cannot be captured is queued as it is, from then on. */
-static void capture(qn_executor *e, uint32_t pass, uint32_t n_rows, qn_gpu_capture *to)
+/* A pass that cannot be captured is queued as it is for some time: the reason may have passed. */
+static bool capture(qn_executor *e, uint32_t pass, uint32_t n_rows, qn_gpu_capture *to)
 {
     qn_gpu_steps *const g = e->gpu;
     qn_error err = {0};
@@ -192,8 +193,9 @@ static void capture(qn_executor *e, uint32_t pass, uint32_t n_rows, qn_gpu_captu
     queue(e, pass, n_rows);
     if (qn_gpu_capture_end(&to->graph, g->glm->stream, &err) < 0) {
         qn_log(QN_LOG_WARN, "pass %u of %u rows is not captured: %s", pass, n_rows, err.text);
-        to->is_refused = true;
+        to->n_plain = QN_PASS_RETRY;
     }
+    return to->graph != NULL;
 }
 
 void qn_gpu_steps_drop_graphs(qn_gpu_steps *g)
@@ -201,6 +203,7 @@ void qn_gpu_steps_drop_graphs(qn_gpu_steps *g)
     qn_gpu_capture *const captures = &g->captures[0][0][0];
     for (size_t i = 0; i < sizeof g->captures / sizeof *captures; i++) {
         qn_gpu_graph_close(&captures[i].graph);
+        captures[i].n_plain = 0;
     }
 }
 
@@ -217,17 +220,59 @@ static void launch(qn_executor *e, uint32_t pass, uint32_t n_rows)
         return;
     }
     qn_gpu_capture *const c = &g->captures[pass][i_size][g->extent.i_extent];
-    if (c->graph == NULL && !c->is_refused) {
+    if (c->n_plain > 0) {
+        c->n_plain--;
+    } else if (c->graph == NULL) {
         if (qn_gpu_steps_note(g) < 0) { /* a capture would take what failed before for its own */
             return;
         }
-        capture(e, pass, n_rows, c);
+        (void)capture(e, pass, n_rows, c);
     }
     if (c->graph != NULL) {
         qn_gpu_graph_launch(g->glm->stream, c->graph);
     } else {
         queue(e, pass, n_rows);
     }
+}
+
+/* All passes of one number of rows; returns how many are there, or 0 where one cannot be. */
+static uint32_t capture_size(qn_executor *e, uint32_t i_size)
+{
+    qn_gpu_steps *const g = e->gpu;
+    const uint32_t n_trunk = min_u32(sizes[i_size], e->n_logit_rows);
+    const uint32_t n_chain = min_u32(sizes[i_size], e->n_slots);
+    const bool has_chains = size_of(n_chain) == i_size; /* else there are not so many */
+    const uint32_t n_passes = !e->with_mtp ? 1 : has_chains ? QN_N_PASSES : QN_PASS_CHAIN;
+    for (uint32_t pass = 0; pass < n_passes; pass++) {
+        const uint32_t n_rows = pass < QN_PASS_CHAIN ? n_trunk : n_chain;
+        if (!capture(e, pass, n_rows, &g->captures[pass][i_size][g->extent.i_extent])) {
+            return 0;
+        }
+    }
+    return n_passes;
+}
+
+void qn_gpu_steps_capture(qn_executor *e)
+{
+    qn_gpu_steps *const g = e->gpu;
+    const uint64_t start_ns = qn_clock_ns();
+    const uint64_t free_bytes = qn_gpu_free_bytes(g->glm->gpu);
+    uint32_t n_graphs = 0;
+    g->extent = (qn_gpu_extent){.n_positions = QN_PAGE_TOKENS};
+    g->extent.i_extent = qn_gpu_steps_extent(e, &g->extent.n_positions);
+    g->workspace = g->glm->ws.block;
+    for (uint32_t i = 0; i <= size_of(e->n_logit_rows) && i < QN_PASS_SIZES; i++) {
+        const uint32_t n = capture_size(e, i);
+        if (n == 0) {
+            break;
+        }
+        n_graphs += n;
+    }
+    const uint64_t left_bytes = qn_gpu_free_bytes(g->glm->gpu);
+    qn_log(QN_LOG_INFO, "graphs: n=%u rows=%u positions=%u bytes=%llu capture_s=%.2f", n_graphs,
+           e->n_logit_rows, g->extent.n_positions,
+           (unsigned long long)(free_bytes > left_bytes ? free_bytes - left_bytes : 0),
+           qn_clock_seconds(start_ns, qn_clock_ns()));
 }
 
 /* ------------------------------------------------------------------------------------- steps */

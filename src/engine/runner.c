@@ -23,6 +23,7 @@ typedef struct record {
     bool is_begun;        /* it has had a slot */
     bool is_stopped;      /* by the sink or a stop id: it is told nothing more */
     bool is_failed;       /* its logits were no numbers */
+    bool lacks_logits;    /* the device did not give those that are wanted: told nothing more */
     bool is_auto;         /* QN_DRAFT_AUTO */
     bool wants_logits, wants_prompt_logits;
     uint64_t submitted_ns, begun_ns, first_token_ns, last_token_ns; /* 0: not yet */
@@ -301,6 +302,13 @@ static void count_time(qn_runner *r, const qn_step *step)
     r->counted_ns = now_ns;
 }
 
+/* What was drawn is right, but an answer with a gap in its logits would not be. */
+static void end_without_logits(qn_runner *r, record *of)
+{
+    of->lacks_logits = true;
+    qn_sched_end_request(r->sched, of->id, QN_SCHED_END_ERROR);
+}
+
 /* Rows of a prompt whose logits are wanted, but for those told before a preemption. */
 static void tell_rows(qn_runner *r, const qn_runner_sink *sink, record *of, uint32_t i_seq)
 {
@@ -315,6 +323,10 @@ static void tell_rows(qn_runner *r, const qn_runner_sink *sink, record *of, uint
         const uint32_t n = n_left < QN_PROMPT_LOGITS_MAX ? n_left : QN_PROMPT_LOGITS_MAX;
         const float *const logits =
             qn_executor_prompt_logits(r->executor, i_seq, first - seq->first, n);
+        if (logits == NULL) {
+            end_without_logits(r, of);
+            return;
+        }
         of->n_rows_told += n;
         sink->rows(sink->context, of->user, first, n, of->ids + first, logits,
                    qn_executor_sampler(r->executor, seq->slot));
@@ -327,10 +339,14 @@ static uint32_t tell_tokens(qn_runner *r, const qn_runner_sink *sink, record *of
 {
     const qn_step_seq *const seq = &r->steps[0]->seqs[i_seq];
     const qn_seq_result *const result = &r->result->seqs[i_seq];
-    const uint32_t n_tokens = r->n_taken[i_seq];
-    const float *const logits =
-        of->wants_logits && n_tokens > 0 ? qn_executor_logits(r->executor, i_seq) : NULL;
+    const uint32_t n_tokens = of->lacks_logits ? 0 : r->n_taken[i_seq];
+    const bool needs_logits = of->wants_logits && n_tokens > 0;
+    const float *const logits = needs_logits ? qn_executor_logits(r->executor, i_seq) : NULL;
     uint32_t n_told = 0;
+    if (needs_logits && logits == NULL) {
+        end_without_logits(r, of);
+        return 0;
+    }
     while (n_told < n_tokens && !of->is_stopped) {
         const bool is_stop = result->is_stopped && n_told + 1 == result->n_tokens;
         QN_ASSERT(of->ids[of->n_ids] == result->tokens[n_told]);
@@ -436,7 +452,9 @@ static bool has_wanted_logits(qn_runner *r, const qn_step *step)
 static void tell_end(qn_runner *r, const qn_runner_sink *sink, const qn_sched_end *end)
 {
     record *const of = record_of(r, end->request);
-    const qn_sched_end_reason reason = of->is_stopped ? QN_SCHED_END_STOP : end->reason;
+    const qn_sched_end_reason reason = of->lacks_logits ? QN_SCHED_END_ERROR
+                                       : of->is_stopped ? QN_SCHED_END_STOP
+                                                        : end->reason;
     qn_session_stats *const stats = &of->stats;
     qn_error error = {0};
     if (reason == QN_SCHED_END_ERROR && of->is_failed) {
@@ -444,6 +462,9 @@ static void tell_end(qn_runner *r, const qn_runner_sink *sink, const qn_sched_en
                        "logits of the token at %u: none above -Inf, numbers expected of sound "
                        "weights and of a bias that leaves a token",
                        of->n_ids);
+    } else if (of->lacks_logits) {
+        (void)!qn_fail(&error, QN_E_DEVICE, 0, __func__,
+                       "logits at %u: failed on the device, numbers expected", of->n_ids);
     } else if (reason == QN_SCHED_END_ERROR) {
         (void)!qn_fail(&error, QN_E_DEVICE, 0, __func__,
                        "step: failed on the device, its results expected");

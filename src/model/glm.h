@@ -162,7 +162,8 @@ void qn_glm_forward(qn_glm *model, const qn_kv *kv, const qn_batch *batch, float
                     float *logits, const qn_probe *probe);
 
 /**
- * Logits of rows that a pass gave no logits of, bit for bit what it would have given.
+ * Logits of rows that a pass gave no logits of, bit for bit what it would have given; on a GPU
+ * where it is deterministic.
  *
  * @param hidden       [n_rows][n_embd] as qn_glm_forward() gives them
  * @param n_rows       1 .. n_rows_max

@@ -174,11 +174,12 @@ static qn_status append_facts(qn_buf *out, const qn_server *server)
                ",\"architecture\":\"%s\",\"quantization\":\"%s\",\"weights\":\"%s\","
                "\"device\":\"%s\",\"kernels\":\"%s\",\"compute\":\"%s\",\"kv_dtype\":\"%s\","
                "\"chat_format\":\"%s\",\"parameters\":%llu,\"weight_bytes\":%llu,\"layers\":%u,"
-               "\"threads\":%u,\"has_mtp\":%s}",
+               "\"threads\":%u,\"has_mtp\":%s,\"deterministic\":%s}",
                info->architecture, info->quantization, info->weights, info->device, info->kernels,
                info->compute, info->kv_dtype, info->chat_format,
                (unsigned long long)info->n_parameters, (unsigned long long)info->weight_bytes,
-               info->n_layers, info->n_threads, bool_name(info->has_mtp)),
+               info->n_layers, info->n_threads, bool_name(info->has_mtp),
+               bool_name(info->is_deterministic)),
            fail);
 
 fail:

@@ -47,7 +47,7 @@ OPTIONS = {
             "max-tokens", "ignore-eos", "temperature", "top-p", "top-k", "min-p", "seed", "logits",
             "trace", "tools", "stop", "repetition-penalty", "presence-penalty",
             "frequency-penalty", "draft-tokens", "acceptance-length", "logprobs", "context", "kv-dtype", "json", "tokenizer", "device", "threads", "cpu-mask",
-            "compute", "chat-format", "strict", "load-format", "tuning"],
+            "compute", "chat-format", "strict", "deterministic", "load-format", "tuning"],
     "serve": ["host", "port", "served-model-name", "api-key", "api-key-file", "config", "model",
               "max-model-len", "context-length", "max-num-seqs", "max-running-requests",
               "max-queued-requests", "max-num-batched-tokens", "chunked-prefill-size",
@@ -59,7 +59,7 @@ OPTIONS = {
               "tensor-parallel-size", "gpu-memory-utilization", "mem-fraction-static",
               "page-cache", "shutdown-timeout", "watchdog-timeout", "timeout-keep-alive",
               "ssl-certfile", "ssl-keyfile", "allowed-origins", "log-requests", "seed", "device",
-              "threads", "compute", "load-format", "strict", "tuning"],
+              "threads", "compute", "load-format", "strict", "deterministic", "tuning"],
     "batch": ["input", "output", "resume", "overwrite", "json", "max-num-seqs", "max-running-requests",
               "max-num-batched-tokens", "chunked-prefill-size", "page-cache", "context",
               "draft-tokens", "no-prefix-cache", "enable-prefix-caching",
@@ -413,8 +413,7 @@ class Usage(Case):
             self.assertNotIn("did you mean", result.err)
 
     def test_options_of_later_versions_are_told_from_typing_errors(self):
-        for option in ("--tp", "--tensor-parallel-size", "--dp", "--page-cache",
-                       "--deterministic"):
+        for option in ("--tp", "--tensor-parallel-size", "--dp", "--page-cache"):
             self.fail_with(2, ["run", NANO, option, "2"], option, "not built, expected")
 
     def test_values_are_checked_and_named(self):

@@ -76,6 +76,7 @@ class Options(Serve):
                 ids = [model["id"] for model in server.get("/v1/models")[2]["data"]]
                 ignored = [line for line in server.lines if "without effect" in line]
             self.assertEqual(info["model"]["kv_dtype"], "fp8")
+            self.assertIs(info["model"]["deterministic"], True)
             self.assertEqual(ids[0], "glm-5.2")
             self.assertEqual(len(ignored), 1)
             for name in ("--trust-remote-code", "--tool-call-parser", "--reasoning-parser"):

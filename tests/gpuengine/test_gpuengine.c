@@ -8,11 +8,31 @@
 #include "engine/executor_gpu.h"
 #include "engine/generator.h"
 #include "engine/runner.h"
+#include "kernels/gpu_tuning.h"
+#include "model/gpu_products.h"
 #include "support/emulated_gpu.h"
 #include "support/fake_gpu.h"
 #include "unit/model/fixture.h"
 
-enum { N_REQUESTS = 3, N_IDS_MAX = 128, N_ROWS = 72, N_SLOTS = 4, N_TEXTS = 4 };
+#include <math.h>
+#include <stdio.h>
+
+enum {
+    N_REQUESTS = 3,
+    N_IDS_MAX = 128,
+    N_ROWS = 72,
+    N_SLOTS = 4,
+    N_TEXTS = 4,
+    N_VOCAB = 96,
+    N_TOLD = 9
+};
+
+/*
+ * Without is_deterministic sums go by the number of rows: logits differ by at most so much from
+ * those of a sequence alone, with arithmetic in bf16, and tokens only where they are as close.
+ */
+static const float near_tie = 0.05F;
+static bool g_is_free; /* of the model that is opened next: not deterministic */
 
 static const qn_sampling greedy = {.top_p = 1.0F, .repetition_penalty = 1.0F};
 static const qn_sampling drawn = {
@@ -36,7 +56,8 @@ typedef struct seen {
     uint32_t n_ends;
     qn_sched_end_reason reason;
     qn_session_stats stats;
-    float logit_sum; /* of the tokens, where logits are wanted */
+    float logit_sum;               /* of the tokens, where logits are wanted */
+    float logits[N_TOLD][N_VOCAB]; /* likewise: those of the first tokens */
 } seen;
 
 static seen g_seen[N_REQUESTS];
@@ -47,7 +68,7 @@ static int open_model(void **state)
     qn_error err = {0};
     qn_config config = tiny_config();
     config.n_layers = 2; /* whole pieces of 16 bytes, and one layer of each kind */
-    config.n_vocab = 96;
+    config.n_vocab = N_VOCAB;
     config.v_dim = 24;
     config.kv_rank = 48;
     config.n_experts = 3;
@@ -69,11 +90,19 @@ static int open_model(void **state)
     options.compute = QN_COMPUTE_BF16;
     options.gpu = g_gpu;
     options.gpu_kernels = g_kernels;
-    options.is_deterministic = true;
+    options.is_deterministic = !g_is_free;
     if (qn_glm_open_dummy(&g_t.glm, &g_t.config, 7, &options, &err) < 0) {
         fail_msg("%s", err.text);
     }
     return 0;
+}
+
+static int open_free(void **state)
+{
+    g_is_free = true;
+    const int result = open_model(state);
+    g_is_free = false;
+    return result;
 }
 
 static int close_model(void **state)
@@ -101,6 +130,14 @@ static int close_lost(void **state)
 /* ------------------------------------------------------------------------------------- runners
  */
 
+static void see_logits(seen *s, const float *logits, int32_t token)
+{
+    if (logits != NULL && s->n_ids < N_TOLD) {
+        memcpy(s->logits[s->n_ids], logits, sizeof s->logits[0]);
+    }
+    s->logit_sum += logits != NULL ? logits[token] : 0.0F;
+}
+
 static bool see_token(void *context, void *user, int32_t token, uint32_t position,
                       const float *logits, const qn_sampler *sampler, bool is_stop)
 {
@@ -110,9 +147,21 @@ static bool see_token(void *context, void *user, int32_t token, uint32_t positio
     (void)sampler;
     (void)is_stop;
     assert_true(s->n_ids < N_IDS_MAX);
+    see_logits(s, logits, token);
     s->ids[s->n_ids++] = token;
-    s->logit_sum += logits != NULL ? logits[token] : 0.0F;
     return true;
+}
+
+static void see_rows(void *context, void *user, uint32_t position, uint32_t n_rows,
+                     const int32_t *ids, const float *logits, const qn_sampler *sampler)
+{
+    seen *const s = user;
+    (void)context;
+    (void)position;
+    (void)sampler;
+    for (uint32_t i = 0; i < n_rows; i++) {
+        s->logit_sum += logits[i * N_VOCAB + (uint32_t)ids[i]];
+    }
 }
 
 static void see_end(void *context, void *user, qn_sched_end_reason reason,
@@ -126,24 +175,29 @@ static void see_end(void *context, void *user, qn_sched_end_reason reason,
     s->stats = *stats;
 }
 
-static const qn_runner_sink sink = {.token = see_token, .end = see_end};
+static const qn_runner_sink sink = {.rows = see_rows, .token = see_token, .end = see_end};
+
+static qn_runner_options options_of(uint32_t lag, bool without_graphs)
+{
+    return (qn_runner_options){.executor = {.kernels = &g_t.kernels,
+                                            .pool = g_t.pool,
+                                            .kv_dtype = QN_KV_BF16,
+                                            .n_slots = N_SLOTS,
+                                            .n_pages = 8,
+                                            .n_step_rows = N_ROWS,
+                                            .n_context = N_IDS_MAX,
+                                            .lag = lag,
+                                            .with_mtp = true,
+                                            .without_graphs = without_graphs,
+                                            .checks_pages = lag == 0},
+                               .n_queue = 4,
+                               .hash_seed = 1,
+                               .has_prefix_tree = true};
+}
 
 static qn_runner *open_runner(uint32_t lag, bool without_graphs)
 {
-    const qn_runner_options options = {.executor = {.kernels = &g_t.kernels,
-                                                    .pool = g_t.pool,
-                                                    .kv_dtype = QN_KV_BF16,
-                                                    .n_slots = N_SLOTS,
-                                                    .n_pages = 8,
-                                                    .n_step_rows = N_ROWS,
-                                                    .n_context = N_IDS_MAX,
-                                                    .lag = lag,
-                                                    .with_mtp = true,
-                                                    .without_graphs = without_graphs,
-                                                    .checks_pages = lag == 0},
-                                       .n_queue = 4,
-                                       .hash_seed = 1,
-                                       .has_prefix_tree = true};
+    const qn_runner_options options = options_of(lag, without_graphs);
     qn_runner *runner = NULL;
     qn_error err = {0};
     if (qn_runner_open(&runner, g_t.glm, &options, &err) < 0) {
@@ -159,7 +213,7 @@ static qn_runner_request request_of(uint32_t i)
 {
     static const uint32_t lengths[N_REQUESTS] = {9, 66, 4};
     for (uint32_t k = 0; k < lengths[i]; k++) {
-        g_prompts[i][k] = tiny_token((int32_t)i, (int32_t)k) % 96;
+        g_prompts[i][k] = tiny_token((int32_t)i, (int32_t)k) % N_VOCAB;
     }
     return (qn_runner_request){.ids = g_prompts[i],
                                .n_ids = lengths[i],
@@ -210,7 +264,7 @@ static bool hear_token(void *context, int32_t token, uint32_t position, const fl
     seen *const s = context;
     (void)position;
     (void)is_stop;
-    s->logit_sum += logits[token];
+    see_logits(s, logits, token);
     s->ids[s->n_ids++] = token;
     return true;
 }
@@ -279,6 +333,97 @@ static void test_gpuengine_draws_what_a_sequence_alone_draws(void **state)
         }
         qn_runner_close(&runner);
     }
+}
+
+/* Tokens and logits up to the first token that is another; returns whether there is one. */
+static bool check_near(const seen *s, const seen *expected, bool is_greedy, float *most)
+{
+    assert_int_equal(s->n_ids, expected->n_ids);
+    for (uint32_t i = 0; i < s->n_ids; i++) {
+        for (uint32_t k = 0; k < N_VOCAB; k++) {
+            const float difference = fabsf(s->logits[i][k] - expected->logits[i][k]);
+            *most = difference > *most ? difference : *most;
+        }
+        assert_true(*most <= near_tie);
+        if (s->ids[i] != expected->ids[i]) {
+            const float *const logits = expected->logits[i];
+            assert_true(!is_greedy || logits[expected->ids[i]] - logits[s->ids[i]] <= near_tie);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A table by which products of one row have another order of sums than those of more. */
+static void tune_single_rows(void)
+{
+    static const char *const ops[] = {"matmul", "moe"};
+    static const char *const kinds[] = {"bf16", "fp8", "mxfp4"};
+    char text[4096] =
+        "# device: any\nop,kind,n_out,n_in,pair,groups,rows,variant,strips,splits,us\n";
+    qn_gpu_product products[QN_GPU_PRODUCTS_MAX];
+    qn_gpu_tuning *tuning = NULL;
+    qn_error err = {0};
+    const uint32_t n = qn_gpu_list_products(products, g_t.glm);
+    for (uint32_t i = 0; i < n; i++) {
+        const qn_gpu_tuning_key key = qn_gpu_matmul_key(&products[i].shape);
+        const size_t at = strlen(text);
+        (void)snprintf(text + at, sizeof text - at, "%s,%s,%u,%u,%u,%u,%u,plain,0,0,1\n",
+                       ops[key.op], kinds[key.kind], key.n_out, key.n_in, key.is_pair, key.n_groups,
+                       key.op == QN_GPU_TUNED_MOE ? 2 : 1);
+    }
+    if (qn_gpu_tuning_parse(&tuning, qn_str_of(text), "table", &err) < 0) {
+        fail_msg("%s", err.text);
+    }
+    qn_gpu_kernels_tune(g_kernels, tuning);
+}
+
+/* Two prompts alike, computed in steps of other rows: a page of one stands for both. */
+static void check_exchange(void)
+{
+    qn_runner *runner = open_runner(0, false); /* pages are checked */
+    qn_request_id id = 0;
+    qn_error err = {0};
+    memset(g_seen, 0, sizeof g_seen);
+    for (uint32_t i = 1; i < N_REQUESTS; i++) {
+        qn_runner_request request = request_of(1);
+        request.user = &g_seen[i];
+        assert_int_equal(qn_runner_submit(&id, runner, &request, &err), QN_OK);
+    }
+    g_seen[0].n_ends = 1; /* not asked for */
+    run_to_end(runner);
+    assert_true(qn_runner_count(runner).n_exchanged > 0);
+    assert_int_equal(g_seen[1].reason, QN_SCHED_END_LENGTH);
+    assert_int_equal(g_seen[2].reason, QN_SCHED_END_LENGTH);
+    qn_runner_close(&runner);
+}
+
+/* Sums that go by the number of rows: as near as they are said to be. */
+static void test_gpuengine_is_near_where_bits_are_free(void **state)
+{
+    (void)state;
+    static seen expected[N_REQUESTS];
+    float most = 0.0F;
+    uint32_t n_other = 0;
+    if (g_device_name == NULL) { /* tiny shapes have one plan for any number of rows */
+        tune_single_rows();
+    }
+    for (uint32_t i = 0; i < N_REQUESTS; i++) {
+        answer_alone(&expected[i], i);
+    }
+    for (uint32_t k = 0; k < 4; k++) {
+        qn_runner *runner = open_runner(k % 2, k >= 2);
+        run_requests(runner, true);
+        run_requests(runner, true); /* behind pages that were exchanged or shared */
+        for (uint32_t i = 0; i < N_REQUESTS; i++) {
+            assert_int_equal(g_seen[i].reason, QN_SCHED_END_LENGTH);
+            n_other += check_near(&g_seen[i], &expected[i], i == 0, &most) ? 1 : 0;
+        }
+        qn_runner_close(&runner);
+    }
+    check_exchange();
+    assert_true(most > 0.0F || g_device_name != NULL);
+    print_message("logits differ by at most %g, %u of 12 answers\n", (double)most, n_other);
 }
 
 /* Drafts that are taken unseen: what stands behind them is as if they had been right. */
@@ -368,6 +513,130 @@ static void test_gpuengine_goes_on_behind_a_step_that_failed(void **state)
     qn_runner_close(&runner);
 }
 
+static uint32_t count_calls(const char *call)
+{
+    uint32_t n = 0;
+    const size_t len = strlen(call);
+    for (const char *at = fake_gpu_calls(); (at = strstr(at, call)) != NULL; at += len) {
+        n++;
+    }
+    return n;
+}
+
+/* What kept one pass from being captured once does not keep it for good. */
+static void test_gpuengine_captures_again_what_it_could_not(void **state)
+{
+    static const uint32_t n_captured[] = {2, 1,
+                                          0}; /* trunk and follow; the trunk; both are there */
+    (void)state;
+    qn_runner *runner = open_runner(0, false);
+    qn_runner_request request = request_of(0);
+    qn_request_id id = 0;
+    qn_error err = {0};
+    request.max_tokens = QN_PASS_RETRY / 2 + 4; /* of one extent */
+    request.draft_tokens = 0;
+    fake_gpu.keeps_calls = true;
+    uint32_t n_before = count_calls("capture_end");
+    for (uint32_t i = 0; i < 3; i++) {
+        g_seen[0] = (seen){.n_ids = 0};
+        fake_gpu_fail("capture_end", i == 0 ? 0 : SIZE_MAX, FAKE_GPU_INVALID);
+        g_seen[1].n_ends = g_seen[2].n_ends = 1;
+        assert_int_equal(qn_runner_submit(&id, runner, &request, &err), QN_OK);
+        run_to_end(runner);
+        assert_int_equal(g_seen[0].reason, QN_SCHED_END_LENGTH);
+        assert_int_equal(count_calls("capture_end") - n_before, n_captured[i]);
+        n_before = count_calls("capture_end");
+    }
+    fake_gpu.keeps_calls = false;
+    qn_runner_close(&runner);
+}
+
+/* What open captures no step does, and answers are the same. */
+static void test_gpuengine_captures_before_it_is_asked(void **state)
+{
+    (void)state;
+    seen expected[N_REQUESTS];
+    qn_runner_options options = options_of(1, false);
+    qn_runner *runner = NULL;
+    qn_error err = {0};
+    for (uint32_t i = 0; i < N_REQUESTS; i++) {
+        answer_alone(&expected[i], i);
+    }
+    options.executor.captures_early = true;
+    fake_gpu.keeps_calls = true;
+    assert_int_equal(qn_runner_open(&runner, g_t.glm, &options, &err), QN_OK);
+    const uint32_t n_captured = count_calls("capture_end");
+    /* Rows 1, 2, 4 of as many slots with all passes; 8, 16, 24, 32, 36 of trunk and follow. */
+    assert_int_equal(n_captured, 3 * QN_N_PASSES + 5 * 2);
+    memset(g_seen, 0, sizeof g_seen);
+    submit(runner, 0, false);
+    submit(runner, 2, false);
+    g_seen[1].n_ends = 1; /* of more positions: not asked for */
+    run_to_end(runner);
+    assert_int_equal(count_calls("capture_end"), n_captured);
+    assert_true(count_calls("graph_launch") > 0);
+    for (uint32_t i = 0; i < N_REQUESTS; i += 2) {
+        assert_memory_equal(g_seen[i].ids, expected[i].ids, g_seen[i].n_ids * sizeof(int32_t));
+    }
+    qn_runner_close(&runner);
+    /* Where it stops at one that cannot be, the steps capture what they need. */
+    fake_gpu_fail("capture_end", 1, FAKE_GPU_INVALID);
+    assert_int_equal(qn_runner_open(&runner, g_t.glm, &options, &err), QN_OK);
+    fake_gpu_fail("capture_end", SIZE_MAX, 0);
+    submit(runner, 0, false);
+    g_seen[1].n_ends = g_seen[2].n_ends = 1;
+    run_to_end(runner);
+    assert_memory_equal(g_seen[0].ids, expected[0].ids, g_seen[0].n_ids * sizeof(int32_t));
+    fake_gpu.keeps_calls = false;
+    qn_runner_close(&runner);
+}
+
+/* A request whose tokens and rows are told with their logits. */
+static void run_for_logits(qn_runner *runner, const char *call, size_t n_more)
+{
+    qn_request_id id = 0;
+    qn_error err = {0};
+    qn_runner_request request = request_of(0);
+    request.max_tokens = 4;
+    request.wants_logits = request.wants_prompt_logits = true;
+    g_seen[0] = (seen){0};
+    assert_int_equal(qn_runner_submit(&id, runner, &request, &err), QN_OK);
+    fake_gpu_fail(call, n_more, FAKE_GPU_INVALID);
+    g_seen[1].n_ends = g_seen[2].n_ends = 1;
+    run_to_end(runner);
+}
+
+/* Wherever a call fails, what is told of an answer that ends well is right, its logits too. */
+static void test_gpuengine_tells_no_logits_that_are_not_there(void **state)
+{
+    static const char *const calls[] = {"download", "copy", "stream_wait", "launch"};
+    (void)state;
+    for (uint32_t lag = 0; lag < 2; lag++) {
+        qn_runner *runner = open_runner(lag, false);
+        run_for_logits(runner, "launch", SIZE_MAX);
+        run_for_logits(runner, "launch", SIZE_MAX); /* behind a cached page or not: captured */
+        const seen expected = g_seen[0];
+        assert_int_equal(expected.reason, QN_SCHED_END_LENGTH);
+        for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+            bool has_failed = true;
+            for (size_t n = 0; has_failed; n++) {
+                run_for_logits(runner, calls[i], n);
+                has_failed = fake_gpu_has_failed();
+                const bool ended_well = g_seen[0].reason == QN_SCHED_END_LENGTH;
+                assert_true(ended_well || g_seen[0].reason == QN_SCHED_END_ERROR);
+                assert_true(ended_well || has_failed);
+                if (ended_well) {
+                    assert_memory_equal(g_seen[0].ids, expected.ids, 4 * sizeof(int32_t));
+                    assert_memory_equal(&g_seen[0].logit_sum, &expected.logit_sum, sizeof(float));
+                }
+                assert_true(n < 1000);
+            }
+        }
+        fake_gpu_fail("launch", SIZE_MAX, 0);
+        qn_runner_close(&runner);
+    }
+}
+
 /* A kernel that fails takes the device with it: all end with an error, and so does what comes. */
 static void test_gpuengine_ends_all_when_the_device_is_lost(void **state)
 {
@@ -424,12 +693,14 @@ static void test_gpuengine_what_cannot_be_opened_is_said(void **state)
     }
 }
 
-#define TEST(test) cmocka_unit_test_setup_teardown(test, open_model, close_model)
+#define TEST(test)      cmocka_unit_test_setup_teardown(test, open_model, close_model)
+#define TEST_FREE(test) cmocka_unit_test_setup_teardown(test, open_free, close_model)
 
 int main(int argc, char **argv)
 {
     const struct CMUnitTest on_device[] = {
         TEST(test_gpuengine_draws_what_a_sequence_alone_draws),
+        TEST_FREE(test_gpuengine_is_near_where_bits_are_free),
         TEST(test_gpuengine_pins_acceptance_as_a_generator_does),
         TEST(test_gpuengine_stops_at_an_id),
     };
@@ -439,9 +710,13 @@ int main(int argc, char **argv)
     }
     const struct CMUnitTest tests[] = {
         TEST(test_gpuengine_draws_what_a_sequence_alone_draws),
+        TEST_FREE(test_gpuengine_is_near_where_bits_are_free),
         TEST(test_gpuengine_pins_acceptance_as_a_generator_does),
         TEST(test_gpuengine_stops_at_an_id),
         TEST(test_gpuengine_goes_on_behind_a_step_that_failed),
+        TEST(test_gpuengine_captures_again_what_it_could_not),
+        TEST(test_gpuengine_captures_before_it_is_asked),
+        TEST(test_gpuengine_tells_no_logits_that_are_not_there),
         TEST(test_gpuengine_what_cannot_be_opened_is_said),
         cmocka_unit_test_setup_teardown(test_gpuengine_ends_all_when_the_device_is_lost, open_model,
                                         close_lost),

@@ -141,13 +141,14 @@ static void test_gputune_measures_every_shape(void **state)
 /* --------------------------------------------------------------------------- what is told -- */
 
 /* A model of dummy weights on the emulated GPU. */
-static void open_model(qn_model *m)
+static void open_model(qn_model *m, uint32_t n_experts_used)
 {
     qn_error err = {0};
     *m = (qn_model){.config = config_of(),
                     .compute = QN_COMPUTE_BF16,
                     .kv_dtype = QN_KV_BF16,
                     .info = {.kernels = "emulated", .kv_dtype = "bf16"}};
+    m->config.n_experts_used = n_experts_used;
     qn_kernels_init(&m->kernels, 0);
     assert_int_equal(qn_pool_open(&m->pool, 1, &err), QN_OK);
     assert_int_equal(emulated_gpu_open(&m->gpu, &err), QN_OK);
@@ -206,7 +207,7 @@ static void test_gputune_choices_are_told(void **state)
     qn_model m;
     qn_gpu_tuning *tuning = NULL;
     qn_error err = {0};
-    open_model(&m);
+    open_model(&m, 2);
     size_t n = qn_model_kernels(list, N, &m);
     assert_in_range(n, 15, N);
     assert_string_equal(find(list, n, "matmul", 32, 64, 0).variant, "sm90_mma");
@@ -226,6 +227,13 @@ static void test_gputune_choices_are_told(void **state)
     assert_int_equal(experts.n_uses, 1);
     assert_choice(find(list, n, "mla", 0, 40, 0), "portable/splits", "tuned", 0);
     close_model(&m);
+    /* A choice that ends between two powers of two is told to its last row. */
+    open_model(&m, 3);
+    assert_int_equal(qn_gpu_tuning_parse(&tuning, qn_str_of(text), "t.csv", &err), QN_OK);
+    qn_gpu_kernels_tune(m.gpu_kernels, tuning);
+    n = qn_model_kernels(list, N, &m);
+    assert_choice(find(list, n, "moe", 32, 64, 0), "plain", "tuned", 16 / 3);
+    close_model(&m);
 }
 
 /* Of a checkpoint the shapes are known without reading a weight: those of the model loaded. */
@@ -239,7 +247,7 @@ static void test_gputune_shapes_of_a_checkpoint(void **state)
     static qn_gpu_product loaded[QN_GPU_PRODUCTS_MAX];
     uint32_t n = 0;
     qn_error err = {0};
-    open_model(&m);
+    open_model(&m, 2);
     qn_glm_close(&m.glm);
     assert_int_equal(qn_config_load(&m.config, QN_SOURCE_DIR "/models/glm-nano/config.json", &err),
                      QN_OK);

@@ -36,6 +36,7 @@ static void test_model_nano_tells_its_facts(void **state)
     assert_true(info->n_threads >= 1);
     assert_true(info->has_mtp);
     assert_true(info->has_tokenizer);
+    assert_true(info->is_deterministic); /* a CPU always is */
     assert_true(qn_model_is_stop(model, 6112));
     assert_true(qn_model_is_stop(model, 6121));
     assert_false(qn_model_is_stop(model, 6113));
