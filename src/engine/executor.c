@@ -209,22 +209,24 @@ static void begin_slot(qn_executor *e, const qn_step_begin *begin,
 }
 
 /* Shared pages hold what was published, and so do own ones that they take the place of. */
-static void check_shared(const qn_executor *e, const qn_step *step)
+static qn_status check_shared(const qn_executor *e, const qn_step *step, qn_error *err)
 {
-    for (uint32_t i = 0; i < step->n_pages; i++) {
+    qn_status status = QN_OK;
+    for (uint32_t i = 0; i < step->n_pages && status == QN_OK; i++) {
         const qn_step_page *const p = &step->pages[i];
         QN_ASSERT(p->slot < e->n_slots);
         if (!p->is_shared) {
             continue;
         }
         const uint32_t page = qn_page_index(p->page);
-        qn_page_sums_check(&e->sums, page, page, step->number);
+        status = qn_page_sums_check(&e->sums, page, page, step->number, err);
         const bool is_set = p->i_page < e->slots[p->slot].n_pages;
         const int32_t own = is_set ? qn_slot_pages(e, p->slot)[p->i_page] : -1;
-        if (own >= 0) {
-            qn_page_sums_check(&e->sums, (uint32_t)own, page, step->number);
+        if (own >= 0 && status == QN_OK) {
+            status = qn_page_sums_check(&e->sums, (uint32_t)own, page, step->number, err);
         }
     }
+    return status;
 }
 
 /*
@@ -265,17 +267,22 @@ static void set_page(qn_executor *e, const qn_step_page *p)
     }
 }
 
-/* Publishes, begins and pages of a step. */
-static void prepare(qn_executor *e, const qn_step *step, qn_executor_find_fn *find, void *context)
+/* Publishes, begins and pages of a step: all are taken, also where a page could not be read. */
+static qn_status prepare(qn_executor *e, const qn_step *step, qn_executor_find_fn *find,
+                         void *context, qn_error *err)
 {
+    qn_status status = QN_OK;
     for (uint32_t i = 0; i < step->n_published && e->sums.kv != NULL; i++) {
-        qn_page_sums_publish(&e->sums, qn_page_index(step->published[i]), step->number);
+        const qn_status published =
+            qn_page_sums_publish(&e->sums, qn_page_index(step->published[i]), step->number,
+                                 status == QN_OK ? err : NULL);
+        status = status == QN_OK ? published : status;
     }
     for (uint32_t i = 0; i < step->n_begins; i++) {
         begin_slot(e, &step->begins[i], find(context, step->begins[i].request));
     }
-    if (e->sums.kv != NULL) {
-        check_shared(e, step);
+    if (e->sums.kv != NULL && status == QN_OK) {
+        status = check_shared(e, step, err);
     }
     for (uint32_t i = 0; i < step->n_pages; i++) {
         QN_ASSERT(step->pages[i].slot < e->n_slots);
@@ -292,6 +299,7 @@ static void prepare(qn_executor *e, const qn_step *step, qn_executor_find_fn *fi
                                     (uint32_t)qn_slot_pages(e, i_slot)[i_page]);
         }
     }
+    return status;
 }
 
 /* ---------------------------------------------------------------------------------------- steps */
@@ -316,12 +324,14 @@ void qn_executor_submit(qn_executor *executor, const qn_step *step, qn_executor_
     qn_executor *const e = executor;
     QN_ASSERT(e->n_waiting <= e->lag);
     qn_step_result *const result = &e->results[e->n_waiting++];
-    prepare(e, step, find, context);
+    qn_error err = {0};
+    const qn_status status = prepare(e, step, find, context, &err);
     check_seqs(e, step);
     e->n_seqs = step->n_seqs;
     if (e->gpu != NULL) {
-        qn_gpu_steps_submit(e, step);
+        qn_gpu_steps_submit(e, step, status, &err);
     } else {
+        QN_ASSERT(status == QN_OK); /* the host reads its own memory */
         qn_executor_run(e, step, result);
     }
 }

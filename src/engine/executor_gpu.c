@@ -446,12 +446,13 @@ static void count_ordered(qn_executor *e, const qn_step *step, qn_gpu_flight *f)
     }
 }
 
-void qn_gpu_steps_submit(qn_executor *e, const qn_step *step)
+void qn_gpu_steps_submit(qn_executor *e, const qn_step *step, qn_status status, const qn_error *err)
 {
     qn_gpu_steps *const g = e->gpu;
     qn_gpu_stream *const stream = g->glm->stream;
     qn_gpu_flight *const f = &g->flights[(g->i_flight + e->n_waiting - 1) % (e->lag + 1)];
-    g->status = QN_OK;
+    g->status = status;
+    g->error = *err;
     if (g->workspace != g->glm->ws.block) { /* graphs are of another one */
         qn_gpu_steps_drop_graphs(g);
         g->workspace = g->glm->ws.block;

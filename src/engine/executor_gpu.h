@@ -113,8 +113,9 @@ void qn_gpu_steps_close(qn_gpu_steps **steps);
 /** Of the host; 0 of NULL. */
 uint64_t qn_gpu_steps_bytes(const qn_gpu_steps *steps);
 
-/** Queue a step whose slots are prepared. */
-void qn_gpu_steps_submit(qn_executor *e, const qn_step *step);
+/** Queue a step whose slots are prepared; it fails with @p err where @p status, of that, is one. */
+void qn_gpu_steps_submit(qn_executor *e, const qn_step *step, qn_status status,
+                         const qn_error *err);
 void qn_gpu_steps_collect(qn_executor *e, qn_step_result *result);
 
 /** As on the CPU: qn_executor_read_logits(), qn_executor_make_logits(). */
