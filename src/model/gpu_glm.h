@@ -124,7 +124,7 @@ typedef struct qn_gpu_glm {
     int32_t *numbers; /**< [n_numbers] of batches, owned, as the next: gpu_host.c */
     int32_t *numbers_host;
     size_t n_numbers;
-    bool is_failed; /**< The device does not serve any more; the log says why. */
+    qn_error failure; /**< The first of passes for a caller on the host: qn_glm_take_failure(). */
 } qn_gpu_glm;
 
 /**
@@ -220,6 +220,9 @@ void qn_gpu_host_mtp(qn_gpu_glm *g, const qn_kv *kv, const qn_batch *batch, cons
                      const qn_probe *probe);
 void qn_gpu_host_mtp_cache(qn_gpu_glm *g, const qn_kv *kv, const qn_batch *batch,
                            const float *hidden_prev);
+
+/** qn_glm_take_failure() */
+QN_MUST_CHECK qn_status qn_gpu_host_take_failure(qn_gpu_glm *g, qn_error *err);
 
 /** A probe's look at the stream after a layer, -1: at the embedding.  Waits, as the next two. */
 void qn_gpu_probe_hidden(qn_gpu_glm *g, const qn_probe *probe, int32_t i_layer, uint32_t n_rows);
