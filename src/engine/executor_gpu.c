@@ -291,6 +291,7 @@ static void order(qn_executor *e, const qn_step *step, const qn_gpu_orders *o)
 {
     qn_gpu_steps *const g = e->gpu;
     qn_gpu_stream *const stream = g->glm->stream;
+    const uint32_t n_context_max = qn_glm_config(e->glm)->n_context_max;
     qn_gpu_extent x = {0};
     for (uint32_t i = 0; i < step->n_seqs; i++) {
         order_seq(e, &step->seqs[i], &o->seqs[i]);
@@ -304,9 +305,8 @@ static void order(qn_executor *e, const qn_step *step, const qn_gpu_orders *o)
         const uint32_t n = x.n_rows;
         x.n_rows = x.n_answer_rows = qn_gpu_steps_round(n, e->n_logit_rows);
         pad(o->trunk, n, x.n_rows);
-        x.i_extent = qn_gpu_steps_extent(e, &x.n_positions);
+        x.i_extent = qn_gpu_steps_extent(e->n_topk, n_context_max, &x.n_positions);
     }
-    const uint32_t n_context_max = qn_glm_config(e->glm)->n_context_max;
     x.n_positions = x.n_positions < n_context_max ? x.n_positions : n_context_max;
     pad(o->chain, x.n_chains, e->n_slots);
     g->extent = x;

@@ -100,8 +100,8 @@ struct qn_gpu_steps {
     bool must_restore; /* page tables of a step that failed were not taken */
     bool without_graphs;
     const uint8_t *workspace; /* of the model, that graphs were captured with */
-    qn_gpu_extent extent;     /* of the step that is being queued, as the next two */
-    qn_status status;         /* the first failure */
+    qn_gpu_extent extent; /* of the step that is being queued, as the next two */
+    qn_status status;     /* the first failure */
     qn_error error;
     qn_gpu_capture captures[QN_N_PASSES][QN_PASS_SIZES][QN_PASS_EXTENTS];
 };
@@ -132,8 +132,12 @@ void qn_gpu_steps_follow(qn_executor *e);
 void qn_gpu_steps_drop_graphs(qn_gpu_steps *g);
 /** Rows of the graph for @p n_rows, at most @p n_rows_max; @p n_rows where there is none. */
 uint32_t qn_gpu_steps_round(uint32_t n_rows, uint32_t n_rows_max);
-/** Round positions up to those of a graph; returns which. */
-uint32_t qn_gpu_steps_extent(const qn_executor *e, uint32_t *n_positions);
+/**
+ * Round positions up to those of a graph; returns which: each has one number of them.
+ * @param n_topk  the model's index_topk
+ * @param n_max   its longest context
+ */
+uint32_t qn_gpu_steps_extent(uint32_t n_topk, uint32_t n_max, uint32_t *n_positions);
 /** Note what failed of the step that is being queued; returns the first of it. */
 qn_status qn_gpu_steps_note(qn_gpu_steps *g);
 #endif

@@ -32,16 +32,16 @@ uint32_t qn_gpu_steps_round(uint32_t n_rows, uint32_t n_rows_max)
 
 /* Contexts are rounded up to what needs no indexer, to 4 times as much and so on up to the model's.
  */
-uint32_t qn_gpu_steps_extent(const qn_executor *e, uint32_t *n_positions)
+uint32_t qn_gpu_steps_extent(uint32_t n_topk, uint32_t n_max, uint32_t *n_positions)
 {
-    const uint32_t n_max = qn_glm_config(e->glm)->n_context_max;
     uint32_t i = 0;
-    uint64_t n = e->n_topk;
+    uint64_t n = n_topk;
     while (n < *n_positions && i + 1 < QN_PASS_EXTENTS) {
         n *= 4;
         i++;
     }
-    *n_positions = n >= *n_positions && n < n_max ? (uint32_t)n : n_max;
+    /* The last is for whatever is longer: a graph has one number of positions. */
+    *n_positions = i + 1 < QN_PASS_EXTENTS && n < n_max ? (uint32_t)n : n_max;
     return i;
 }
 
