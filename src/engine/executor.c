@@ -267,6 +267,18 @@ static void set_page(qn_executor *e, const qn_step_page *p)
     }
 }
 
+/* What begins once more, as the step that began it failed: its first page may not be clear. */
+static void clear_again(const qn_executor *e)
+{
+    for (uint32_t i = 0; i < e->n_slots; i++) {
+        const qn_slot *const slot = &e->slots[i];
+        if (slot->must_begin && slot->n_cached == 0 && slot->n_pages > 0 &&
+            qn_slot_pages(e, i)[0] >= 0) {
+            clear_mtp_row(e, (uint32_t)qn_slot_pages(e, i)[0]);
+        }
+    }
+}
+
 /* Publishes, begins and pages of a step: all are taken, also where a page could not be read. */
 static qn_status prepare(qn_executor *e, const qn_step *step, qn_executor_find_fn *find,
                          void *context, qn_error *err)
@@ -287,6 +299,9 @@ static qn_status prepare(qn_executor *e, const qn_step *step, qn_executor_find_f
     for (uint32_t i = 0; i < step->n_pages; i++) {
         QN_ASSERT(step->pages[i].slot < e->n_slots);
         set_page(e, &step->pages[i]);
+    }
+    if (e->gpu != NULL && e->gpu->must_restore && e->with_mtp) {
+        clear_again(e);
     }
     /* The MTP layer goes on behind cached pages with what the last of them carries. */
     for (uint32_t i = 0; i < step->n_begins && e->with_mtp && e->gpu == NULL; i++) {
