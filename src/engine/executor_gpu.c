@@ -141,7 +141,7 @@ void qn_gpu_steps_close(qn_gpu_steps **steps)
 
 uint64_t qn_gpu_steps_bytes(const qn_gpu_steps *steps)
 {
-    return steps != NULL ? steps->host_bytes : 0;
+    return steps != NULL ? steps->host_bytes + steps->block_bytes : 0;
 }
 
 /* ------------------------------------------------------------------------------- slots and pages
@@ -453,9 +453,9 @@ void qn_gpu_steps_submit(qn_executor *e, const qn_step *step, qn_status status, 
     qn_gpu_flight *const f = &g->flights[(g->i_flight + e->n_waiting - 1) % (e->lag + 1)];
     g->status = status;
     g->error = *err;
-    if (g->workspace != g->glm->ws.block) { /* graphs are of another one */
+    if (g->n_reserves != g->glm->n_reserves) { /* graphs are of another workspace */
         qn_gpu_steps_drop_graphs(g);
-        g->workspace = g->glm->ws.block;
+        g->n_reserves = g->glm->n_reserves;
     }
     f->number = step->number;
     f->n_seqs = step->n_seqs;

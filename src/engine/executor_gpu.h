@@ -99,7 +99,7 @@ struct qn_gpu_steps {
     uint32_t i_flight;                              /* of the oldest */
     bool must_restore; /* page tables of a step that failed were not taken */
     bool without_graphs;
-    const uint8_t *workspace; /* of the model, that graphs were captured with */
+    uint32_t n_reserves;  /* of the model's workspace, when graphs were captured */
     qn_gpu_extent extent; /* of the step that is being queued, as the next two */
     qn_status status;     /* the first failure */
     qn_error error;
@@ -110,7 +110,7 @@ struct qn_gpu_steps {
 QN_MUST_CHECK qn_status qn_gpu_steps_open(qn_executor *e, qn_error *err);
 /** Waits for what is queued; sets *steps to NULL; accepts NULL. */
 void qn_gpu_steps_close(qn_gpu_steps **steps);
-/** Of the host; 0 of NULL. */
+/** Of host and device; 0 of NULL. */
 uint64_t qn_gpu_steps_bytes(const qn_gpu_steps *steps);
 
 /** Queue a step whose slots are prepared; it fails with @p err where @p status, of that, is one. */
