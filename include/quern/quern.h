@@ -666,6 +666,8 @@ typedef struct qn_engine_stats {
     double prompt_s;              /**< Time of steps that computed prompts only, */
     double mixed_s;               /**< prompts and answers, */
     double decode_s;              /**< answers only. */
+    bool is_lost; /**< The device did not serve the last step: every request ends with an error
+                       until the process is started again. */
 } qn_engine_stats;
 
 /** Any time. */

@@ -488,7 +488,10 @@ static void collect_failure(qn_gpu_steps *g, const qn_error *err, qn_step_result
     /* What was queued of it may be under way; asked twice, only what lasts is told twice. */
     const bool is_lost =
         qn_gpu_wait(g->glm->stream, NULL) < 0 && qn_gpu_check(g->glm->stream, NULL) < 0;
-    qn_log(QN_LOG_ERROR, "step %llu: %s", (unsigned long long)result->number, err->text);
+    if (!is_lost || !g->is_lost) { /* or each request that still comes would have a line */
+        qn_log(QN_LOG_ERROR, "step %llu: %s", (unsigned long long)result->number, err->text);
+    }
+    g->is_lost = is_lost;
     result->outcome = is_lost ? QN_STEP_LOST : QN_STEP_FAILED;
     result->n_seqs = 0;
 }

@@ -98,6 +98,7 @@ struct qn_gpu_steps {
     qn_gpu_flight flights[QN_EXECUTOR_LAG_MAX + 1]; /* a ring */
     uint32_t i_flight;                              /* of the oldest */
     bool must_restore; /* page tables of a step that failed were not taken */
+    bool is_lost;      /* so was the last step that failed */
     bool without_graphs;
     uint32_t n_reserves;  /* of the model's workspace, when graphs were captured */
     qn_gpu_extent extent; /* of the step that is being queued, as the next two */

@@ -465,6 +465,7 @@ static void test_gpuengine_goes_on_behind_a_step_that_failed(void **state)
         assert_memory_equal(g_seen[0].ids, expected.ids, 7 * sizeof(int32_t));
     }
     assert_true(n_failed > 10);
+    assert_false(qn_runner_count(runner).is_lost);
     qn_runner_close(&runner);
 }
 
@@ -486,6 +487,7 @@ static void test_gpuengine_ends_all_when_the_device_is_lost(void **state)
     submit(runner, 2, false);
     run_to_end(runner);
     assert_int_equal(g_seen[2].reason, QN_SCHED_END_ERROR);
+    assert_true(qn_runner_count(runner).is_lost);
     qn_runner_close(&runner);
 }
 
