@@ -73,6 +73,32 @@ static qn_status open_buffers(qn_executor *e, qn_error *err)
     return QN_OK;
 }
 
+/* What the lengths of buffers follow from. */
+static void set_sizes(qn_executor *e, const qn_config *config, const qn_executor_options *options)
+{
+    e->n_slots = options->n_slots;
+    e->n_step_rows = options->n_step_rows;
+    e->n_logit_rows = options->n_slots * QN_STEP_TOKENS_MAX;
+    e->n_logit_rows = e->n_logit_rows < e->n_step_rows ? e->n_logit_rows : e->n_step_rows;
+    e->n_table_pages = qn_pages_for(options->n_context);
+    e->n_embd = config->n_embd;
+    e->n_vocab = config->n_vocab;
+    e->n_topk = config->index_topk;
+    e->with_mtp = options->with_mtp;
+}
+
+uint64_t qn_executor_device_bytes(const qn_glm *glm, const qn_executor_options *options)
+{
+    uint64_t n_bytes = 0;
+    qn_executor *const e = calloc(1, sizeof *e);
+    if (e != NULL && qn_glm_gpu(glm) != NULL) { /* without memory an open says so */
+        set_sizes(e, qn_glm_config(glm), options);
+        n_bytes = qn_gpu_steps_measure(e);
+    }
+    free(e);
+    return n_bytes;
+}
+
 static bool always_checks(void)
 {
 #ifdef NDEBUG
@@ -100,16 +126,8 @@ qn_status qn_executor_open(qn_executor **out, qn_glm *glm, const qn_executor_opt
     e->glm = glm;
     e->kernels = options->kernels;
     e->pool = options->pool;
-    e->n_slots = options->n_slots;
-    e->n_step_rows = options->n_step_rows;
-    e->n_logit_rows = options->n_slots * QN_STEP_TOKENS_MAX;
-    e->n_logit_rows = e->n_logit_rows < e->n_step_rows ? e->n_logit_rows : e->n_step_rows;
-    e->n_table_pages = qn_pages_for(options->n_context);
-    e->n_embd = config->n_embd;
-    e->n_vocab = config->n_vocab;
-    e->n_topk = config->index_topk;
+    set_sizes(e, config, options);
     e->lag = options->lag;
-    e->with_mtp = options->with_mtp;
     e->shares_sets = options->with_mtp && config->index_share_for_mtp;
     QN_TRY(status,
            qn_page_pool_init(&e->pages, config, qn_glm_kv_place(glm), options->kv_dtype,

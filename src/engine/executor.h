@@ -46,6 +46,9 @@ typedef struct qn_executor_options {
     bool checks_pages;         /**< Compare checksums of shared pages; always in debug builds. */
 } qn_executor_options;
 
+/** What opening one takes of a GPU beside its pages and the model's workspace; 0 of a CPU. */
+uint64_t qn_executor_device_bytes(const qn_glm *glm, const qn_executor_options *options);
+
 /** Returns QN_OK; QN_E_NOMEM that says how many bytes were asked. */
 QN_MUST_CHECK qn_status qn_executor_open(qn_executor **out, qn_glm *glm,
                                          const qn_executor_options *options, qn_error *err);

@@ -91,6 +91,17 @@ static qn_status clear(qn_gpu_steps *g, const qn_executor *e, qn_error *err)
     return qn_gpu_wait(stream, err);
 }
 
+uint64_t qn_gpu_steps_measure(const qn_executor *e)
+{
+    cutter c = {0};
+    qn_gpu_steps *const g = calloc(1, sizeof *g);
+    if (g != NULL) {
+        cut_device(g, &c, e);
+    }
+    free(g);
+    return c.n_bytes;
+}
+
 qn_status qn_gpu_steps_open(qn_executor *e, qn_error *err)
 {
     qn_status status = QN_OK;

@@ -109,6 +109,8 @@ struct qn_gpu_steps {
 
 /** For the executor @p e, whose options and slots are set: e->gpu.  QN_E_NOMEM, QN_E_DEVICE. */
 QN_MUST_CHECK qn_status qn_gpu_steps_open(qn_executor *e, qn_error *err);
+/** Bytes of the device that this takes, of an executor @p e whose sizes alone are set. */
+uint64_t qn_gpu_steps_measure(const qn_executor *e);
 /** Waits for what is queued; sets *steps to NULL; accepts NULL. */
 void qn_gpu_steps_close(qn_gpu_steps **steps);
 /** Of host and device; 0 of NULL. */

@@ -629,6 +629,25 @@ static qn_status open_and_close(qn_error *err)
     return status;
 }
 
+/* What a default page cache leaves for it. */
+static void test_gpuengine_device_bytes_are_known_before(void **state)
+{
+    (void)state;
+    for (uint32_t n_slots = 1; n_slots <= 64; n_slots *= 8) {
+        qn_executor_options options = runner_options(1, false).executor;
+        options.n_slots = n_slots;
+        options.with_mtp = n_slots > 1;
+        qn_executor *executor = NULL;
+        qn_error err = {0};
+        const uint64_t before_bytes = fake_gpu_used_bytes();
+        assert_int_equal(qn_executor_open(&executor, g_t.glm, &options, &err), QN_OK);
+        assert_int_equal(fake_gpu_used_bytes() - before_bytes,
+                         qn_executor_device_bytes(g_t.glm, &options) +
+                             options.n_pages * qn_executor_page_bytes(executor));
+        qn_executor_close(&executor);
+    }
+}
+
 static void test_gpuengine_what_cannot_be_opened_is_said(void **state)
 {
     static const char *const calls[] = {"alloc", "alloc_host", "event_open"};
@@ -668,6 +687,7 @@ int main(int argc, char **argv)
         TEST(test_gpuengine_a_generator_goes_on_behind_a_pass_that_failed),
         TEST(test_gpuengine_tokens_are_right_whatever_happens_around_them),
         TEST(test_gpuengine_goes_on_behind_a_step_that_failed),
+        TEST(test_gpuengine_device_bytes_are_known_before),
         TEST(test_gpuengine_what_cannot_be_opened_is_said),
         cmocka_unit_test_setup_teardown(test_gpuengine_ends_all_when_the_device_is_lost, open_model,
                                         close_lost),
