@@ -469,6 +469,31 @@ static void test_gpuengine_goes_on_behind_a_step_that_failed(void **state)
     qn_runner_close(&runner);
 }
 
+/* Every read of a page fails once, as it is published or compared: that says nothing about it. */
+static void test_gpuengine_a_page_that_is_not_read_is_not_a_wrong_one(void **state)
+{
+    (void)state;
+    seen expected;
+    uint32_t n_failed = 0;
+    bool has_failed = true;
+    answer_alone(&expected, 1);
+    for (size_t n = 0; has_failed; n++) {
+        qn_runner *runner = open_small_runner();
+        g_seen[0].n_ends = g_seen[2].n_ends = 1;
+        fake_gpu_fail("download", n, FAKE_GPU_INVALID);
+        for (uint32_t i = 0; i < 3; i++) { /* the first publishes, the others share */
+            submit(runner, 1, false);
+            run_to_end(runner);
+            n_failed += g_seen[1].reason == QN_SCHED_END_ERROR ? 1 : 0;
+            assert_memory_equal(g_seen[1].ids, expected.ids, g_seen[1].n_ids * sizeof(int32_t));
+        }
+        has_failed = fake_gpu_has_failed();
+        fake_gpu_fail("download", SIZE_MAX, 0);
+        qn_runner_close(&runner);
+    }
+    assert_true(n_failed > 10);
+}
+
 /* A kernel that fails takes the device with it: all end with an error, and so does what comes. */
 static void test_gpuengine_ends_all_when_the_device_is_lost(void **state)
 {
@@ -689,6 +714,7 @@ int main(int argc, char **argv)
         TEST(test_gpuengine_goes_on_behind_a_step_that_failed),
         TEST(test_gpuengine_device_bytes_are_known_before),
         TEST(test_gpuengine_what_cannot_be_opened_is_said),
+        TEST(test_gpuengine_a_page_that_is_not_read_is_not_a_wrong_one),
         cmocka_unit_test_setup_teardown(test_gpuengine_ends_all_when_the_device_is_lost, open_model,
                                         close_lost),
     };
