@@ -80,9 +80,15 @@ context=$(python 'import sys; print(int(21504 * float(sys.argv[1])) + 64)' "$sca
     --context "$context" --max-num-seqs 32 ${cache:+--page-cache "$cache"} --draft-tokens 5 \
     --acceptance-length 3.61 >"$output/server.log" 2>&1 &
 server=$!
+deadline=$(($(date +%s) + 900))
 until python 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + "/ready")' "$url" 2>/dev/null; do
     if ! kill -0 "$server" 2>/dev/null; then
         echo "$program: error: quern serve: ended, expected it to become ready" >&2
+        tail -n 5 "$output/server.log" >&2
+        exit 1
+    fi
+    if [ "$(date +%s)" -gt "$deadline" ]; then
+        echo "$program: error: $url/ready: not 200 after 900 s, expected it to become ready" >&2
         tail -n 5 "$output/server.log" >&2
         exit 1
     fi

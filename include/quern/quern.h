@@ -431,7 +431,8 @@ typedef struct qn_session_options {
     qn_logits_fn *logits_fn; /**< Receives logits of every position computed; prompts are then
                                   computed from their start.  NULL: nobody. */
     uint32_t context_tokens; /**< Positions the cache has room for; 0: the model's maximum,
-                                  allocated as it is used. */
+                                  allocated as it is used; on a GPU what is free has room for,
+                                  at most that, which is taken at once. */
     uint32_t chunk_tokens;   /**< Rows of one forward pass, at most 512, which is the default (0).
                                   Changes no result. */
 } qn_session_options;
@@ -607,10 +608,10 @@ typedef struct qn_engine_options {
 
 /**
  * Open an engine.  All memory that tokens need is allocated or mapped here: pages, at most
- * cache_bytes, and beside them qn_engine_stats.workspace_bytes.  Both fill as they are used for the
- * first time.  Later only a submit allocates, for its request; and a step whose texts exceed 16
- * MiB, until the next. Returns  QN_OK; QN_E_INVAL naming the option; QN_E_NOMEM saying how many
- * bytes were asked
+ * cache_bytes, and beside them qn_engine_stats.workspace_bytes.  Of the host both fill as they are
+ * used for the first time; of a GPU they are taken at once.  Later only a submit allocates, for its
+ * request; and a step whose texts exceed 16 MiB, until the next. Returns  QN_OK; QN_E_INVAL naming
+ * the option; QN_E_NOMEM saying how many bytes were asked
  */
 QN_MUST_CHECK QN_API qn_status qn_engine_open(qn_engine **out, qn_model *model,
                                               const qn_engine_options *options, qn_error *err);
@@ -678,6 +679,8 @@ typedef struct qn_engine_stats {
     double prompt_s;              /**< Time of steps that computed prompts only, */
     double mixed_s;               /**< prompts and answers, */
     double decode_s;              /**< answers only. */
+    bool is_lost; /**< The device did not serve the last step: every request ends with an error
+                       until the process is started again. */
 } qn_engine_stats;
 
 /** Any time. */

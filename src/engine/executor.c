@@ -73,6 +73,32 @@ static qn_status open_buffers(qn_executor *e, qn_error *err)
     return QN_OK;
 }
 
+/* What the lengths of buffers follow from. */
+static void set_sizes(qn_executor *e, const qn_config *config, const qn_executor_options *options)
+{
+    e->n_slots = options->n_slots;
+    e->n_step_rows = options->n_step_rows;
+    e->n_logit_rows = options->n_slots * QN_STEP_TOKENS_MAX;
+    e->n_logit_rows = e->n_logit_rows < e->n_step_rows ? e->n_logit_rows : e->n_step_rows;
+    e->n_table_pages = qn_pages_for(options->n_context);
+    e->n_embd = config->n_embd;
+    e->n_vocab = config->n_vocab;
+    e->n_topk = config->index_topk;
+    e->with_mtp = options->with_mtp;
+}
+
+uint64_t qn_executor_device_bytes(const qn_glm *glm, const qn_executor_options *options)
+{
+    uint64_t n_bytes = 0;
+    qn_executor *const e = calloc(1, sizeof *e);
+    if (e != NULL && qn_glm_gpu(glm) != NULL) { /* without memory an open says so */
+        set_sizes(e, qn_glm_config(glm), options);
+        n_bytes = qn_gpu_steps_measure(e);
+    }
+    free(e);
+    return n_bytes;
+}
+
 static bool always_checks(void)
 {
 #ifdef NDEBUG
@@ -100,16 +126,8 @@ qn_status qn_executor_open(qn_executor **out, qn_glm *glm, const qn_executor_opt
     e->glm = glm;
     e->kernels = options->kernels;
     e->pool = options->pool;
-    e->n_slots = options->n_slots;
-    e->n_step_rows = options->n_step_rows;
-    e->n_logit_rows = options->n_slots * QN_STEP_TOKENS_MAX;
-    e->n_logit_rows = e->n_logit_rows < e->n_step_rows ? e->n_logit_rows : e->n_step_rows;
-    e->n_table_pages = qn_pages_for(options->n_context);
-    e->n_embd = config->n_embd;
-    e->n_vocab = config->n_vocab;
-    e->n_topk = config->index_topk;
+    set_sizes(e, config, options);
     e->lag = options->lag;
-    e->with_mtp = options->with_mtp;
     e->shares_sets = options->with_mtp && config->index_share_for_mtp;
     QN_TRY(status,
            qn_page_pool_init(&e->pages, config, qn_glm_kv_place(glm), options->kv_dtype,
@@ -215,24 +233,26 @@ static void begin_slot(qn_executor *e, const qn_step_begin *begin,
  * Shared pages hold what was published, and so do own ones that they take the place of: where bits
  * go by the step these are as good, but not the same.
  */
-static void check_shared(const qn_executor *e, const qn_step *step)
+static qn_status check_shared(const qn_executor *e, const qn_step *step, qn_error *err)
 {
+    qn_status status = QN_OK;
     const qn_gpu_glm *const gpu = qn_glm_gpu(e->glm);
     const bool makes_equal_pages = gpu == NULL || gpu->is_deterministic;
-    for (uint32_t i = 0; i < step->n_pages; i++) {
+    for (uint32_t i = 0; i < step->n_pages && status == QN_OK; i++) {
         const qn_step_page *const p = &step->pages[i];
         QN_ASSERT(p->slot < e->n_slots);
         if (!p->is_shared) {
             continue;
         }
         const uint32_t page = qn_page_index(p->page);
-        qn_page_sums_check(&e->sums, page, page, step->number);
+        status = qn_page_sums_check(&e->sums, page, page, step->number, err);
         const bool is_set = p->i_page < e->slots[p->slot].n_pages;
         const int32_t own = is_set ? qn_slot_pages(e, p->slot)[p->i_page] : -1;
-        if (own >= 0 && makes_equal_pages) {
-            qn_page_sums_check(&e->sums, (uint32_t)own, page, step->number);
+        if (own >= 0 && makes_equal_pages && status == QN_OK) {
+            status = qn_page_sums_check(&e->sums, (uint32_t)own, page, step->number, err);
         }
     }
+    return status;
 }
 
 /*
@@ -273,21 +293,41 @@ static void set_page(qn_executor *e, const qn_step_page *p)
     }
 }
 
-/* Publishes, begins and pages of a step. */
-static void prepare(qn_executor *e, const qn_step *step, qn_executor_find_fn *find, void *context)
+/* What begins once more, as the step that began it failed: its first page may not be clear. */
+static void clear_again(const qn_executor *e)
 {
+    for (uint32_t i = 0; i < e->n_slots; i++) {
+        const qn_slot *const slot = &e->slots[i];
+        if (slot->must_begin && slot->n_cached == 0 && slot->n_pages > 0 &&
+            qn_slot_pages(e, i)[0] >= 0) {
+            clear_mtp_row(e, (uint32_t)qn_slot_pages(e, i)[0]);
+        }
+    }
+}
+
+/* Publishes, begins and pages of a step: all are taken, also where a page could not be read. */
+static qn_status prepare(qn_executor *e, const qn_step *step, qn_executor_find_fn *find,
+                         void *context, qn_error *err)
+{
+    qn_status status = QN_OK;
     for (uint32_t i = 0; i < step->n_published && e->sums.kv != NULL; i++) {
-        qn_page_sums_publish(&e->sums, qn_page_index(step->published[i]), step->number);
+        const qn_status published =
+            qn_page_sums_publish(&e->sums, qn_page_index(step->published[i]), step->number,
+                                 status == QN_OK ? err : NULL);
+        status = status == QN_OK ? published : status;
     }
     for (uint32_t i = 0; i < step->n_begins; i++) {
         begin_slot(e, &step->begins[i], find(context, step->begins[i].request));
     }
-    if (e->sums.kv != NULL) {
-        check_shared(e, step);
+    if (e->sums.kv != NULL && status == QN_OK) {
+        status = check_shared(e, step, err);
     }
     for (uint32_t i = 0; i < step->n_pages; i++) {
         QN_ASSERT(step->pages[i].slot < e->n_slots);
         set_page(e, &step->pages[i]);
+    }
+    if (e->gpu != NULL && e->gpu->must_restore && e->with_mtp) {
+        clear_again(e);
     }
     /* The MTP layer goes on behind cached pages with what the last of them carries. */
     for (uint32_t i = 0; i < step->n_begins && e->with_mtp && e->gpu == NULL; i++) {
@@ -300,6 +340,7 @@ static void prepare(qn_executor *e, const qn_step *step, qn_executor_find_fn *fi
                                     (uint32_t)qn_slot_pages(e, i_slot)[i_page]);
         }
     }
+    return status;
 }
 
 /* ---------------------------------------------------------------------------------------- steps */
@@ -324,12 +365,14 @@ void qn_executor_submit(qn_executor *executor, const qn_step *step, qn_executor_
     qn_executor *const e = executor;
     QN_ASSERT(e->n_waiting <= e->lag);
     qn_step_result *const result = &e->results[e->n_waiting++];
-    prepare(e, step, find, context);
+    qn_error err = {0};
+    const qn_status status = prepare(e, step, find, context, &err);
     check_seqs(e, step);
     e->n_seqs = step->n_seqs;
     if (e->gpu != NULL) {
-        qn_gpu_steps_submit(e, step);
+        qn_gpu_steps_submit(e, step, status, &err);
     } else {
+        QN_ASSERT(status == QN_OK); /* the host reads its own memory */
         qn_executor_run(e, step, result);
     }
 }

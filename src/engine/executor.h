@@ -13,7 +13,8 @@
  * A step is submitted and its result collected; with lag 1 the next may be submitted between, so
  * that a device has work while the host looks at results.  Steps are executed one after the other.
  *
- * After open nothing here allocates; what was mapped then fills as slots, rows and pages are used.
+ * After open nothing here allocates, but for a driver that captures a pass as a graph when it comes
+ * for the first time.  What was mapped on the host fills as slots, rows and pages are used.
  * One thread at a time.
  */
 #ifndef QN_ENGINE_EXECUTOR_H
@@ -48,6 +49,9 @@ typedef struct qn_executor_options {
                                     the log tells time and memory of; others at first use. */
     bool checks_pages;         /**< Compare checksums of shared pages; always in debug builds. */
 } qn_executor_options;
+
+/** What opening one takes of a GPU beside its pages and the model's workspace; 0 of a CPU. */
+uint64_t qn_executor_device_bytes(const qn_glm *glm, const qn_executor_options *options);
 
 /** Returns QN_OK; QN_E_NOMEM that says how many bytes were asked. */
 QN_MUST_CHECK qn_status qn_executor_open(qn_executor **out, qn_glm *glm,
@@ -119,6 +123,6 @@ const qn_sampler *qn_executor_sampler(const qn_executor *executor, uint32_t slot
 /** Bytes of one page. */
 uint64_t qn_executor_page_bytes(const qn_executor *executor);
 
-/** The most that all but the pages takes, the model's workspace included. */
+/** The most that all but the pages takes of host and device, the model's workspace included. */
 uint64_t qn_executor_workspace_bytes(const qn_executor *executor);
 #endif

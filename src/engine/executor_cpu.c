@@ -192,8 +192,8 @@ void qn_executor_run(qn_executor *e, const qn_step *step, qn_step_result *result
 
 void qn_executor_take_cached(qn_executor *e, uint32_t i_slot, uint32_t n_cached, uint32_t page)
 {
-    qn_kv_read(&e->pages.kv, qn_slot_hidden(e, &e->slots[i_slot], n_cached - 1),
-               qn_kv_page_hidden(&e->pages.kv, (int32_t)page), e->n_embd * sizeof(float));
+    memcpy(qn_slot_hidden(e, &e->slots[i_slot], n_cached - 1),
+           qn_kv_page_hidden(&e->pages.kv, (int32_t)page), e->n_embd * sizeof(float));
 }
 
 /* ---------------------------------------------------------------------------------------- views */

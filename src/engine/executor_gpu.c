@@ -91,6 +91,17 @@ static qn_status clear(qn_gpu_steps *g, const qn_executor *e, qn_error *err)
     return qn_gpu_wait(stream, err);
 }
 
+uint64_t qn_gpu_steps_measure(const qn_executor *e)
+{
+    cutter c = {0};
+    qn_gpu_steps *const g = calloc(1, sizeof *g);
+    if (g != NULL) {
+        cut_device(g, &c, e);
+    }
+    free(g);
+    return c.n_bytes;
+}
+
 qn_status qn_gpu_steps_open(qn_executor *e, qn_error *err)
 {
     qn_status status = QN_OK;
@@ -141,7 +152,7 @@ void qn_gpu_steps_close(qn_gpu_steps **steps)
 
 uint64_t qn_gpu_steps_bytes(const qn_gpu_steps *steps)
 {
-    return steps != NULL ? steps->host_bytes : 0;
+    return steps != NULL ? steps->host_bytes + steps->block_bytes : 0;
 }
 
 /* ------------------------------------------------------------------------------- slots and pages
@@ -291,6 +302,7 @@ static void order(qn_executor *e, const qn_step *step, const qn_gpu_orders *o)
 {
     qn_gpu_steps *const g = e->gpu;
     qn_gpu_stream *const stream = g->glm->stream;
+    const uint32_t n_context_max = qn_glm_config(e->glm)->n_context_max;
     qn_gpu_extent x = {0};
     for (uint32_t i = 0; i < step->n_seqs; i++) {
         order_seq(e, &step->seqs[i], &o->seqs[i]);
@@ -304,9 +316,8 @@ static void order(qn_executor *e, const qn_step *step, const qn_gpu_orders *o)
         const uint32_t n = x.n_rows;
         x.n_rows = x.n_answer_rows = qn_gpu_steps_round(n, e->n_logit_rows);
         pad(o->trunk, n, x.n_rows);
-        x.i_extent = qn_gpu_steps_extent(e, &x.n_positions);
+        x.i_extent = qn_gpu_steps_extent(e->n_topk, n_context_max, &x.n_positions);
     }
-    const uint32_t n_context_max = qn_glm_config(e->glm)->n_context_max;
     x.n_positions = x.n_positions < n_context_max ? x.n_positions : n_context_max;
     pad(o->chain, x.n_chains, e->n_slots);
     g->extent = x;
@@ -446,15 +457,16 @@ static void count_ordered(qn_executor *e, const qn_step *step, qn_gpu_flight *f)
     }
 }
 
-void qn_gpu_steps_submit(qn_executor *e, const qn_step *step)
+void qn_gpu_steps_submit(qn_executor *e, const qn_step *step, qn_status status, const qn_error *err)
 {
     qn_gpu_steps *const g = e->gpu;
     qn_gpu_stream *const stream = g->glm->stream;
     qn_gpu_flight *const f = &g->flights[(g->i_flight + e->n_waiting - 1) % (e->lag + 1)];
-    g->status = QN_OK;
-    if (g->workspace != g->glm->ws.block) { /* graphs are of another one */
+    g->status = status;
+    g->error = *err;
+    if (g->n_reserves != g->glm->n_reserves) { /* graphs are of another workspace */
         qn_gpu_steps_drop_graphs(g);
-        g->workspace = g->glm->ws.block;
+        g->n_reserves = g->glm->n_reserves;
     }
     f->number = step->number;
     f->n_seqs = step->n_seqs;
@@ -487,7 +499,10 @@ static void collect_failure(qn_gpu_steps *g, const qn_error *err, qn_step_result
     /* What was queued of it may be under way; asked twice, only what lasts is told twice. */
     const bool is_lost =
         qn_gpu_wait(g->glm->stream, NULL) < 0 && qn_gpu_check(g->glm->stream, NULL) < 0;
-    qn_log(QN_LOG_ERROR, "step %llu: %s", (unsigned long long)result->number, err->text);
+    if (!is_lost || !g->is_lost) { /* or each request that still comes would have a line */
+        qn_log(QN_LOG_ERROR, "step %llu: %s", (unsigned long long)result->number, err->text);
+    }
+    g->is_lost = is_lost;
     result->outcome = is_lost ? QN_STEP_LOST : QN_STEP_FAILED;
     result->n_seqs = 0;
 }

@@ -99,23 +99,27 @@ struct qn_gpu_steps {
     qn_gpu_flight flights[QN_EXECUTOR_LAG_MAX + 1]; /* a ring */
     uint32_t i_flight;                              /* of the oldest */
     bool must_restore; /* page tables of a step that failed were not taken */
+    bool is_lost;      /* so was the last step that failed */
     bool without_graphs;
-    const uint8_t *workspace; /* of the model, that graphs were captured with */
-    qn_gpu_extent extent;     /* of the step that is being queued, as the next two */
-    qn_status status;         /* the first failure */
+    uint32_t n_reserves;  /* of the model's workspace, when graphs were captured */
+    qn_gpu_extent extent; /* of the step that is being queued, as the next two */
+    qn_status status;     /* the first failure */
     qn_error error;
     qn_gpu_capture captures[QN_N_PASSES][QN_PASS_SIZES][QN_PASS_EXTENTS];
 };
 
 /** For the executor @p e, whose options and slots are set: e->gpu.  QN_E_NOMEM, QN_E_DEVICE. */
 QN_MUST_CHECK qn_status qn_gpu_steps_open(qn_executor *e, qn_error *err);
+/** Bytes of the device that this takes, of an executor @p e whose sizes alone are set. */
+uint64_t qn_gpu_steps_measure(const qn_executor *e);
 /** Waits for what is queued; sets *steps to NULL; accepts NULL. */
 void qn_gpu_steps_close(qn_gpu_steps **steps);
-/** Of the host; 0 of NULL. */
+/** Of host and device; 0 of NULL. */
 uint64_t qn_gpu_steps_bytes(const qn_gpu_steps *steps);
 
-/** Queue a step whose slots are prepared. */
-void qn_gpu_steps_submit(qn_executor *e, const qn_step *step);
+/** Queue a step whose slots are prepared; it fails with @p err where @p status, of that, is one. */
+void qn_gpu_steps_submit(qn_executor *e, const qn_step *step, qn_status status,
+                         const qn_error *err);
 void qn_gpu_steps_collect(qn_executor *e, qn_step_result *result);
 
 /**
@@ -138,8 +142,12 @@ void qn_gpu_steps_capture(qn_executor *e);
 void qn_gpu_steps_drop_graphs(qn_gpu_steps *g);
 /** Rows of the graph for @p n_rows, at most @p n_rows_max; @p n_rows where there is none. */
 uint32_t qn_gpu_steps_round(uint32_t n_rows, uint32_t n_rows_max);
-/** Round positions up to those of a graph; returns which. */
-uint32_t qn_gpu_steps_extent(const qn_executor *e, uint32_t *n_positions);
+/**
+ * Round positions up to those of a graph; returns which: each has one number of them.
+ * @param n_topk  the model's index_topk
+ * @param n_max   its longest context
+ */
+uint32_t qn_gpu_steps_extent(uint32_t n_topk, uint32_t n_max, uint32_t *n_positions);
 /** Note what failed of the step that is being queued; returns the first of it. */
 qn_status qn_gpu_steps_note(qn_gpu_steps *g);
 #endif

@@ -33,16 +33,16 @@ uint32_t qn_gpu_steps_round(uint32_t n_rows, uint32_t n_rows_max)
 
 /* Contexts are rounded up to what needs no indexer, to 4 times as much and so on up to the model's.
  */
-uint32_t qn_gpu_steps_extent(const qn_executor *e, uint32_t *n_positions)
+uint32_t qn_gpu_steps_extent(uint32_t n_topk, uint32_t n_max, uint32_t *n_positions)
 {
-    const uint32_t n_max = qn_glm_config(e->glm)->n_context_max;
     uint32_t i = 0;
-    uint64_t n = e->n_topk;
+    uint64_t n = n_topk;
     while (n < *n_positions && i + 1 < QN_PASS_EXTENTS) {
         n *= 4;
         i++;
     }
-    *n_positions = n >= *n_positions && n < n_max ? (uint32_t)n : n_max;
+    /* The last is for whatever is longer: a graph has one number of positions. */
+    *n_positions = i + 1 < QN_PASS_EXTENTS && n < n_max ? (uint32_t)n : n_max;
     return i;
 }
 
@@ -259,8 +259,9 @@ void qn_gpu_steps_capture(qn_executor *e)
     const uint64_t free_bytes = qn_gpu_free_bytes(g->glm->gpu);
     uint32_t n_graphs = 0;
     g->extent = (qn_gpu_extent){.n_positions = QN_PAGE_TOKENS};
-    g->extent.i_extent = qn_gpu_steps_extent(e, &g->extent.n_positions);
-    g->workspace = g->glm->ws.block;
+    g->extent.i_extent =
+        qn_gpu_steps_extent(e->n_topk, g->glm->config->n_context_max, &g->extent.n_positions);
+    g->n_reserves = g->glm->n_reserves;
     for (uint32_t i = 0; i <= size_of(e->n_logit_rows) && i < QN_PASS_SIZES; i++) {
         const uint32_t n = capture_size(e, i);
         if (n == 0) {

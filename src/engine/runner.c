@@ -421,6 +421,7 @@ static void collect(qn_runner *r, const qn_runner_sink *sink)
 {
     qn_step *const step = r->steps[0];
     qn_executor_collect(r->result, r->executor);
+    r->totals.is_lost = r->result->outcome == QN_STEP_LOST;
     const uint64_t now_ns = qn_clock_ns();
     if (step->n_seqs > 0) { /* else the scheduler expects no result */
         qn_sched_take_result(r->n_taken, r->sched, r->result, now_ns / 1000);

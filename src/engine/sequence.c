@@ -211,6 +211,15 @@ void qn_sequence_clear(qn_sequence *sequence)
     invalidate_from(sequence, 0);
 }
 
+qn_status qn_sequence_take_failure(qn_sequence *sequence, qn_error *err)
+{
+    const qn_status status = qn_glm_take_failure(sequence->glm, err);
+    if (status < 0) {
+        qn_sequence_clear(sequence);
+    }
+    return status;
+}
+
 void qn_sequence_drop_pending(qn_sequence *sequence)
 {
     sequence->n_tokens = qn_sequence_computed(sequence);

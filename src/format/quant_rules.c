@@ -42,10 +42,15 @@ static bool is_number(const json_t *value, int64_t number)
     return qn_json_to_integer(&seen, value) && seen == number;
 }
 
+static bool is_128_square(const json_t *block)
+{
+    return json_array_size(block) == 2 && is_number(json_array_get(block, 0), 128) &&
+           is_number(json_array_get(block, 1), 128);
+}
+
 /* Storage that a weight's entry asks for; null is none. */
 static qn_status read_weight(const reader *r, qn_quant_as *out, const json_t *weight)
 {
-    const json_t *const block = json_object_get(weight, "block_size");
     *out = QN_QUANT_AS_PLAIN;
     if (weight == NULL || json_is_null(weight)) {
         return QN_OK;
@@ -57,8 +62,7 @@ static qn_status read_weight(const reader *r, qn_quant_as *out, const json_t *we
     } else if (is_text(weight, "dtype", "fp8_e4m3") && is_text(weight, "qscheme", "per_channel")) {
         *out = QN_QUANT_AS_FP8_CHANNEL;
     } else if (is_text(weight, "dtype", "fp8_e4m3") && is_text(weight, "qscheme", "per_block") &&
-               is_number(json_array_get(block, 0), 128) &&
-               is_number(json_array_get(block, 1), 128)) {
+               is_128_square(json_object_get(weight, "block_size"))) {
         *out = QN_QUANT_AS_FP8_BLOCK;
     } else {
         return refuse(r, "weight.dtype", json_object_get(weight, "dtype"),
@@ -139,6 +143,10 @@ static qn_status read_all(const reader *r, qn_quant_rules *out, json_t *quant)
     if (!is_text(quant, "quant_method", "fp8")) {
         return refuse(r, "quant_method", json_object_get(quant, "quant_method"),
                       "quark or fp8, where weights are made up,");
+    }
+    const json_t *const block = json_object_get(quant, "weight_block_size");
+    if (block != NULL && !is_128_square(block)) {
+        return refuse(r, "weight_block_size", block, "[128, 128]");
     }
     out->is_fp8 = true;
     out->others = QN_QUANT_AS_FP8_BLOCK;

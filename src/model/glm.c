@@ -260,6 +260,11 @@ void qn_glm_close(qn_glm **model)
     *model = NULL;
 }
 
+qn_status qn_glm_take_failure(qn_glm *model, qn_error *err)
+{
+    return model->gpu != NULL ? qn_gpu_host_take_failure(model->gpu, err) : QN_OK;
+}
+
 const qn_config *qn_glm_config(const qn_glm *model)
 {
     return &model->config;

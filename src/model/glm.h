@@ -156,10 +156,17 @@ typedef struct qn_probe {
  * @param[out] logits  [n_logit_rows][n_vocab]; may be NULL when none are wanted
  * @param probe        NULL: none
  * A row's results do not depend on the other rows, on how a prompt is cut, or on the threads; on a
- * GPU where it is deterministic.  Once a GPU has failed, which the log says, all results are NaN.
+ * GPU where it is deterministic.  Once a GPU has failed, which the log says, all results are NaN
+ * until qn_glm_take_failure() tells of it.
  */
 void qn_glm_forward(qn_glm *model, const qn_kv *kv, const qn_batch *batch, float *hidden,
                     float *logits, const qn_probe *probe);
+
+/**
+ * Did a pass fail since the last call?  Then what passes since have written has no meaning.
+ * Returns  QN_OK, always of a CPU; QN_E_DEVICE, QN_E_NOMEM: the first failure, once
+ */
+QN_MUST_CHECK qn_status qn_glm_take_failure(qn_glm *model, qn_error *err);
 
 /**
  * Logits of rows that a pass gave no logits of, bit for bit what it would have given; on a GPU

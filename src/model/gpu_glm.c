@@ -245,15 +245,21 @@ uint64_t qn_gpu_glm_workspace_bytes(const qn_gpu_glm *g, uint32_t n_rows)
 qn_status qn_gpu_glm_reserve(qn_gpu_glm *g, uint32_t n_rows, qn_error *err)
 {
     void *block = NULL;
-    const qn_status status =
+    qn_status status =
         qn_gpu_alloc(&block, g->gpu, lay_out(g, n_rows, NULL).block_bytes, "workspace", err);
-    if (status == QN_OK) {
-        qn_gpu_free(g->gpu, g->ws.block);
-        g->ws = lay_out(g, n_rows, block);
-        g->n_rows_max = n_rows;
-        qn_gpu_fill(g->stream, block, 0, g->ws.block_bytes);
+    if (status == QN_OK) { /* a step may be under way in the old one */
+        status = qn_gpu_wait(g->stream, err);
     }
-    return status;
+    if (status < 0) {
+        qn_gpu_free(g->gpu, block);
+        return status;
+    }
+    qn_gpu_free(g->gpu, g->ws.block);
+    g->ws = lay_out(g, n_rows, block);
+    g->n_rows_max = n_rows;
+    g->n_reserves++;
+    qn_gpu_fill(g->stream, block, 0, g->ws.block_bytes);
+    return QN_OK;
 }
 
 /* --------------------------------------------------------------------------------------- passes

@@ -119,12 +119,13 @@ typedef struct qn_gpu_glm {
     qn_gpu_weights weights;
     qn_gpu_workspace ws;
     uint32_t n_rows_max;
+    uint32_t n_reserves; /**< Of ws, so far: another may be at the same address. */
     bool has_mtp;
     bool is_deterministic;
     int32_t *numbers; /**< [n_numbers] of batches, owned, as the next: gpu_host.c */
     int32_t *numbers_host;
     size_t n_numbers;
-    bool is_failed; /**< The device does not serve any more; the log says why. */
+    qn_error failure; /**< The first of passes for a caller on the host: qn_glm_take_failure(). */
 } qn_gpu_glm;
 
 /**
@@ -172,8 +173,9 @@ void qn_gpu_glm_each(qn_gpu_glm *g, qn_gpu_weight_fn *fn, void *context);
 /** Bytes of the workspace for @p n_rows rows. */
 uint64_t qn_gpu_glm_workspace_bytes(const qn_gpu_glm *g, uint32_t n_rows);
 /**
- * A workspace for passes of up to @p n_rows rows in the place of the one there is.
- * Returns  QN_OK; QN_E_NOMEM, QN_E_DEVICE: nothing has changed
+ * A workspace for passes of up to @p n_rows rows in the place of the one there is, once what is
+ * queued is done.
+ * Returns  QN_OK; QN_E_NOMEM, QN_E_DEVICE, also of what was queued: nothing has changed
  */
 QN_MUST_CHECK qn_status qn_gpu_glm_reserve(qn_gpu_glm *g, uint32_t n_rows, qn_error *err);
 
@@ -220,6 +222,9 @@ void qn_gpu_host_mtp(qn_gpu_glm *g, const qn_kv *kv, const qn_batch *batch, cons
                      const qn_probe *probe);
 void qn_gpu_host_mtp_cache(qn_gpu_glm *g, const qn_kv *kv, const qn_batch *batch,
                            const float *hidden_prev);
+
+/** qn_glm_take_failure() */
+QN_MUST_CHECK qn_status qn_gpu_host_take_failure(qn_gpu_glm *g, qn_error *err);
 
 /** A probe's look at the stream after a layer, -1: at the embedding.  Waits, as the next two. */
 void qn_gpu_probe_hidden(qn_gpu_glm *g, const qn_probe *probe, int32_t i_layer, uint32_t n_rows);

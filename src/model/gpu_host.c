@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Passes for a caller on the host: the batch is uploaded, results are downloaded, and the host
- * waits.  A device that fails cannot say so by these functions: what it should have given is NaN
- * from then on, of which no token is drawn, and the log has the reason.
+ * waits.  What fails cannot be said by these functions: what they should have given is NaN, of
+ * which no token is drawn, until the caller asks for the failure, as later passes read what it
+ * left.
  */
 #include "base/assert.h"
 #include "base/log.h"
 #include "model/gpu_glm.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -19,12 +21,28 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
 /* ------------------------------------------------------------------------------------- failures
  */
 
+static bool has_failed(const qn_gpu_glm *g)
+{
+    return g->failure.status < 0;
+}
+
 static void note_failure(qn_gpu_glm *g, qn_status status, const qn_error *err)
 {
-    if (status < 0 && !g->is_failed) {
+    if (status < 0 && !has_failed(g)) {
         qn_log(QN_LOG_ERROR, "%s: %s", qn_gpu_get_info(g->gpu)->name, err->text);
-        g->is_failed = true;
+        g->failure = *err;
+        g->failure.status = status;
     }
+}
+
+qn_status qn_gpu_host_take_failure(qn_gpu_glm *g, qn_error *err)
+{
+    const qn_status status = g->failure.status;
+    if (status < 0 && err != NULL) {
+        *err = g->failure;
+    }
+    g->failure = (qn_error){0};
+    return status;
 }
 
 /* Everything that was queued is done, and right. */
@@ -32,7 +50,7 @@ static bool finish(qn_gpu_glm *g)
 {
     qn_error err = {0};
     note_failure(g, qn_gpu_wait(g->stream, &err), &err);
-    return !g->is_failed;
+    return !has_failed(g);
 }
 
 static void fill_nan(float *to, size_t n)
@@ -91,7 +109,7 @@ static bool upload_batch(qn_gpu_glm *g, const qn_batch *batch, qn_gpu_batch *out
     const uint32_t n_pages = qn_pages_for(n_positions);
     const size_t n_numbers = 4 * list + (size_t)batch->n_seqs * n_pages;
     note_failure(g, reserve_numbers(g, n_numbers, &err), &err);
-    if (g->is_failed) {
+    if (has_failed(g)) {
         return false;
     }
     int32_t *const at = g->numbers_host;
@@ -209,7 +227,7 @@ void qn_gpu_host_mtp(qn_gpu_glm *g, const qn_kv *kv, const qn_batch *batch, cons
         qn_gpu_download(g->stream, io->keep->n_sets, g->ws.n_sets, n_sets * sizeof *g->ws.n_sets);
     }
     give(g, batch, logit_rows, is_queued, io->hidden, io->logits);
-    if (g->is_failed && io->keep != NULL) {
+    if (has_failed(g) && io->keep != NULL) {
         memset(io->keep->n_sets, 0, n_sets * sizeof *io->keep->n_sets);
     }
 }
@@ -228,11 +246,15 @@ void qn_gpu_host_mtp_cache(qn_gpu_glm *g, const qn_kv *kv, const qn_batch *batch
 /* --------------------------------------------------------------------------------------- probes
  */
 
-/* Bytes of the device in memory of the host, owned by the caller. */
+/* Bytes of the device in memory of the host, owned by the caller; NULL: the pass has failed. */
 static void *look(qn_gpu_glm *g, const void *from, size_t n_bytes)
 {
     void *const to = calloc(1, n_bytes + 1);
-    QN_ASSERT(to != NULL); /* tests alone look */
+    if (to == NULL) {
+        qn_error err = {0};
+        note_failure(g, qn_fail(&err, QN_E_NOMEM, ENOMEM, __func__, "trace: no memory"), &err);
+        return NULL;
+    }
     qn_gpu_download(g->stream, to, from, n_bytes);
     (void)finish(g);
     return to;
@@ -241,7 +263,9 @@ static void *look(qn_gpu_glm *g, const void *from, size_t n_bytes)
 void qn_gpu_probe_hidden(qn_gpu_glm *g, const qn_probe *probe, int32_t i_layer, uint32_t n_rows)
 {
     float *const x = look(g, g->ws.x, (size_t)n_rows * g->config->n_embd * sizeof *x);
-    probe->hidden(probe->context, i_layer, x);
+    if (x != NULL) {
+        probe->hidden(probe->context, i_layer, x);
+    }
     free(x);
 }
 
@@ -254,7 +278,8 @@ void qn_gpu_probe_router(qn_gpu_glm *g, const qn_gpu_call *call)
         look(g, g->ws.router_logits, n_rows * g->ws.router_stride * sizeof *logits);
     float *const bias = look(g, call->layer->router_bias, c->n_experts * sizeof *bias);
     int32_t *const experts = look(g, g->ws.experts, experts_bytes);
-    for (size_t t = 0; t < n_rows; t++) {
+    const bool is_seen = logits != NULL && bias != NULL && experts != NULL;
+    for (size_t t = 0; t < n_rows && is_seen; t++) {
         float *const scores = logits + t * g->ws.router_stride;
         for (uint32_t e = 0; e < c->n_experts; e++) {
             scores[e] = 1.0F / (1.0F + expf(-scores[e])) + bias[e];
@@ -262,8 +287,10 @@ void qn_gpu_probe_router(qn_gpu_glm *g, const qn_gpu_call *call)
         call->probe->router(call->probe->context, (int32_t)call->i_layer, (uint32_t)t,
                             experts + t * c->n_experts_used, scores);
     }
-    qn_gpu_upload(g->stream, g->ws.experts, experts, experts_bytes);
-    (void)finish(g);
+    if (is_seen) {
+        qn_gpu_upload(g->stream, g->ws.experts, experts, experts_bytes);
+        (void)finish(g);
+    }
     free(logits);
     free(bias);
     free(experts);
@@ -281,14 +308,17 @@ void qn_gpu_probe_index(qn_gpu_glm *g, const qn_gpu_call *call, uint32_t first, 
     int32_t *const positions = look(g, call->batch->positions + first, n_rows * sizeof *positions);
     float *const seen =
         scores != NULL ? look(g, scores, (size_t)(n_rows * stride) * sizeof *seen) : NULL;
-    for (size_t i = 0; i < n_rows; i++) {
+    const bool is_seen = sets != NULL && n_sets != NULL && positions != NULL;
+    for (size_t i = 0; i < n_rows && is_seen; i++) {
         const bool has_scores =
             (size_t)positions[i] + 1 - call->first_position > n_topk && seen != NULL;
         call->probe->index(call->probe->context, (int32_t)call->i_layer, first + (uint32_t)i,
                            sets + i * n_topk, n_sets[i], has_scores ? seen + i * stride : NULL);
     }
-    qn_gpu_upload(g->stream, there, sets, sets_bytes);
-    (void)finish(g);
+    if (is_seen) {
+        qn_gpu_upload(g->stream, there, sets, sets_bytes);
+        (void)finish(g);
+    }
     free(sets);
     free(n_sets);
     free(positions);

@@ -50,16 +50,14 @@ void qn_kv_layout_init(qn_kv_layout *layout, const qn_config *config, qn_kv_dtyp
     }
 }
 
-void qn_kv_read(const qn_kv *kv, void *to, const void *from, size_t n_bytes)
+qn_status qn_kv_read(const qn_kv *kv, void *to, const void *from, size_t n_bytes, qn_error *err)
 {
     if (kv->place.stream == NULL) {
         memcpy(to, from, n_bytes);
-        return;
+        return QN_OK;
     }
     qn_gpu_download(kv->place.stream, to, from, n_bytes);
-    if (qn_gpu_wait(kv->place.stream, NULL) < 0) { /* the next pass fails too, and says it */
-        memset(to, 0, n_bytes);
-    }
+    return qn_gpu_wait(kv->place.stream, err);
 }
 
 void qn_kv_clear(const qn_kv *kv, void *at, size_t n_bytes)

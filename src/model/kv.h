@@ -63,9 +63,12 @@ typedef struct qn_kv {
     qn_kv_place place; /**< Borrowed. */
 } qn_kv;
 
-/** Copy bytes of pages to the host once all that was queued before is done; zeros where the device
- * fails. */
-void qn_kv_read(const qn_kv *kv, void *to, const void *from, size_t n_bytes);
+/**
+ * Copy bytes of pages to the host once all that was queued before is done.
+ * Returns  QN_OK; QN_E_DEVICE: this or what was queued before failed, and @p to has no meaning
+ */
+QN_MUST_CHECK qn_status qn_kv_read(const qn_kv *kv, void *to, const void *from, size_t n_bytes,
+                                   qn_error *err);
 /** Make bytes of pages 0. */
 void qn_kv_clear(const qn_kv *kv, void *at, size_t n_bytes);
 

@@ -43,21 +43,35 @@ static bool is_stalled(const qn_server *server, server_error *error)
     return true;
 }
 
+/* Steps fail one like the other then: requests had better go elsewhere.  The log has the reason. */
+static bool is_lost(qn_server *server, server_error *error)
+{
+    if (!worker_get_stats(server->worker).is_lost) {
+        return false;
+    }
+    server_fail(error, MHD_HTTP_SERVICE_UNAVAILABLE, "device_lost", "",
+                "server: its device is lost, expected this process to be started again");
+    return true;
+}
+
 bool page_ready(const http_connection *connection, qn_buf *out, server_error *error)
 {
     return !server_is_closed(connection->server, error) && !is_stalled(connection->server, error) &&
+           !is_lost(connection->server, error) &&
            finish(qn_buf_append_printf(out, NULL, "{\"status\":\"ready\"}\n"), error);
 }
 
 bool page_metrics(const http_connection *connection, qn_buf *out, server_error *error)
 {
     qn_server *const server = connection->server;
+    const qn_engine_stats stats =
+        server->is_ready ? worker_get_stats(server->worker) : (qn_engine_stats){0};
     const metrics_now now = {
-        .engine = server->is_ready ? worker_get_stats(server->worker) : (qn_engine_stats){0},
+        .engine = stats,
         .model = server->settings.model,
         .name = server->is_ready ? server_model_name(server) : NULL,
         .n_connections = server->n_connections,
-        .is_ready = server->is_ready && !server->is_draining,
+        .is_ready = server->is_ready && !server->is_draining && !stats.is_lost,
         .is_draining = server->is_draining,
     };
     return finish(metrics_append(out, server->metrics, &now, NULL), error);

@@ -5,6 +5,7 @@
  * an emulated thread is slow.  With a name for --device as its argument on that, without failures.
  */
 #include "base/clock.h"
+#include "base/rng.h"
 #include "engine/executor_gpu.h"
 #include "engine/generator.h"
 #include "engine/runner.h"
@@ -177,7 +178,17 @@ static void see_end(void *context, void *user, qn_sched_end_reason reason,
 
 static const qn_runner_sink sink = {.rows = see_rows, .token = see_token, .end = see_end};
 
-static qn_runner_options options_of(uint32_t lag, bool without_graphs)
+static qn_runner *open_runner_of(const qn_runner_options *options)
+{
+    qn_runner *runner = NULL;
+    qn_error err = {0};
+    if (qn_runner_open(&runner, g_t.glm, options, &err) < 0) {
+        fail_msg("%s", err.text);
+    }
+    return runner;
+}
+
+static qn_runner_options runner_options(uint32_t lag, bool without_graphs)
 {
     return (qn_runner_options){.executor = {.kernels = &g_t.kernels,
                                             .pool = g_t.pool,
@@ -197,13 +208,18 @@ static qn_runner_options options_of(uint32_t lag, bool without_graphs)
 
 static qn_runner *open_runner(uint32_t lag, bool without_graphs)
 {
-    const qn_runner_options options = options_of(lag, without_graphs);
-    qn_runner *runner = NULL;
-    qn_error err = {0};
-    if (qn_runner_open(&runner, g_t.glm, &options, &err) < 0) {
-        fail_msg("%s", err.text);
-    }
-    return runner;
+    const qn_runner_options options = runner_options(lag, without_graphs);
+    return open_runner_of(&options);
+}
+
+/* Where requests have to give pages back, with lag and checks. */
+static qn_runner *open_small_runner(void)
+{
+    qn_runner_options options = runner_options(1, false);
+    options.executor.n_pages = 4;
+    options.executor.checks_pages = true;
+    options.n_queue = 8;
+    return open_runner_of(&options);
 }
 
 static int32_t g_prompts[N_REQUESTS][N_IDS_MAX];
@@ -476,7 +492,86 @@ static void test_gpuengine_stops_at_an_id(void **state)
     }
 }
 
+/* A graph has one number of positions: also where contexts are far longer than the extents. */
+static void test_gpuengine_an_extent_is_one_number_of_positions(void **state)
+{
+    static const uint32_t topks[] = {16, 512, 2048};
+    static const uint32_t contexts[] = {N_IDS_MAX, 1U << 17, 1U << 20};
+    (void)state;
+    for (size_t i = 0; i < 9; i++) {
+        const uint32_t n_max = contexts[i % 3];
+        uint32_t seen_of[QN_PASS_EXTENTS] = {0};
+        for (uint64_t n = 1; n <= n_max; n += 1 + n / 3) {
+            uint32_t n_positions = (uint32_t)n;
+            const uint32_t extent = qn_gpu_steps_extent(topks[i / 3], n_max, &n_positions);
+            assert_true(extent < QN_PASS_EXTENTS);
+            assert_in_range(n_positions, n, n_max);
+            assert_true(seen_of[extent] == 0 || seen_of[extent] == n_positions);
+            seen_of[extent] = n_positions;
+        }
+    }
+}
+
+/* Graphs are of a workspace, which may be replaced while a step is under way. */
+static void test_gpuengine_goes_on_in_another_workspace(void **state)
+{
+    (void)state;
+    seen expected;
+    qn_error err = {0};
+    answer_alone(&expected, 0);
+    qn_runner *runner = open_runner(1, false);
+    g_seen[1].n_ends = g_seen[2].n_ends = 1;
+    for (uint32_t i = 0; i < 3; i++) {
+        submit(runner, 0, false);
+        for (uint32_t k = 0; k < 3; k++) {
+            assert_int_equal(qn_runner_step(runner, &sink), QN_OK);
+        }
+        assert_int_equal(qn_glm_reserve(g_t.glm, N_ROWS + 8 * (i + 1), &err), QN_OK);
+        run_to_end(runner);
+        assert_int_equal(g_seen[0].n_ids, 7);
+        assert_memory_equal(g_seen[0].ids, expected.ids, 7 * sizeof(int32_t));
+    }
+    qn_runner_close(&runner);
+}
+
 /* ---------------------------------------------------------------------------------- failures */
+
+/* A pass for a sequence of its own fails once: its request says so, and the next is right. */
+static void test_gpuengine_a_generator_goes_on_behind_a_pass_that_failed(void **state)
+{
+    static const size_t moments[] = {3, 60, 140};
+    (void)state;
+    const qn_sequence_options options = {.kernels = &g_t.kernels,
+                                         .kv_dtype = QN_KV_BF16,
+                                         .n_tokens_max = N_IDS_MAX,
+                                         .n_rows_max = 16};
+    const qn_runner_request like = request_of(1); /* several passes for the prompt */
+    const qn_generator_request request = {.ids = like.ids,
+                                          .n_ids = like.n_ids,
+                                          .sampling = like.sampling,
+                                          .max_tokens = like.max_tokens};
+    seen expected;
+    seen heard;
+    const qn_generator_sink ears = {.context = &heard, .token = hear_token};
+    qn_generator *generator = NULL;
+    answer_alone(&expected, 1);
+    qn_error err = {0};
+    assert_int_equal(qn_generator_open(&generator, g_t.glm, &options, &err), QN_OK);
+    for (size_t i = 0; i < 2 * sizeof moments / sizeof *moments; i++) {
+        const bool fails = i % 2 == 0;
+        qn_status status = QN_OK;
+        heard = (seen){0};
+        qn_generator_begin(generator, &request);
+        fake_gpu_fail("launch", fails ? moments[i / 2] : SIZE_MAX, FAKE_GPU_INVALID);
+        while (status == QN_OK && qn_generator_state_of(generator) != QN_GENERATOR_IDLE) {
+            status = qn_generator_step(generator, &ears, &err);
+        }
+        assert_int_equal(status, fails ? QN_E_DEVICE : QN_OK);
+        assert_true(fails ? heard.n_ids < expected.n_ids : heard.n_ids == expected.n_ids);
+        assert_memory_equal(heard.ids, expected.ids, heard.n_ids * sizeof *heard.ids);
+    }
+    qn_generator_close(&generator);
+}
 
 /* Each call of the driver fails at several moments: requests end once, and the next is answered. */
 static void test_gpuengine_goes_on_behind_a_step_that_failed(void **state)
@@ -510,6 +605,7 @@ static void test_gpuengine_goes_on_behind_a_step_that_failed(void **state)
         assert_memory_equal(g_seen[0].ids, expected.ids, 7 * sizeof(int32_t));
     }
     assert_true(n_failed > 10);
+    assert_false(qn_runner_count(runner).is_lost);
     qn_runner_close(&runner);
 }
 
@@ -556,7 +652,7 @@ static void test_gpuengine_captures_before_it_is_asked(void **state)
 {
     (void)state;
     seen expected[N_REQUESTS];
-    qn_runner_options options = options_of(1, false);
+    qn_runner_options options = runner_options(1, false);
     qn_runner *runner = NULL;
     qn_error err = {0};
     for (uint32_t i = 0; i < N_REQUESTS; i++) {
@@ -637,6 +733,31 @@ static void test_gpuengine_tells_no_logits_that_are_not_there(void **state)
     }
 }
 
+/* Every read of a page fails once, as it is published or compared: that says nothing about it. */
+static void test_gpuengine_a_page_that_is_not_read_is_not_a_wrong_one(void **state)
+{
+    (void)state;
+    seen expected;
+    uint32_t n_failed = 0;
+    bool has_failed = true;
+    answer_alone(&expected, 1);
+    for (size_t n = 0; has_failed; n++) {
+        qn_runner *runner = open_small_runner();
+        g_seen[0].n_ends = g_seen[2].n_ends = 1;
+        fake_gpu_fail("download", n, FAKE_GPU_INVALID);
+        for (uint32_t i = 0; i < 3; i++) { /* the first publishes, the others share */
+            submit(runner, 1, false);
+            run_to_end(runner);
+            n_failed += g_seen[1].reason == QN_SCHED_END_ERROR ? 1 : 0;
+            assert_memory_equal(g_seen[1].ids, expected.ids, g_seen[1].n_ids * sizeof(int32_t));
+        }
+        has_failed = fake_gpu_has_failed();
+        fake_gpu_fail("download", SIZE_MAX, 0);
+        qn_runner_close(&runner);
+    }
+    assert_true(n_failed > 10);
+}
+
 /* A kernel that fails takes the device with it: all end with an error, and so does what comes. */
 static void test_gpuengine_ends_all_when_the_device_is_lost(void **state)
 {
@@ -655,6 +776,127 @@ static void test_gpuengine_ends_all_when_the_device_is_lost(void **state)
     submit(runner, 2, false);
     run_to_end(runner);
     assert_int_equal(g_seen[2].reason, QN_SCHED_END_ERROR);
+    assert_true(qn_runner_count(runner).is_lost);
+    qn_runner_close(&runner);
+}
+
+/* ------------------------------------------------------------------------------- all at once */
+
+enum { N_KINDS = 7, N_CHAOS = 40 };
+
+/* A request among many: of a kind, and how it is to end. */
+typedef struct chaotic {
+    seen seen;
+    qn_request_id id;
+    uint32_t kind;
+    uint32_t n_wanted; /* tokens after which its sink wants no more; 0: all */
+} chaotic;
+
+static int32_t g_kind_ids[N_KINDS][N_IDS_MAX];
+static uint64_t g_n_random;
+
+static uint32_t pick(uint32_t n)
+{
+    return (uint32_t)(qn_rng_u64(6, 0, g_n_random++) % n);
+}
+
+/* Most begin with the same page. */
+static qn_runner_request request_of_kind(uint32_t kind)
+{
+    static const uint32_t lengths[N_KINDS] = {9, 66, 70, 100, 64, 3, 69};
+    for (uint32_t i = 0; i < lengths[kind]; i++) {
+        const bool is_shared = kind != 0 && kind != 5 && i < QN_PAGE_TOKENS;
+        g_kind_ids[kind][i] = tiny_token(is_shared ? 50 : (int32_t)kind, (int32_t)i) % 96;
+    }
+    return (qn_runner_request){.ids = g_kind_ids[kind],
+                               .n_ids = lengths[kind],
+                               .sampling = samplings[kind % N_REQUESTS],
+                               .max_tokens = 5 + 3 * kind,
+                               .draft_tokens = (int)(kind % 5)};
+}
+
+static bool take_token(void *context, void *user, int32_t token, uint32_t position,
+                       const float *logits, const qn_sampler *sampler, bool is_stop)
+{
+    chaotic *const c = user;
+    (void)see_token(context, &c->seen, token, position, logits, sampler, is_stop);
+    return c->seen.n_ids != c->n_wanted;
+}
+
+static void take_end(void *context, void *user, qn_sched_end_reason reason,
+                     const qn_session_stats *stats, const qn_error *error)
+{
+    see_end(context, &((chaotic *)user)->seen, reason, stats, error);
+}
+
+static const qn_runner_sink chaotic_sink = {.token = take_token, .end = take_end};
+
+/* Submit all, with steps, failures and cancellations between. */
+static void run_chaos(qn_runner *runner, chaotic *all)
+{
+    static const char *const calls[] = {"launch",     "upload",       "download",
+                                        "copy",       "fill",         "event_record",
+                                        "event_wait", "graph_launch", "capture_end"};
+    for (uint32_t n = 0; n < N_CHAOS;) {
+        chaotic *const c = &all[n];
+        qn_error err = {0};
+        c->kind = pick(N_KINDS);
+        c->n_wanted = pick(4) == 0 ? 1 + pick(5) : 0;
+        qn_runner_request request = request_of_kind(c->kind);
+        request.user = c;
+        request.wants_logits = pick(12) == 0;
+        request.priority = (int)pick(3);
+        n += qn_runner_submit(&c->id, runner, &request, &err) == QN_OK ? 1 : 0;
+        if (pick(6) == 0) {
+            fake_gpu_fail(calls[pick(sizeof calls / sizeof *calls)], pick(60), FAKE_GPU_INVALID);
+        }
+        for (uint32_t k = pick(5); k > 0; k--) {
+            (void)!qn_runner_step(runner, &chaotic_sink);
+        }
+        if (pick(6) == 0) {
+            qn_runner_cancel(runner, all[pick(n + 1)].id); /* ended, or none: nothing happens */
+        }
+    }
+    fake_gpu_fail("any", SIZE_MAX, 0);
+    for (uint32_t i = 0; qn_runner_step(runner, &chaotic_sink) != QN_AGAIN; i++) {
+        assert_true(i < 5000);
+    }
+}
+
+/*
+ * Few pages for many requests of a common beginning, some of which are cancelled, stopped or hit by
+ * a failure: every one ends once, its tokens are those of a sequence alone, and pages hold what was
+ * published.
+ */
+static void test_gpuengine_tokens_are_right_whatever_happens_around_them(void **state)
+{
+    (void)state;
+    static seen expected[N_KINDS];
+    static chaotic all[N_CHAOS + 1];
+    for (uint32_t k = 0; k < N_KINDS; k++) {
+        const qn_runner_request request = request_of_kind(k);
+        answer(&expected[k], &request);
+    }
+    uint32_t n_of[QN_SCHED_END_ERROR + 1] = {0};
+    memset(all, 0, sizeof all);
+    g_n_random = 0;
+    qn_runner *runner = open_small_runner();
+    run_chaos(runner, all);
+    for (uint32_t i = 0; i < N_CHAOS; i++) {
+        const seen *const s = &all[i].seen;
+        assert_int_equal(s->n_ends, 1);
+        assert_true(s->n_ids <= expected[all[i].kind].n_ids);
+        assert_memory_equal(s->ids, expected[all[i].kind].ids, s->n_ids * sizeof *s->ids);
+        if (s->reason == QN_SCHED_END_LENGTH) {
+            assert_int_equal(s->n_ids, expected[all[i].kind].n_ids);
+        }
+        assert_true(s->reason <= QN_SCHED_END_ERROR);
+        n_of[s->reason]++;
+    }
+    const qn_engine_stats stats = qn_runner_count(runner);
+    assert_true(stats.n_preempted > 0 && stats.n_cached_tokens > 0 && stats.n_exchanged > 0);
+    assert_true(n_of[QN_SCHED_END_LENGTH] > 5 && n_of[QN_SCHED_END_CANCEL] > 1);
+    assert_true(n_of[QN_SCHED_END_ERROR] > 1);
     qn_runner_close(&runner);
 }
 
@@ -674,6 +916,25 @@ static qn_status open_and_close(qn_error *err)
     assert_int_equal(executor != NULL, status == QN_OK);
     qn_executor_close(&executor);
     return status;
+}
+
+/* What a default page cache leaves for it. */
+static void test_gpuengine_device_bytes_are_known_before(void **state)
+{
+    (void)state;
+    for (uint32_t n_slots = 1; n_slots <= 64; n_slots *= 8) {
+        qn_executor_options options = runner_options(1, false).executor;
+        options.n_slots = n_slots;
+        options.with_mtp = n_slots > 1;
+        qn_executor *executor = NULL;
+        qn_error err = {0};
+        const uint64_t before_bytes = fake_gpu_used_bytes();
+        assert_int_equal(qn_executor_open(&executor, g_t.glm, &options, &err), QN_OK);
+        assert_int_equal(fake_gpu_used_bytes() - before_bytes,
+                         qn_executor_device_bytes(g_t.glm, &options) +
+                             options.n_pages * qn_executor_page_bytes(executor));
+        qn_executor_close(&executor);
+    }
 }
 
 static void test_gpuengine_what_cannot_be_opened_is_said(void **state)
@@ -713,11 +974,17 @@ int main(int argc, char **argv)
         TEST_FREE(test_gpuengine_is_near_where_bits_are_free),
         TEST(test_gpuengine_pins_acceptance_as_a_generator_does),
         TEST(test_gpuengine_stops_at_an_id),
+        cmocka_unit_test(test_gpuengine_an_extent_is_one_number_of_positions),
+        TEST(test_gpuengine_goes_on_in_another_workspace),
+        TEST(test_gpuengine_a_generator_goes_on_behind_a_pass_that_failed),
+        TEST(test_gpuengine_tokens_are_right_whatever_happens_around_them),
         TEST(test_gpuengine_goes_on_behind_a_step_that_failed),
         TEST(test_gpuengine_captures_again_what_it_could_not),
         TEST(test_gpuengine_captures_before_it_is_asked),
         TEST(test_gpuengine_tells_no_logits_that_are_not_there),
+        TEST(test_gpuengine_device_bytes_are_known_before),
         TEST(test_gpuengine_what_cannot_be_opened_is_said),
+        TEST(test_gpuengine_a_page_that_is_not_read_is_not_a_wrong_one),
         cmocka_unit_test_setup_teardown(test_gpuengine_ends_all_when_the_device_is_lost, open_model,
                                         close_lost),
     };

@@ -409,6 +409,8 @@ static void test_gpumodel_a_lost_device_gives_no_numbers(void **state)
         assert_true(isnan(hidden[config.n_embd]));
         logits[0] = 0.0F;
     }
+    assert_int_equal(qn_glm_take_failure(t.glm, &err), QN_E_DEVICE);
+    assert_int_equal(qn_glm_take_failure(t.glm, &err), QN_OK);
     free(logits);
     free(hidden);
     qn_gpu_free(device.gpu, base);

@@ -96,6 +96,10 @@ static void test_what_cannot_be_made_is_refused(void **state)
     refuse(QUARK(", \"layer_quant_config\": {\"a\": {\"weight\": {\"dtype\": \"int4\"}}}"),
            "F: quantization_config.weight.dtype: \"int4\", fp4 in groups of 32, fp8_e4m3 per "
            "channel or in blocks of 128 expected");
+    refuse(FP8(", \"weight_block_size\": [64, 128]"),
+           "F: quantization_config.weight_block_size: a list, [128, 128] expected");
+    refuse(FP8(", \"weight_block_size\": [128, 128, 128]"),
+           "F: quantization_config.weight_block_size: a list, [128, 128] expected");
 }
 
 int main(void)
