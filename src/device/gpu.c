@@ -572,7 +572,9 @@ qn_status qn_gpu_module_load(qn_gpu_module **out, qn_gpu *gpu, const void *image
     const int code = gpu->driver->module_load(&module->handle, image, log);
     if (code != 0) {
         for (char *c = log; *c != '\0'; c++) {
-            *c = *c == '\n' ? ' ' : *c; /* an error's text is one line */
+            if (*c == '\n') { /* an error's text is one line */
+                *c = ' ';
+            }
         }
         qn_error seen = {0};
         status = fail(gpu, code, &seen, __func__, "module %s of %zu bytes for %s", module->name,

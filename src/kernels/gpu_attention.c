@@ -48,7 +48,7 @@ static void index_mma_launch(const qn_gpu_ops *ops, const qn_gpu_index_scores_ar
     /* Rows that share the keys of a block: more where there are blocks enough. */
     const uint32_t n_wanted = N_WAVES * 3 * qn_gpu_kernels_info(ops->kernels)->n_sms;
     uint32_t n_each = 1;
-    while (n_each < N_EACH_MAX && (uint64_t)n_blocks * args->n_rows >= 2 * n_each * n_wanted) {
+    while (n_each < N_EACH_MAX && (uint64_t)n_blocks * args->n_rows >= 2ULL * n_each * n_wanted) {
         n_each *= 2;
     }
     const uint32_t grid[3] = {n_blocks, quotient(args->n_rows, n_each), 1};

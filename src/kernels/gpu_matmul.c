@@ -138,7 +138,8 @@ static double mma_cost(const qn_gpu_matmul_shape *shape, const mma_plan *plan)
     double item = n_passes * (n_stages * stage + 10000.0);
     if (plan->n_splits > 1) {
         const double n_sums = (double)n_group_rows * (double)(32U << plan->log_strips);
-        item += 24000.0 + 4 * n_sums + 10.0 * n_sums * ((plan->n_splits + 7) / 8);
+        const uint32_t n_turns = (plan->n_splits + 7) / 8;
+        item += 24000.0 + 4 * n_sums + 10.0 * n_sums * n_turns;
     }
     if (plan->is_alone) {
         item *= 1.4; /* nothing runs while a block waits */

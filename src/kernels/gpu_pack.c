@@ -12,7 +12,7 @@ _Static_assert(QN_WEIGHT_F32 == 0 && QN_WEIGHT_BF16 == 1 && QN_WEIGHT_FP8_BLOCK 
 
 static uint64_t all_strips(uint32_t n_out, bool is_pair, uint64_t strip_bytes)
 {
-    return (qn_tile_strips(n_out) * (is_pair ? 2 : 1) * strip_bytes + 255) / 256 * 256;
+    return ((uint64_t)qn_tile_strips(n_out) * (is_pair ? 2 : 1) * strip_bytes + 255) / 256 * 256;
 }
 
 uint64_t qn_gpu_weight_data_bytes(uint32_t kind, uint32_t n_out, uint32_t n_in, bool is_pair)
@@ -52,7 +52,7 @@ void qn_gpu_dummy(const qn_gpu_ops *ops, const qn_gpu_dummy_args *args)
     const uint64_t n_bytes = args->n * (args->kind == QN_GPU_DUMMY_BF16  ? 2
                                         : args->kind == QN_GPU_DUMMY_F32 ? 4
                                                                          : 1);
-    const uint64_t n_each = 16 * QN_GPU_dummy_THREADS; /* 16 bytes a thread */
+    const uint64_t n_each = UINT64_C(16) * QN_GPU_dummy_THREADS; /* bytes of a thread */
     const uint64_t n_blocks = (n_bytes + n_each - 1) / n_each;
     const uint64_t n_most = qn_gpu_kernels_info(ops->kernels)->n_sms * UINT64_C(16);
     const uint32_t grid[3] = {(uint32_t)(n_blocks < n_most ? n_blocks : n_most), 1, 1};

@@ -51,10 +51,12 @@ qn_gpu_dummy_args qn_dummy_elements(const qn_dummy *m, void *to, uint32_t first,
 static void choose_e8m0(qn_gpu_dummy_args *args, double square)
 {
     int32_t exponent = 0;
-    for (; square < 1.0; square *= 4.0) {
+    while (square < 1.0) {
+        square *= 4.0;
         exponent--;
     }
-    for (; square >= 4.0; square /= 4.0) {
+    while (square >= 4.0) {
+        square /= 4.0;
         exponent++;
     }
     args->e8m0 = (uint32_t)(127 + exponent);

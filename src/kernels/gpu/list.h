@@ -73,16 +73,11 @@
 /** QN_GPU_KERNEL_NAME: a kernel's place in the list. */
 enum {
 #define QN_GPU_PLACE(NAME, ...) QN_GPU_KERNEL_##NAME,
-    QN_GPU_KERNELS(QN_GPU_PLACE)
+    QN_GPU_KERNELS_PORTABLE(QN_GPU_PLACE) QN_GPU_N_PORTABLE, /**< Places below are theirs. */
+    QN_GPU_BEFORE_SM90 = QN_GPU_N_PORTABLE - 1,
+    QN_GPU_KERNELS_SM90(QN_GPU_PLACE)
 #undef QN_GPU_PLACE
         QN_GPU_N_KERNELS
-};
-
-/** Places below it are those of portable kernels. */
-enum {
-#define QN_GPU_COUNT(...) +1
-    QN_GPU_N_PORTABLE = 0 QN_GPU_KERNELS_PORTABLE(QN_GPU_COUNT)
-#undef QN_GPU_COUNT
 };
 
 /** QN_GPU_NAME_THREADS: threads of a block of kernel NAME. */
