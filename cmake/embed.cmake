@@ -1,11 +1,21 @@
-# Files as arrays of a C source: cmake -DOUTPUT=x.c -DFILES=a.json,b.json -P embed.cmake
-# gives `const char embedded_a[]`, ended by a NUL.
+# Files as arrays of a C source: cmake -DOUTPUT=x.c -DHEADER=h.h -DFILES=a.json,b.json -P embed.cmake
+# gives `const char embedded_a[]`, ended by a NUL; with -DTABLE="TYPE NAME" static ones, and TYPE
+# NAME[] of {file's name, array}, ended by {0, 0}.
 string(REPLACE "," ";" FILES "${FILES}")
-set(text "/* Made by cmake/embed.cmake. */\n#include \"bench/embedded.h\"\n")
+set(text "/* Made by cmake/embed.cmake. */\n#include \"${HEADER}\"\n")
+set(rows "")
 foreach(file ${FILES})
   get_filename_component(stem ${file} NAME_WE)
+  get_filename_component(name ${file} NAME)
   file(READ ${file} hex HEX)
   string(REGEX REPLACE "([0-9a-f][0-9a-f])" "'\\\\x\\1'," bytes "${hex}")
+  if(TABLE)
+    string(APPEND text "static ")
+  endif()
   string(APPEND text "const char embedded_${stem}[] = {${bytes}0};\n")
+  string(APPEND rows "{\"${name}\", embedded_${stem}},\n")
 endforeach()
+if(TABLE)
+  string(APPEND text "const ${TABLE}[] = {\n${rows}{0, 0}};\n")
+endif()
 file(WRITE ${OUTPUT} "${text}")

@@ -18,6 +18,23 @@ function(qn_flags target)
   endif()
 endfunction()
 
+# A program that looks for its libraries in lib/ beside its folder first.
+function(qn_bundled target)
+  set_target_properties(${target} PROPERTIES BUILD_RPATH "$ORIGIN/../lib")
+  target_link_options(${target} PRIVATE -Wl,--disable-new-dtags)
+endfunction()
+
+# Embed files in a source of PROJECT_BINARY_DIR/generated and set VARIABLE to it (cmake/embed.cmake).
+function(qn_embed variable output header files table)
+  set(source ${PROJECT_BINARY_DIR}/generated/${output})
+  string(REPLACE ";" "," list "${files}")
+  add_custom_command(OUTPUT ${source}
+    DEPENDS ${files} ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
+    COMMAND ${CMAKE_COMMAND} -DOUTPUT=${source} -DHEADER=${header} -DFILES=${list}
+      -DTABLE=${table} -P ${PROJECT_SOURCE_DIR}/cmake/embed.cmake VERBATIM)
+  set(${variable} ${source} PARENT_SCOPE)
+endfunction()
+
 # One folder of src/ is one static library that links what the layer table lets it include, so a
 # forbidden dependency fails at link time as well as in tools/tidy.py.  PROGRAM: a part of the program
 # quern, not of the library.

@@ -7,7 +7,9 @@
 
 The numbers are those of the published config.json files.  A tensor-parallel rank (tpN) holds 1/N of
 the heads, of the dense and expert widths and of the vocabulary; a rank with data-parallel attention
-(dpN) holds every head and 1/N of the experts.  Stop and pad ids of a cut vocabulary keep their
+(dpN) holds every head and 1/N of the experts.  With mxfp4 routed and shared experts are that, as the
+published checkpoint has them and the MTP layer's too, which `quern quantize` takes; dummy weights follow
+it.  Its list of names is told in patterns here.  Stop and pad ids of a cut vocabulary keep their
 distance from its end, so they stay in range.
 """
 
@@ -86,6 +88,22 @@ GLM_5_2 = GLM_5 | {
 }
 
 
+MXFP4 = {
+    "dtype": "fp4", "is_dynamic": False, "qscheme": "per_group", "ch_axis": -1, "group_size": 32,
+    "scale_format": "e8m0", "scale_calculation_mode": "even", "observer_cls": "PerBlockMXObserver",
+}
+QUANTIZATION = {
+    "quant_method": "quark",
+    "quant_mode": "eager_mode",
+    "global_quant_config": {"weight": MXFP4, "input_tensors": None, "output_tensors": None, "bias": None},
+    "exclude": ["lm_head", "*.self_attn.*", "*.mlp.gate", "*.eh_proj",
+                *(f"model.layers.{i}.mlp" for i in range(GLM_5["first_k_dense_replace"]))],
+    "layer_quant_config": {},
+    "layer_type_quant_config": {},
+    "export": {"kv_cache_group": [], "pack_method": "reorder", "weight_format": "real_quantized"},
+}
+
+
 def divided(value, n_ranks, multiple):
     if value % (n_ranks * multiple) != 0:
         raise ValueError(f"{value} / {n_ranks} is no multiple of {multiple}")
@@ -115,6 +133,9 @@ def all_configs():
     for n_ranks in (2, 4, 8):
         yield f"glm-5.2-tp{n_ranks}", tensor_parallel(GLM_5_2, n_ranks)
         yield f"glm-5.2-dp{n_ranks}", data_parallel_attention(GLM_5_2, n_ranks)
+    for n_ranks in (4, 8):
+        config = tensor_parallel(GLM_5_2, n_ranks)
+        yield f"glm-5.2-mxfp4-tp{n_ranks}", config | {"quantization_config": QUANTIZATION}
 
 
 def main():

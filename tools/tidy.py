@@ -2,7 +2,8 @@
 """House rules that no compiler checks.  Standard library only; reads each file once.
 
   layers     an #include may only point down the module table (ARCHITECTURE.md)
-  size       file <= 1000 lines, function <= 70 lines (old offenders: tools/tidy-ratchet.txt)
+  size       file <= 1000 lines, function <= 70 lines, GPU kernel <= 200 (old offenders:
+             tools/tidy-ratchet.txt)
   width      no line over 100 columns
   heads      SPDX line first; headers say in a @file line what they own
   banned     functions that src/base replaces; getenv outside its two places; the word for unfinished work
@@ -10,7 +11,7 @@
   kernels    every kernel type in src/kernels/kernels.h says Shapes, Error and Source,
              and has a check_NAME in tests/kernelcheck
   references a document that any file names by its path from the root, docs/ first, exists
-  places     no absolute path of a developer's machine; tree under 53 MiB, golden files under 4 MB
+  places     no absolute path of a developer's machine; tree under 54 MiB, golden files under 4 MB
 """
 import pathlib
 import re
@@ -44,8 +45,8 @@ BANNED = {
     "rand": "qn_rng_u64", "gets": "fgets", "gmtime": "gmtime_r", "localtime": "localtime_r",
 }
 GETENV_PLACES = {"src/base/env.c", "src/cli/report.c"}
-FILE_MAX, FUNCTION_MAX, WIDTH_MAX = 1000, 70, 100
-TREE_BYTES_MAX, GOLDEN_BYTES_MAX = 53 << 20, 4_000_000
+FILE_MAX, FUNCTION_MAX, GPU_KERNEL_MAX, WIDTH_MAX = 1000, 70, 200, 100
+TREE_BYTES_MAX, GOLDEN_BYTES_MAX = 54 << 20, 4_000_000
 SOURCE = {".c", ".h"}
 UNFINISHED = "TO" + "DO"
 # A document by its path from the root; docs/ in another folder or on a web site is no such path.
@@ -104,8 +105,9 @@ def check_file(root: pathlib.Path, path: pathlib.Path, ratchet: set, errors: lis
         errors.append(f"{rel}:1: file has {len(lines)} lines (limit {FILE_MAX})")
     check_lines(rel, lines, errors)
     for name, first, last in functions(code):
-        if last - first + 1 > FUNCTION_MAX and f"{rel}:{name}" not in ratchet:
-            errors.append(f"{rel}:{first}: {name}() has {last - first + 1} lines (limit {FUNCTION_MAX})")
+        limit = GPU_KERNEL_MAX if name == "QN_GPU_KERNEL" else FUNCTION_MAX
+        if last - first + 1 > limit and f"{rel}:{name}" not in ratchet:
+            errors.append(f"{rel}:{first}: {name}() has {last - first + 1} lines (limit {limit})")
     for match in re.finditer(r"(?<![\w.>])(" + "|".join(BANNED) + r")\s*\(", code):
         number = code.count("\n", 0, match.start()) + 1
         errors.append(f"{rel}:{number}: {match[1]}() is banned, use {BANNED[match[1]]}")

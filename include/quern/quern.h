@@ -67,6 +67,9 @@ typedef struct qn_build {
     const char *commit;   /**< Short git commit, or "unknown". */
     const char *compiler; /**< "gcc 12.2.0" */
     const char *kernels;  /**< Kernel sets built in, separated by spaces: "ref avx2 ...". */
+    /** Targets of kernels for GPUs: "sm_90a, gfx950"; "sm_90a (PTX), gfx950": the driver compiles
+     * what is for NVIDIA when it is loaded; "none: " and why. */
+    const char *gpu_kernels;
 } qn_build;
 
 /** Never NULL.  Any thread. */
@@ -85,10 +88,10 @@ QN_API void qn_free(void *memory);
 
 /** One device that could run a model. */
 typedef struct qn_device {
-    char name[32];         /**< "cpu": what --device takes. */
+    char name[32];         /**< What --device takes: "cpu", "cuda:0". */
     char description[128]; /**< "AMD EPYC 9B14, 2 threads" */
-    char kernels[64];      /**< Kernel set that would serve it: "avx512". */
-    char features[128];    /**< CPU bundles present: "avx2 avx512 avx512bf16". */
+    char kernels[64];      /**< Kernel set that would serve it: "avx512", "sm_90". */
+    char features[128];    /**< "avx2 avx512 avx512bf16", or a GPU's "sm_90". */
     char reason[192];      /**< Why it cannot be used; empty when it can. */
     uint64_t memory_bytes; /**< Total memory. */
     uint32_t n_threads;    /**< CPUs granted to this process; 0 for others. */
@@ -110,7 +113,9 @@ typedef struct qn_model qn_model;
 /** How to load.  All zero: the defaults. */
 typedef struct qn_model_options {
     const char *tokenizer_dir; /**< Folder of tokenizer.json; NULL: the model's. */
-    const char *device;        /**< "auto" or "cpu"; NULL: auto. */
+    const char *device;        /**< "auto", "cpu", "cuda[:N]" or "hip[:N]"; NULL: auto. */
+    const char *tuning;        /**< GPU: file of measured choices, or a folder of DEVICE.csv
+                                    (docs/tuning.md); NULL: what is built in. */
     const char *cpu_mask;      /**< Best kernel level allowed: "ref", "avx2" ...; NULL: no limit. */
     const char *chat_format;   /**< "auto", "glm5", "glm5.1", "glm5.2"; NULL: auto. */
     qn_progress_fn *progress;  /**< Bytes of weights read or made; NULL: nobody wants to know. */
@@ -124,6 +129,13 @@ typedef struct qn_model_options {
     bool tokenizer_only;       /**< No weights: sessions cannot be opened. */
     bool tokenizer_optional; /**< A folder without tokenizer.json is a warning: ids in, ids out. */
     bool strict;             /**< What would be a warning about the model is an error. */
+    bool is_deterministic;   /**< GPU: the bits of a row depend on its own sequence alone, as they
+                                  always do on a CPU.  Otherwise the fastest kernel serves each
+                                  number of rows, and the last bits of logits go by the step that a
+                                  row is in: where two tokens are as good as alike, either may be
+                                  drawn; log-probabilities, which are computed again when they are
+                                  asked for, may differ in their last bits from those that a token
+                                  was drawn with. */
 } qn_model_options;
 
 /**
@@ -166,7 +178,8 @@ typedef struct qn_sampling {
     uint32_t top_k;                  /**< 0: off. */
     uint32_t n_logit_bias;           /**< At most QN_LOGIT_BIAS_MAX. */
     const qn_logit_bias *logit_bias; /**< Borrowed during the call. */
-    uint64_t seed;                   /**< The same seed draws the same tokens. */
+    uint64_t seed;                   /**< The same seed draws the same tokens, of a model that
+                                          is_deterministic. */
 } qn_sampling;
 
 /** Facts of a loaded model; strings are borrowed until it is closed. */
@@ -176,8 +189,8 @@ typedef struct qn_model_info {
     const char *architecture; /**< "GlmMoeDsaForCausalLM" */
     const char *quantization; /**< "none", "fp8", "mxfp4": the smallest format of any expert. */
     const char *weights;      /**< "trained", "dummy"; "none" with tokenizer_only. */
-    const char *device;       /**< "cpu" */
-    const char *kernels;      /**< Kernel set in use: "ref", "avx2", "avx512" ... */
+    const char *device;       /**< "cpu", or as it was named: "cuda:0". */
+    const char *kernels;      /**< Kernel set in use: "ref", "avx2", "avx512" ..; "sm_90". */
     const char *compute;      /**< "f32", "bf16", "int8": what is used. */
     const char *kv_dtype;     /**< "f32", "bf16", "fp8": what is used. */
     const char *chat_format;  /**< "glm5.2": what is used. */
@@ -191,6 +204,7 @@ typedef struct qn_model_info {
     uint32_t n_context_max;   /**< Positions the model was made for. */
     uint32_t n_threads;       /**< Threads that compute. */
     bool has_mtp;             /**< The layer for speculative decoding is there. */
+    bool is_deterministic;    /**< A row's bits depend on its own sequence alone. */
     bool has_tokenizer;       /**< False for dummy weights without tokenizer.json. */
 } qn_model_info;
 
@@ -201,16 +215,23 @@ QN_API const qn_model_info *qn_model_get_info(const qn_model *model);
 typedef struct qn_kernel_choice {
     char operation[32]; /**< "matmul", "moe" (of routed experts), "mla", "indexer" ... */
     char weights[16];   /**< Format of weights or cache rows: "bf16", "fp8", "mxfp4", "f32". */
-    char variant[32];   /**< What was chosen: "avx512bf16". */
-    char source[16];    /**< "default": the best that there is for this CPU; "fallback": plain C, or
-                             less than the best by a mask; "tuned". */
+    char variant[32];   /**< What was chosen: "avx512bf16", "sm90_mma". */
+    char source[16];    /**< "tuned": by the device's table of measurements; "default": by a rule,
+                             the best that there is for this CPU or architecture; "fallback": plain
+                             C, less than the best by a mask, a GPU's portable kernel, or not the
+                             one that the table names. */
     uint32_t n_in;      /**< Columns; 0 where the operation has no such shape. */
-    uint32_t n_out;     /**< Rows of the weights; likewise. */
+    uint32_t n_out;     /**< Rows of the weights, of a pair each; likewise. */
+    uint32_t n_groups;  /**< Matrices that one launch takes, experts or heads; 0: no such thing. */
+    uint32_t n_rows;    /**< It serves steps of up to so many rows; 0: of any number,
+                             UINT32_MAX: of any greater one. */
     uint32_t n_uses;    /**< Tensors, or layers without one, that it serves; 0: not counted. */
+    bool is_pair;       /**< Gate and up at once. */
 } qn_kernel_choice;
 
 /**
- * The kernels of a loaded model, one entry for each operation, shape and format.
+ * The kernels of a loaded model, one entry for each operation, shape and format, on a GPU also for
+ * each range of rows, in ascending order.
  * @param[out] out  room for @p n_max entries; NULL with 0
  * Returns  how many there are, also where that is more than @p n_max
  */
@@ -291,7 +312,8 @@ QN_API const char *qn_finish_name(qn_finish finish);
 typedef struct qn_token_logprob {
     int32_t token; /**< Its id. */
     float logprob; /**< Natural logarithm of the probability that the model alone gives it, before
-                        every setting of qn_sampling. */
+                        every setting of qn_sampling.  On a GPU its logits are made again for it:
+                        in their last bits other ones, unless the model is_deterministic. */
 } qn_token_logprob;
 
 /** What happens while a model answers. */
@@ -409,7 +431,8 @@ typedef struct qn_session_options {
     qn_logits_fn *logits_fn; /**< Receives logits of every position computed; prompts are then
                                   computed from their start.  NULL: nobody. */
     uint32_t context_tokens; /**< Positions the cache has room for; 0: the model's maximum,
-                                  allocated as it is used. */
+                                  allocated as it is used; on a GPU what is free has room for,
+                                  at most that, which is taken at once. */
     uint32_t chunk_tokens;   /**< Rows of one forward pass, at most 512, which is the default (0).
                                   Changes no result. */
 } qn_session_options;
@@ -559,12 +582,13 @@ enum {
 };
 
 /**
- * Sizes.  NULL or all zero: the defaults.  No option changes a token, but for requests that pin
- * their acceptance_length: those take drafts unseen.
+ * Sizes.  NULL or all zero: the defaults.  No option changes a token where the model
+ * is_deterministic, but for requests that pin their acceptance_length: those take drafts unseen.
  */
 typedef struct qn_engine_options {
     uint64_t cache_bytes;    /**< Cache pages, all there will ever be; 0: what n_sequences contexts
-                                  need, at most a quarter of the machine's memory. */
+                                  need, at most a quarter of the machine's memory, of a GPU's what
+                                  is free but for a reserve. */
     uint32_t n_sequences;    /**< Sequences that run at once; 0: 64. */
     uint32_t n_queue;        /**< Requests that wait for them, at most QN_ENGINE_QUEUE_MAX; 0:
                                   1,024. */
@@ -577,15 +601,17 @@ typedef struct qn_engine_options {
                                   the MTP layer. */
     bool no_prefix_cache;    /**< Nothing that one request computed serves another. */
     bool checks_pages;       /**< Checksum pages when they are published and when they are used
-                                  again, and abort where they differ; always on in debug builds. */
+                                  again, and abort where they differ; always on in debug builds.
+                                  That two requests compute a page alike is checked where the model
+                                  is_deterministic. */
 } qn_engine_options;
 
 /**
  * Open an engine.  All memory that tokens need is allocated or mapped here: pages, at most
- * cache_bytes, and beside them qn_engine_stats.workspace_bytes.  Both fill as they are used for the
- * first time.  Later only a submit allocates, for its request; and a step whose texts exceed 16
- * MiB, until the next. Returns  QN_OK; QN_E_INVAL naming the option; QN_E_NOMEM saying how many
- * bytes were asked
+ * cache_bytes, and beside them qn_engine_stats.workspace_bytes.  Of the host both fill as they are
+ * used for the first time; of a GPU they are taken at once.  Later only a submit allocates, for its
+ * request; and a step whose texts exceed 16 MiB, until the next. Returns  QN_OK; QN_E_INVAL naming
+ * the option; QN_E_NOMEM saying how many bytes were asked
  */
 QN_MUST_CHECK QN_API qn_status qn_engine_open(qn_engine **out, qn_model *model,
                                               const qn_engine_options *options, qn_error *err);
@@ -653,6 +679,8 @@ typedef struct qn_engine_stats {
     double prompt_s;              /**< Time of steps that computed prompts only, */
     double mixed_s;               /**< prompts and answers, */
     double decode_s;              /**< answers only. */
+    bool is_lost; /**< The device did not serve the last step: every request ends with an error
+                       until the process is started again. */
 } qn_engine_stats;
 
 /** Any time. */

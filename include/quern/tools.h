@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * @file tools.h  Work on checkpoints: make MXFP4 of one, say what one is, measure what it answers.
+ * @file tools.h  Work on checkpoints: make MXFP4 of one, say what one is, measure what it answers
+ * and which kernels serve it best.
  *
- * Each function does one long job in the calling thread and hands out one JSON object, UTF-8 and
- * NUL-terminated, owned by the caller (qn_free), whose members the named document describes.  These
+ * Each function does one long job in the calling thread and hands out one JSON object (qn_tune() a
+ * table as CSV), UTF-8 and NUL-terminated, owned by the caller (qn_free), whose members the named
+ * document describes.  These
  * declarations may change more often than those of quern.h.
  */
 #ifndef QUERN_TOOLS_H
@@ -185,6 +187,43 @@ typedef struct qn_bench_kernels_options {
 QN_MUST_CHECK QN_API qn_status qn_bench_kernels(char **report, const char *model,
                                                 const qn_bench_kernels_options *options,
                                                 qn_error *err);
+
+enum {
+    QN_TUNE_ROWS_MAX = 4096, /**< Rows of a step that are measured at most. */
+    QN_TUNE_N_ROWS_MAX = 16, /**< Numbers of rows. */
+};
+
+/** What to tune, and how.  All zero: the defaults. */
+typedef struct qn_tune_options {
+    const uint32_t *rows;          /**< [n_rows] rows of a step, powers of two, ascending, 1 to
+                                        QN_TUNE_ROWS_MAX. */
+    size_t n_rows;                 /**< 0: all there are. */
+    const qn_model_options *model; /**< device: the first GPU where it does not name one; tuning:
+                                        what is not measured now is taken over from this file;
+                                        use_dummy_weights: only the config is read, and what it
+                                        declares taken.  NULL: defaults. */
+    const char *expert_weights;    /**< With use_dummy_weights: "bf16", "fp8" or "mxfp4" of the
+                                        experts; NULL: as the config declares. */
+    const char *command;           /**< Goes into the table's notes; NULL: none. */
+    qn_progress_fn *progress;      /**< Shapes times rows, done of those to do; NULL: nobody wants
+                                        to know. */
+    void *progress_context;        /**< Given to progress. */
+    bool is_quick;                 /**< Kernels only, cut as they find best, and fewer launches. */
+} qn_tune_options;
+
+/**
+ * Measure every kernel of a GPU that can serve a shape of the model, for each number of rows; no
+ * weight is read.  One with results other than those of the portable kernel does not take part, and
+ * is a warning.
+ *
+ * @param[out] table  docs/tuning.md; NULL on failure
+ * @param model       as in qn_model_open()
+ * @param options     borrowed during the call; NULL: defaults
+ * Returns  QN_OK; QN_E_INVAL naming the option; QN_E_DEVICE without a GPU; QN_E_FORMAT naming file,
+ *          line and field; QN_E_NOT_FOUND; QN_E_IO; QN_E_NOMEM; QN_E_CANCELLED
+ */
+QN_MUST_CHECK QN_API qn_status qn_tune(char **table, const char *model,
+                                       const qn_tune_options *options, qn_error *err);
 
 #ifdef __cplusplus
 }

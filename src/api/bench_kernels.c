@@ -3,6 +3,7 @@
 
 #include "quern/tools.h"
 
+#include "api/tune.h"
 #include "base/assert.h"
 #include "base/huge.h"
 #include "base/try.h"
@@ -31,23 +32,6 @@ static qn_status no_memory(qn_error *err)
     return qn_fail(err, QN_E_NOMEM, 0, "qn_bench_kernels", "timings: no memory");
 }
 
-static qn_status read_kind(qn_weight_kind *out, const char *name, qn_error *err)
-{
-    static const struct {
-        const char *name;
-        qn_weight_kind kind;
-    } kinds[] = {
-        {"bf16", QN_WEIGHT_BF16}, {"fp8", QN_WEIGHT_FP8_BLOCK}, {"mxfp4", QN_WEIGHT_MXFP4}};
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        if (name == NULL || strcmp(name, kinds[i].name) == 0) {
-            *out = kinds[i].kind;
-            return QN_OK;
-        }
-    }
-    return qn_fail(err, QN_E_INVAL, 0, __func__,
-                   "expert_weights (--experts): \"%.32s\", expected bf16, fp8 or mxfp4", name);
-}
-
 /* The model with its weights, or its config alone; and the kernels that serve it. */
 static qn_status open_model(job *j, const char *name, qn_error *err)
 {
@@ -57,14 +41,17 @@ static qn_status open_model(job *j, const char *name, qn_error *err)
     options.tokenizer_optional = true;
     options.tokenizer_only = options.use_dummy_weights;
     qn_weight_kind experts = QN_WEIGHT_BF16;
-    QN_TRY(status, read_kind(&experts, j->options->expert_weights, err), fail);
-    if (j->options->expert_weights != NULL && !options.use_dummy_weights) {
-        return qn_fail(err, QN_E_INVAL, 0, __func__,
-                       "expert_weights (--experts): given, expected with dummy weights alone: "
-                       "those of a checkpoint are as they are");
-    }
+    QN_TRY(
+        status,
+        qn_parse_expert_kind(&experts, j->options->expert_weights, options.use_dummy_weights, err),
+        fail);
     QN_TRY(status, qn_model_open(&j->model, name, &options, err), fail);
     qn_model *const m = j->model;
+    if (m->gpu != NULL) {
+        return qn_fail(err, QN_E_INVAL, 0, __func__,
+                       "device (--device): %s, cpu expected: qn_tune() times kernels of GPUs",
+                       m->info.device);
+    }
     if (m->glm == NULL) {
         QN_TRY(status, qn_pool_open(&j->own_pool, options.n_threads, err), fail);
         QN_TRY(status,

@@ -18,6 +18,7 @@ const qn_build *qn_build_get(void)
         .commit = QN_BUILD_COMMIT,
         .compiler = QN_BUILD_COMPILER,
         .kernels = qn_kernels_levels,
+        .gpu_kernels = QN_BUILD_GPU_KERNELS,
     };
     return &build;
 }
@@ -37,14 +38,30 @@ void qn_free(void *memory)
     free(memory);
 }
 
+size_t qn_list_archs(const char *out[QN_ARCHS_MAX])
+{
+    static const char *const archs[QN_ARCHS_MAX] = {"sm_90", "gfx950"};
+    size_t n = 0;
+    for (size_t i = 0; i < QN_ARCHS_MAX; i++) {
+        bool is_there = false;
+        for (size_t k = 0; k < qn_gpu_n_modules && !is_there; k++) {
+            is_there = strncmp(qn_gpu_modules[k].target, archs[i], strlen(archs[i])) == 0;
+        }
+        if (is_there) {
+            out[n++] = archs[i];
+        }
+    }
+    return n;
+}
+
 size_t qn_devices(qn_device *out, size_t n_max)
 {
-    const size_t n = out == NULL ? 0 : qn_device_list(out, n_max, "/dev");
-    for (size_t i = 0; i < n; i++) {
-        if (out[i].is_usable) {
-            (void)snprintf(out[i].kernels, sizeof out[i].kernels, "%s",
-                           qn_kernels_level(qn_cpu_flags()));
-        }
+    const char *archs[QN_ARCHS_MAX];
+    const size_t n_archs = qn_list_archs(archs);
+    const size_t n = out == NULL ? 0 : qn_device_list(out, n_max, "/dev", archs, n_archs);
+    if (n > 0) {
+        (void)snprintf(out[0].kernels, sizeof out[0].kernels, "%s",
+                       qn_kernels_level(qn_cpu_flags()));
     }
     return n;
 }

@@ -6,7 +6,6 @@
 #include "api/request.h"
 #include "base/assert.h"
 #include "base/clock.h"
-#include "base/cpu.h"
 #include "base/sha256.h"
 #include "base/try.h"
 #include "engine/runner.h"
@@ -99,16 +98,25 @@ static qn_status check_options(const qn_model *model, const qn_engine_options *o
     return QN_OK;
 }
 
-/* How many pages the bytes of the options are, or what all sequences might need. */
-static qn_status choose_pages(uint32_t *n_pages, const qn_model *model, const qn_engine_options *o,
-                              qn_error *err)
+/* Pages that there is memory for where nothing is said, beside what steps take of it. */
+static uint64_t affordable_pages(const qn_model *model, const qn_executor_options *executor,
+                                 size_t page_bytes)
+{
+    const uint64_t cache_bytes = qn_model_cache_bytes(model);
+    const uint64_t steps_bytes = qn_executor_device_bytes(model->glm, executor);
+    return cache_bytes > steps_bytes ? (cache_bytes - steps_bytes) / page_bytes : 0;
+}
+
+/* How many pages the bytes of the options are, or what all sequences might need: executor's. */
+static qn_status choose_pages(qn_executor_options *executor, const qn_model *model,
+                              const qn_engine_options *o, qn_error *err)
 {
     qn_kv_layout layout;
     qn_kv_layout_init(&layout, &model->config, model->kv_dtype, !o->no_mtp);
     const uint64_t wanted = (uint64_t)o->n_sequences * qn_pages_for(o->context_tokens);
     uint64_t n = o->cache_bytes / layout.page_bytes;
     if (o->cache_bytes == 0) {
-        const uint64_t affordable = qn_cpu_ram_bytes() / 4 / layout.page_bytes;
+        const uint64_t affordable = affordable_pages(model, executor, layout.page_bytes);
         n = wanted < affordable ? wanted : affordable;
         n = n > 0 ? n : 1;
     }
@@ -118,7 +126,7 @@ static qn_status choose_pages(uint32_t *n_pages, const qn_model *model, const qn
                        ", at least the %zu of one page expected",
                        o->cache_bytes, layout.page_bytes);
     }
-    *n_pages = n < 1U << QN_PAGE_INDEX_BITS ? (uint32_t)n : 1U << QN_PAGE_INDEX_BITS;
+    executor->n_pages = n < 1U << QN_PAGE_INDEX_BITS ? (uint32_t)n : 1U << QN_PAGE_INDEX_BITS;
     return QN_OK;
 }
 
@@ -135,19 +143,21 @@ static qn_status open_runner(qn_engine *e, qn_model *model, const qn_engine_opti
                      .n_slots = o->n_sequences,
                      .n_step_rows = o->n_step_rows,
                      .n_context = o->context_tokens,
+                     .lag = model->gpu != NULL ? 1 : 0, /* the GPU has the next step meanwhile */
                      .with_mtp = !o->no_mtp,
+                     .captures_early = true, /* before anybody waits */
                      .checks_pages = o->checks_pages},
         .n_queue = o->n_queue,
         .has_prefix_tree = !o->no_prefix_cache,
     };
-    QN_TRY(status, choose_pages(&options.executor.n_pages, model, o, err), fail);
+    QN_TRY(status, qn_glm_reserve(model->glm, o->n_step_rows, err), fail);
+    QN_TRY(status, choose_pages(&options.executor, model, o, err), fail);
     /* Of the prefix tree: whoever sends prompts cannot make them meet in one bucket. */
     if (getrandom(&options.hash_seed, sizeof options.hash_seed, 0) !=
         (ssize_t)sizeof options.hash_seed) {
         status = qn_fail(err, QN_E_IO, errno, __func__, "getrandom: no bytes, 8 expected");
         goto fail;
     }
-    QN_TRY(status, qn_glm_reserve(model->glm, o->n_step_rows, err), fail);
     QN_TRY(status, qn_runner_open(&e->runner, model->glm, &options, err), fail);
 fail:
     return status;
@@ -275,6 +285,7 @@ static qn_status translate(qn_runner_request *out, int32_t *stop_ids, const qn_e
         .max_tokens = checked.max_tokens > 0 ? checked.max_tokens : 1, /* see see_token() */
         .draft_tokens = checked.draft_tokens,
         .acceptance_length = checked.acceptance_length,
+        .wants_logits = r->wants_logprobs,
         .wants_prompt_logits = r->wants_prompt_logprobs,
         .priority = r->priority,
         .affinity = r->affinity,

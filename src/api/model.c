@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/try.h"
 #include "device/device.h"
+#include "kernels/gpu_tuning.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -30,6 +31,7 @@ static const char *const kv_dtype_names[] = {
 
 /* chat_template.jinja of GLM-5.2 has 5,076 bytes. */
 enum { TEMPLATE_BYTES_MAX = 1 << 20 };
+enum { GPU_RESERVE_BYTES = 1 << 30 }; /* of a GPU's memory no page is made */
 
 #define LEN(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -51,19 +53,83 @@ static qn_status warn(const qn_model_options *o, const char *text, const char *w
     return QN_OK;
 }
 
+/* Is it the name of a device that qn_gpu_open() opens? */
+static bool names_gpu(const char *device)
+{
+    return device != NULL && (strncmp(device, "cuda", 4) == 0 || strncmp(device, "hip", 3) == 0);
+}
+
+/* Arithmetic is bf16 on a GPU, and no kernel reads f32 rows of the cache. */
+static qn_status check_gpu_options(const qn_model_options *o, qn_error *err)
+{
+    if (o->compute != QN_COMPUTE_AUTO && o->compute != QN_COMPUTE_BF16) {
+        return qn_fail(err, QN_E_INVAL, 0, __func__,
+                       "compute (--compute): %s, auto or bf16 expected on a GPU",
+                       compute_names[o->compute]);
+    }
+    if (o->kv_dtype == QN_KV_F32) {
+        return qn_fail(err, QN_E_INVAL, 0, __func__,
+                       "kv_dtype (--kv-dtype): f32, auto, bf16 or fp8 expected on a GPU");
+    }
+    return QN_OK;
+}
+
+/* Measured choices, and what a device without them gets. */
+static qn_status open_tuning(qn_model *m, const qn_model_options *o, qn_error *err)
+{
+    const qn_gpu_info *const device = qn_gpu_get_info(m->gpu);
+    qn_gpu_tuning *tuning = NULL;
+    const qn_status status = qn_gpu_tuning_load(&tuning, o->tuning, device, err);
+    if (status < 0) {
+        return status;
+    }
+    if (tuning == NULL) {
+        qn_log(QN_LOG_WARN, "tuning: no table of %s, rules choose kernels; 'quern tune' makes one",
+               device->name);
+    } else if (qn_gpu_tuning_is_untuned(tuning)) {
+        qn_log(QN_LOG_WARN, "tuning: %s: nothing was measured on %s yet, rules choose kernels",
+               qn_gpu_tuning_name(tuning), device->arch);
+    } else {
+        qn_log(QN_LOG_INFO, "tuning: %s", qn_gpu_tuning_name(tuning));
+    }
+    qn_gpu_kernels_tune(m->gpu_kernels, tuning);
+    return QN_OK;
+}
+
+/* A GPU with its kernels. */
+static qn_status open_gpu(qn_model *m, const qn_model_options *o, qn_error *err)
+{
+    qn_status status = QN_OK;
+    QN_TRY(status, qn_gpu_open(&m->gpu, o->device, err), fail);
+    QN_TRY(status,
+           qn_gpu_kernels_open(&m->gpu_kernels, m->gpu, qn_gpu_modules, qn_gpu_n_modules, err),
+           fail);
+    m->info.kernels = qn_gpu_get_info(m->gpu)->arch;
+    QN_TRY(status, open_tuning(m, o, err), fail);
+fail:
+    return status;
+}
+
 /* Device, arithmetic and kernels: everything that does not depend on the model. */
 static qn_status choose_machine(qn_model *m, const qn_model_options *o, qn_error *err)
 {
     qn_status status = QN_OK;
-    QN_TRY(status, qn_device_check(o->device, err), fail);
+    const char *archs[QN_ARCHS_MAX];
+    const bool is_gpu = names_gpu(o->device);
     if ((size_t)o->compute >= LEN(compute_names) || (size_t)o->kv_dtype >= LEN(kv_dtype_names)) {
         status = qn_fail(err, QN_E_INVAL, 0, __func__,
                          "compute %d, kv_dtype %d: no such value, one of the enumeration expected",
                          (int)o->compute, (int)o->kv_dtype);
         goto fail;
     }
+    if (is_gpu) {
+        QN_TRY(status, check_gpu_options(o, err), fail);
+    }
+    QN_TRY(status, qn_device_check(o->device, archs, qn_list_archs(archs), err), fail);
     /* int8 is for MXFP4 alone, so it is what each weight's own dtype asks for. */
-    m->compute = o->compute != QN_COMPUTE_AUTO ? o->compute : QN_COMPUTE_INT8;
+    m->compute = o->compute != QN_COMPUTE_AUTO ? o->compute
+                 : is_gpu                      ? QN_COMPUTE_BF16
+                                               : QN_COMPUTE_INT8;
     m->kv_dtype = o->kv_dtype;
     if (m->kv_dtype == QN_KV_AUTO) {
         m->kv_dtype = m->compute == QN_COMPUTE_F32 ? QN_KV_F32 : QN_KV_BF16;
@@ -76,6 +142,14 @@ static qn_status choose_machine(qn_model *m, const qn_model_options *o, qn_error
     m->cpu_flags = qn_cpu_flags() & cpu_mask;
     qn_kernels_init(&m->kernels, m->cpu_flags);
     m->info.kernels = qn_kernels_level(m->cpu_flags);
+    (void)snprintf(m->device, sizeof m->device, "%s", is_gpu ? o->device : "cpu");
+    if (o->tuning != NULL && !is_gpu) {
+        return qn_fail(err, QN_E_INVAL, 0, __func__,
+                       "tuning (--tuning): %.300s, none expected on a CPU", o->tuning);
+    }
+    if (is_gpu && !o->tokenizer_only) {
+        status = open_gpu(m, o, err);
+    }
 fail:
     return status;
 }
@@ -211,19 +285,38 @@ static qn_status check_declared(const qn_model *m, const qn_model_options *o, qn
     return warn(o, text, m->path, err);
 }
 
+/* Dummy weights, stored as config.json declares them. */
+static qn_status make_weights(qn_model *m, uint64_t seed, qn_glm_options *options, qn_error *err)
+{
+    qn_status status = QN_OK;
+    qn_quant_rules rules = {0};
+    char *path = NULL;
+    QN_TRY(status, join(&path, m->path, "config.json", err), fail);
+    QN_TRY(status, qn_quant_rules_load(&rules, path, err), fail);
+    options->rules = &rules;
+    status = qn_glm_open_dummy(&m->glm, &m->config, seed, options, err);
+fail:
+    qn_quant_rules_close(&rules);
+    free(path);
+    return status;
+}
+
 static qn_status load_weights(qn_model *m, const qn_model_options *o, qn_error *err)
 {
     qn_status status = QN_OK;
     qn_checkpoint *checkpoint = NULL;
     QN_TRY(status, qn_pool_open(&m->pool, o->n_threads, err), fail);
-    const qn_glm_options options = {.kernels = &m->kernels,
-                                    .pool = m->pool,
-                                    .compute = m->compute,
-                                    .n_rows_max = QN_CHUNK_TOKENS_MAX,
-                                    .progress = o->progress,
-                                    .progress_context = o->progress_context};
+    qn_glm_options options = {.kernels = &m->kernels,
+                              .pool = m->pool,
+                              .compute = m->compute,
+                              .n_rows_max = QN_CHUNK_TOKENS_MAX,
+                              .progress = o->progress,
+                              .progress_context = o->progress_context,
+                              .gpu = m->gpu,
+                              .gpu_kernels = m->gpu_kernels,
+                              .is_deterministic = o->is_deterministic};
     if (o->use_dummy_weights) {
-        QN_TRY(status, qn_glm_open_dummy(&m->glm, &m->config, o->dummy_seed, &options, err), fail);
+        QN_TRY(status, make_weights(m, o->dummy_seed, &options, err), fail);
     } else {
         QN_TRY(status, qn_checkpoint_open(&checkpoint, m->path, err), fail);
         QN_TRY(status, qn_glm_open(&m->glm, &m->config, checkpoint, &options, err), fail);
@@ -241,6 +334,29 @@ fail:
     return status;
 }
 
+/* A line for each kernel: which one, and why. */
+static void log_kernels(const qn_model *m)
+{
+    size_t n = qn_log_enabled(QN_LOG_INFO) ? qn_model_kernels(NULL, 0, m) : 0;
+    qn_kernel_choice *const choices = calloc(n + 1, sizeof *choices);
+    n = choices != NULL ? qn_model_kernels(choices, n, m) : 0;
+    for (size_t i = 0; i < n; i++) {
+        const qn_kernel_choice *const c = &choices[i];
+        char rows[16];
+        if (c->n_rows > 0 && c->n_rows < UINT32_MAX) {
+            (void)snprintf(rows, sizeof rows, "%u", c->n_rows);
+        } else {
+            (void)snprintf(rows, sizeof rows, "%s", c->n_rows == 0 ? "any" : "more");
+        }
+        qn_log(QN_LOG_INFO,
+               "kernel: operation=%s weights=%s out=%u in=%u groups=%u pair=%d rows=%s variant=%s "
+               "source=%s",
+               c->operation, c->weights, c->n_out, c->n_in, c->n_groups, c->is_pair ? 1 : 0, rows,
+               c->variant, c->source);
+    }
+    free(choices);
+}
+
 static void fill_info(qn_model *m, const qn_model_options *o, uint64_t start_ns)
 {
     qn_model_info *const info = &m->info;
@@ -249,7 +365,7 @@ static void fill_info(qn_model *m, const qn_model_options *o, uint64_t start_ns)
     info->architecture = "GlmMoeDsaForCausalLM";
     info->quantization = "none";
     info->weights = o->tokenizer_only ? "none" : o->use_dummy_weights ? "dummy" : "trained";
-    info->device = "cpu";
+    info->device = m->device;
     info->compute = compute_names[m->compute];
     info->kv_dtype = kv_dtype_names[m->kv_dtype];
     info->chat_format = qn_chat_format_name(m->chat_format);
@@ -258,6 +374,7 @@ static void fill_info(qn_model *m, const qn_model_options *o, uint64_t start_ns)
     info->n_vocab = m->config.n_vocab;
     info->n_context_max = m->config.n_context_max;
     info->has_tokenizer = m->tokenizer != NULL;
+    info->is_deterministic = !names_gpu(m->device) || o->is_deterministic;
     if (m->glm != NULL) {
         info->quantization = qn_glm_quantization(m->glm);
         info->n_parameters = qn_glm_parameters(m->glm);
@@ -271,9 +388,10 @@ static void fill_info(qn_model *m, const qn_model_options *o, uint64_t start_ns)
     info->load_s = (double)(qn_clock_ns() - start_ns) * 1e-9;
     qn_log(QN_LOG_INFO,
            "%s: device=%s kernels=%s compute=%s kv=%s weights=%s quantization=%s bytes=%" PRIu64
-           " threads=%u load_s=%.2f",
+           " threads=%u deterministic=%d load_s=%.2f",
            info->name, info->device, info->kernels, info->compute, info->kv_dtype, info->weights,
-           info->quantization, info->weight_bytes, info->n_threads, info->load_s);
+           info->quantization, info->weight_bytes, info->n_threads, info->is_deterministic ? 1 : 0,
+           info->load_s);
 }
 
 qn_status qn_model_open(qn_model **out, const char *name, const qn_model_options *options,
@@ -308,6 +426,7 @@ qn_status qn_model_open(qn_model **out, const char *name, const qn_model_options
         QN_TRY(status, warn(o, "no tokenizer.json, ids print as <id>", m->path, err), fail);
     }
     fill_info(m, o, start_ns);
+    log_kernels(m);
     if (err != NULL) {
         *err = (qn_error){0}; /* files that may be missing have left their mark */
     }
@@ -326,12 +445,26 @@ void qn_model_close(qn_model **model)
     }
     qn_model *const m = *model;
     qn_glm_close(&m->glm); /* before what it borrows */
+    qn_gpu_kernels_close(&m->gpu_kernels);
+    qn_gpu_close(&m->gpu);
     qn_pool_close(&m->pool);
     qn_tokenizer_close(&m->tokenizer);
     free(m->name);
     free(m->path);
     free(m);
     *model = NULL;
+}
+
+uint64_t qn_model_cache_bytes(const qn_model *model)
+{
+    if (model->gpu == NULL) {
+        return qn_cpu_ram_bytes() / 4;
+    }
+    /* For what a driver takes as it goes, and for others. */
+    const uint64_t part_bytes = qn_gpu_get_info(model->gpu)->memory_bytes / 16;
+    const uint64_t reserve_bytes = part_bytes < GPU_RESERVE_BYTES ? part_bytes : GPU_RESERVE_BYTES;
+    const uint64_t free_bytes = qn_gpu_free_bytes(model->gpu);
+    return free_bytes > reserve_bytes ? free_bytes - reserve_bytes : 0;
 }
 
 const qn_model_info *qn_model_get_info(const qn_model *model)

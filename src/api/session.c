@@ -92,6 +92,21 @@ static qn_status check_options(const qn_model *model, const qn_session_options *
     return QN_OK;
 }
 
+/* Positions of a session where nothing is said: the model's, or what a GPU has memory for, which
+ * unlike that of the host is taken at once. */
+static uint32_t default_context(const qn_model *model)
+{
+    const uint32_t n_max = model->config.n_context_max;
+    if (model->gpu == NULL) {
+        return n_max;
+    }
+    qn_kv_layout layout;
+    qn_kv_layout_init(&layout, &model->config, model->kv_dtype, model->info.has_mtp);
+    const uint64_t n_pages = qn_model_cache_bytes(model) / layout.page_bytes;
+    const uint64_t n = (n_pages > 0 ? n_pages : 1) * QN_PAGE_TOKENS;
+    return n < n_max ? (uint32_t)n : n_max;
+}
+
 qn_status qn_session_open(qn_session **out, qn_model *model, const qn_session_options *options,
                           qn_error *err)
 {
@@ -114,7 +129,7 @@ qn_status qn_session_open(qn_session **out, qn_model *model, const qn_session_op
     const qn_sequence_options sequence_options = {
         .kernels = &model->kernels,
         .kv_dtype = model->kv_dtype,
-        .n_tokens_max = o->context_tokens > 0 ? o->context_tokens : model->config.n_context_max,
+        .n_tokens_max = o->context_tokens > 0 ? o->context_tokens : default_context(model),
         .n_rows_max = o->chunk_tokens > 0 ? o->chunk_tokens : QN_CHUNK_TOKENS_MAX,
     };
     QN_TRY(status, qn_generator_open(&s->generator, model->glm, &sequence_options, err), fail);

@@ -18,12 +18,21 @@ static inline uint64_t qn_rng_mix(uint64_t z)
     return z ^ (z >> 31);
 }
 
-static inline uint64_t qn_rng_u64(uint64_t seed, uint64_t stream, uint64_t counter)
+/** What draws of a stream have in common: qn_rng_u64() is qn_rng_at(qn_rng_key(..), counter). */
+static inline uint64_t qn_rng_key(uint64_t seed, uint64_t stream)
 {
     const uint64_t g = 0x9E3779B97F4A7C15ULL;
-    uint64_t h = qn_rng_mix(seed + g);
-    h = qn_rng_mix(h ^ (stream + g));
-    return qn_rng_mix(h ^ (counter + g));
+    return qn_rng_mix(qn_rng_mix(seed + g) ^ (stream + g));
+}
+
+static inline uint64_t qn_rng_at(uint64_t key, uint64_t counter)
+{
+    return qn_rng_mix(key ^ (counter + 0x9E3779B97F4A7C15ULL));
+}
+
+static inline uint64_t qn_rng_u64(uint64_t seed, uint64_t stream, uint64_t counter)
+{
+    return qn_rng_at(qn_rng_key(seed, stream), counter);
 }
 
 /** Uniform in [0, 1), 53 bits. */

@@ -321,8 +321,11 @@ static void tell_acceptance(identity *of)
     const char *word = NULL;
     const char *source = NULL;
     if (of->engine == BENCH_QUERN && !json_is_null(depth)) {
-        word = json_is_integer(depth) && json_integer_value(depth) == 0 ? "none" : "measured";
-        source = "/server_info: draft_tokens; quern serve has no way to pin acceptance";
+        const bool is_pinned = json_object_get(info, "pinned_acceptance_length") != NULL;
+        const bool is_none = json_is_integer(depth) && json_integer_value(depth) == 0;
+        word = is_pinned ? "synthetic" : is_none ? "none" : "measured";
+        source =
+            is_pinned ? "/server_info: pinned_acceptance_length" : "/server_info: draft_tokens";
     } else if (of->engine == BENCH_VLLM && config != NULL) {
         word = !json_is_object(drafts)                                 ? "none"
                : method != NULL && strstr(method, "synthetic") != NULL ? "synthetic"

@@ -83,12 +83,13 @@ json_t *bench_engine_json(const bench_cell *cells, size_t n_cells, const qn_mode
     }
     machine_of(info, machine, sizeof machine);
     json_t *const object = json_pack(
-        "{ss, ss, so, ss, ss, ss, ss, ss, si, ss, ss, ss, so, ss, sb, so, si, si, si, sb, so}",
+        "{ss, ss, so, ss, ss, ss, ss, ss, si, ss, ss, ss, so, ss, sb, sb, so, si, si, si, sb, so}",
         "format", "quern-bench-engine/1", "kind", "engine", "model", cli_json_text(info->name),
         "weights", info->weights, "quantization", info->quantization, "compute", info->compute,
         "kv_dtype", info->kv_dtype, "device", info->device, "threads", (int)info->n_threads,
         "kernels", info->kernels, "version", build->version, "commit", build->commit, "date",
-        put_date(0), "machine", machine, "synthetic", (int)is_synthetic, "pinned_acceptance_length",
+        put_date(0), "machine", machine, "deterministic", (int)info->is_deterministic, "synthetic",
+        (int)is_synthetic, "pinned_acceptance_length",
         number_or_null(is_synthetic, (double)settings->acceptance_length), "prompt_tokens",
         (int)settings->n_prompt, "output_tokens", (int)settings->n_output, "repeats",
         (int)settings->n_repeats, "shared_prefix", (int)settings->shares_prefix, "cells", list);

@@ -11,7 +11,7 @@ typedef struct devices_values {
 
 static const cli_option options[] = {
     {"json", 0, CLI_FLAG, NULL, offsetof(devices_values, as_json), 0, 0,
-     "Print {\"devices\": [...]}"},
+     "Print {\"devices\": [...], \"gpu_kernels\": ...}"},
 };
 
 enum { DEVICES_MAX = 64 };
@@ -36,17 +36,23 @@ static int run(void *values, int n_arguments, char **arguments)
         for (size_t i = 0; i < n; i++) {
             (void)json_array_append_new(list, to_json(&devices[i]));
         }
-        return cli_print_json(json_pack("{so}", "devices", list));
+        return cli_print_json(
+            json_pack("{so, ss}", "devices", list, "gpu_kernels", qn_build_get()->gpu_kernels));
     }
     for (size_t i = 0; i < n; i++) {
         const qn_device *d = &devices[i];
-        (void)printf("%-8s %s, %.1f GB\n", d->name, d->description, (double)d->memory_bytes * 1e-9);
+        (void)printf("%-8s %s", d->name, d->description);
+        if (d->memory_bytes > 0) { /* of a GPU whose driver fails nothing is known */
+            (void)printf(", %.1f GB", (double)d->memory_bytes * 1e-9);
+        }
+        (void)printf("\n");
         if (d->is_usable) {
             (void)printf("         kernels: %s; present: %s\n", d->kernels, d->features);
         } else {
             (void)printf("         not used: %s\n", d->reason);
         }
     }
+    (void)printf("GPU kernels of this build: %s\n", qn_build_get()->gpu_kernels);
     return cli_flush(CLI_DONE);
 }
 

@@ -81,6 +81,9 @@ static const cli_option memory_options[] = {
 };
 
 static const cli_option speculation_options[] = {
+    {"acceptance-length", 0, CLI_NUMBER, "X", SERVE(acceptance_length), 1, QN_DRAFT_TOKENS_MAX + 1,
+     "With --draft-tokens N: accept drafts unseen so that steps emit X tokens on average, which "
+     "measures speed; answers are not the model's"},
     {"speculative-config", 0, CLI_TEXT, "JSON", SERVE(speculation), 0, 0,
      "{\"method\": \"mtp\", \"num_speculative_tokens\": N}: the same as --draft-tokens N"},
     {"speculative-algorithm", 0, CLI_CHOICE, "EAGLE/NEXTN", SERVE(algorithm), 0, 0,
@@ -224,7 +227,7 @@ const cli_command cmd_serve = {
                {"Limits", limit_options, N_OF(limit_options), 0},
                {"Engine", cli_engine_options, CLI_N_ENGINE_OPTIONS, SERVE(engine)},
                {"Memory and seed", memory_options, N_OF(memory_options), 0},
-               {"Speculation, in the words of others", speculation_options,
+               {"Speculation, also in the words of others", speculation_options,
                 N_OF(speculation_options), 0},
                {"Model", cli_model_options, CLI_N_MODEL_OPTIONS, SERVE(model)},
                {"Parallelism (more than 1 is not built)", parallel_options, SERVE_N_PARALLEL, 0},

@@ -20,6 +20,7 @@ extern const cli_command cmd_bench_report;  /**< a result as pages. */
 extern const cli_command cmd_tokenize;   /**< Text to ids. */
 extern const cli_command cmd_detokenize; /**< Ids to text. */
 extern const cli_command cmd_quantize;   /**< A checkpoint to MXFP4. */
+extern const cli_command cmd_tune;       /**< Which GPU kernels are fastest. */
 extern const cli_command cmd_devices;    /**< What this machine has. */
 extern const cli_command cmd_inspect;    /**< What a checkpoint is. */
 extern const cli_command cmd_help;       /**< Pages of help. */

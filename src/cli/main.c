@@ -12,9 +12,9 @@
 #include <unistd.h>
 
 const cli_command *const cli_commands[] = {
-    &cmd_chat,     &cmd_run,        &cmd_serve,    &cmd_batch,   &cmd_bench,   &cmd_eval,
-    &cmd_tokenize, &cmd_detokenize, &cmd_quantize, &cmd_inspect, &cmd_devices, &cmd_help,
-    NULL,
+    &cmd_chat, &cmd_run,      &cmd_serve,      &cmd_batch,    &cmd_bench,
+    &cmd_eval, &cmd_tokenize, &cmd_detokenize, &cmd_quantize, &cmd_inspect,
+    &cmd_tune, &cmd_devices,  &cmd_help,       NULL,
 };
 
 static const char *command_word(const void *list, size_t i)

@@ -30,7 +30,12 @@ const cli_option cli_model_options[CLI_N_MODEL_OPTIONS] = {
      "Take tokenizer.json from this folder"},
     {"load-format", 0, CLI_CHOICE, "auto|dummy", MODEL(load_format), 0, 0,
      "dummy: seeded random weights of the configuration's shapes; only config.json is needed"},
-    {"device", 0, CLI_TEXT, "auto|cpu", MODEL(device), 0, 0, "Where to compute (default auto)"},
+    {"device", 0, CLI_TEXT, "DEVICE", MODEL(device), 0, 0,
+     "Where to compute: auto (the CPU), cpu, cuda[:N], hip[:N]"},
+    {"tuning", 0, CLI_TEXT, "FILE|DIR", MODEL(tuning), 0, 0,
+     "GPU: which kernel a shape gets, as 'quern tune' writes it, or a folder of such files by "
+     "device"
+     " (default: what is built in)"},
     {"threads", 0, CLI_COUNT, "N", MODEL(n_threads), 1, 4096,
      "Threads that compute (default: one for each CPU granted)"},
     {"cpu-mask", 0, CLI_TEXT, "LEVEL", MODEL(cpu_mask), 0, 0,
@@ -43,14 +48,18 @@ const cli_option cli_model_options[CLI_N_MODEL_OPTIONS] = {
      "fp8_e4m3 are the same"},
     {"chat-format", 0, CLI_TEXT, "auto|glm5|glm5.1|glm5.2", MODEL(chat_format), 0, 0,
      "Prompt format (default auto: by the template beside the model, then by config.json)"},
+    {"deterministic", 0, CLI_FLAG, NULL, MODEL(is_deterministic), 0, 0,
+     "GPU: an answer's bits never depend on those beside it, as on the CPU; prompts take longer"},
     {"strict", 0, CLI_FLAG, NULL, MODEL(strict), 0, 0,
-     "What would be a warning about the model is an error"},
+     "What would be a warning about the model, or about kernels that are not made for the machine, "
+     "is an error"},
 };
 
 void cli_model_fill(qn_model_options *options, const cli_model *from)
 {
     options->tokenizer_dir = from->tokenizer_dir;
     options->device = from->device;
+    options->tuning = from->tuning;
     options->cpu_mask = from->cpu_mask;
     options->chat_format = from->chat_format;
     options->n_threads = (uint32_t)from->n_threads;
@@ -59,6 +68,7 @@ void cli_model_fill(qn_model_options *options, const cli_model *from)
     options->kv_dtype = (qn_kv_dtype)from->kv_dtype;
     options->use_dummy_weights = from->load_format == 1;
     options->strict = from->strict;
+    options->is_deterministic = from->is_deterministic;
 }
 
 qn_status cli_parse_counts(uint32_t out[CLI_COUNTS_MAX], size_t *n_out, const char *option,
@@ -144,7 +154,6 @@ const char *cli_nearest(const char *word, const char *(*get)(const void *list, s
 static const cli_refused later_options[] = {
     {"page-cache", "it with serve, batch or bench engine"},
     {"tp tensor-parallel-size tp-size dp", "one device"},
-    {"deterministic", "nothing: an answer never depends on those beside it"},
 };
 
 /* The name [len] among those of an option; NULL. */

@@ -47,7 +47,7 @@ typedef struct cli_group {
 
 enum { CLI_GROUPS_MAX = 9, CLI_VALUES_BYTES_MAX = 2048, CLI_GIVEN_MAX = 128 };
 
-enum { CLI_N_COMMON_OPTIONS = 6, CLI_N_MODEL_OPTIONS = 9 };
+enum { CLI_N_COMMON_OPTIONS = 6, CLI_N_MODEL_OPTIONS = 11 };
 extern const cli_option cli_common_options[CLI_N_COMMON_OPTIONS];
 extern const cli_option cli_model_options[CLI_N_MODEL_OPTIONS];
 
@@ -76,10 +76,10 @@ typedef struct cli_common {
 
 /** Options of every command that loads a model. */
 typedef struct cli_model {
-    const char *tokenizer_dir, *device, *cpu_mask, *chat_format;
+    const char *tokenizer_dir, *device, *tuning, *cpu_mask, *chat_format;
     uint64_t n_threads, dummy_seed;
     int compute, kv_dtype, load_format;
-    bool strict;
+    bool strict, is_deterministic;
 } cli_model;
 
 /** Options of other servers that are refused for a reason. */

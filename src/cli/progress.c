@@ -104,7 +104,14 @@ qn_status cli_open_model(qn_model **model, const char *name, const cli_model *fr
     qn_model_options options = {.progress = cli_progress_show, .progress_context = &progress};
     cli_model_fill(&options, from);
     options.tokenizer_optional = needs_no_tokenizer;
-    const qn_status status = qn_model_open(model, name, &options, err);
+    qn_status status = qn_model_open(model, name, &options, err);
     cli_progress_end(&progress);
+    if (status == QN_OK &&
+        (from->strict || strcmp(qn_model_get_info(*model)->device, "cpu") != 0)) {
+        status = cli_check_kernels(*model, from->strict, err);
+        if (status < 0) {
+            qn_model_close(model);
+        }
+    }
     return status;
 }

@@ -30,9 +30,19 @@ bool cli_progress_show(void *progress, uint64_t done, uint64_t total);
 /** Wipe the bar. */
 void cli_progress_end(cli_progress *progress);
 
-/** Load the model that a command names, with a progress bar.  Statuses of qn_model_open(). */
+/**
+ * Load the model that a command names, with a progress bar.  Fallbacks are looked for on a GPU, and
+ * everywhere with --strict.  Statuses of qn_model_open().
+ */
 QN_MUST_CHECK qn_status cli_open_model(qn_model **model, const char *name, const cli_model *from,
                                        bool needs_no_tokenizer, bool is_quiet, qn_error *err);
+
+/**
+ * Look for kernels that are not made for this machine: a product without one is slow, and nobody
+ * would see why.  They are a warning, with @p is_strict an error.
+ * Returns  QN_OK; QN_E_DEVICE naming the shapes; QN_E_NOMEM
+ */
+QN_MUST_CHECK qn_status cli_check_kernels(const qn_model *model, bool is_strict, qn_error *err);
 
 /** Seconds of a clock that only moves forward. */
 double cli_now_s(void);

@@ -32,7 +32,8 @@ typedef struct serve_values {
     const char *speculation; /* vLLM's JSON */
     int algorithm;           /* SGLang's four */
     uint64_t n_draft_steps, draft_top_k, n_draft_tokens;
-    double memory_share; /* 0: not given */
+    double memory_share;      /* 0: not given, as the next */
+    double acceptance_length; /* pinned */
     uint64_t n_parallel[SERVE_N_PARALLEL];
     int words[SERVE_N_WORDS];
     bool flags[SERVE_N_IGNORED - SERVE_N_WORDS];

@@ -191,6 +191,21 @@ static qn_status check_names(const cli_list *names, qn_error *err)
     return QN_OK;
 }
 
+/* Drafts accepted unseen, for benchmarks: of a depth that is said. */
+static qn_status fill_acceptance(serve_plan *plan, double length, qn_error *err)
+{
+    const int depth = plan->server.draft_tokens;
+    if (depth < 1 || length > (double)depth + 1.0) {
+        return qn_fail(err, QN_E_INVAL, 0, __func__,
+                       "--acceptance-length: %g, expected beside a --draft-tokens of at least one "
+                       "less",
+                       length);
+    }
+    cli_warn("--acceptance-length %g: synthetic, answers are not the model's", length);
+    plan->server.acceptance_length = (float)length;
+    return QN_OK;
+}
+
 static qn_status fill_engine(serve_plan *plan, const serve_values *v, qn_error *err)
 {
     int *const draft_tokens = &plan->server.draft_tokens;
@@ -201,6 +216,9 @@ static qn_status fill_engine(serve_plan *plan, const serve_values *v, qn_error *
     if (status == QN_OK && v->memory_share > 0.0 && v->engine.page_cache != NULL) {
         status = qn_fail(err, QN_E_INVAL, 0, __func__,
                          SERVE_MEMORY_SHARE ": given beside --page-cache, expected one of them");
+    }
+    if (status == QN_OK && v->acceptance_length > 0.0) {
+        status = fill_acceptance(plan, v->acceptance_length, err);
     }
     plan->engine.no_mtp = *draft_tokens == QN_DRAFT_NONE;
     plan->engine.n_queue = (uint32_t)v->n_queue;

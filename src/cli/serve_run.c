@@ -76,46 +76,6 @@ static qn_status share_memory(uint64_t *cache_bytes, double share, const qn_mode
     return QN_OK;
 }
 
-static qn_status judge_fallbacks(const qn_kernel_choice *first, size_t n_fallbacks, size_t n,
-                                 bool is_strict, qn_error *err)
-{
-    if (n_fallbacks == 0) {
-        return QN_OK;
-    }
-    if (is_strict) {
-        return qn_fail(err, QN_E_DEVICE, 0, __func__,
-                       "kernels: %s of %s, %u x %u: the fallback %s, expected one made for it "
-                       "(--strict)",
-                       first->operation, first->weights, first->n_out, first->n_in, first->variant);
-    }
-    cli_warn(
-        "kernels: %zu of %zu are fallbacks (the first: %s of %s, %u x %u: %s), expected kernels "
-        "made for this machine; /server_info lists them",
-        n_fallbacks, n, first->operation, first->weights, first->n_out, first->n_in,
-        first->variant);
-    return QN_OK;
-}
-
-/* A product without a kernel made for it is slow, and nobody would see why. */
-static qn_status check_kernels(const qn_model *model, bool is_strict, qn_error *err)
-{
-    qn_kernel_choice *choices = NULL;
-    const qn_kernel_choice *first = NULL;
-    size_t n = 0;
-    size_t n_fallbacks = 0;
-    qn_status status = server_list_kernels(&choices, &n, model, err);
-    for (size_t i = 0; status == QN_OK && i < n; i++) {
-        const bool is_fallback = strcmp(choices[i].source, "fallback") == 0;
-        first = is_fallback && first == NULL ? &choices[i] : first;
-        n_fallbacks += is_fallback ? 1 : 0;
-    }
-    if (status == QN_OK) {
-        status = judge_fallbacks(first, n_fallbacks, n, is_strict, err);
-    }
-    free(choices);
-    return status;
-}
-
 /* In the worker's thread. */
 static qn_status load(void *context, server_backend *out, qn_error *err)
 {
@@ -130,7 +90,9 @@ static qn_status load(void *context, server_backend *out, qn_error *err)
     const qn_model_info *const info = qn_model_get_info(s->model);
     options.context_tokens =
         options.context_tokens > 0 ? options.context_tokens : info->n_context_max;
-    status = check_kernels(s->model, v->model.strict, err);
+    if (strcmp(info->device, "cpu") == 0) { /* of a GPU it is told whoever opens it */
+        status = cli_check_kernels(s->model, v->model.strict, err);
+    }
     if (status == QN_OK && v->memory_share > 0.0) {
         status = share_memory(&options.cache_bytes, v->memory_share, info, err);
     }

@@ -132,8 +132,8 @@ void usage_program(void)
 void usage_version(void)
 {
     const qn_build *build = qn_build_get();
-    (void)printf("quern %s (commit %s, %s, kernels: %s)\n", build->version, build->commit,
-                 build->compiler, build->kernels);
+    (void)printf("quern %s (commit %s, %s, kernels: %s; GPU kernels: %s)\n", build->version,
+                 build->commit, build->compiler, build->kernels, build->gpu_kernels);
 }
 
 /* ---------------------------------------------------------------------------------- man pages --

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/executor.h"
 
-#include "base/clock.h"
 #include "base/try.h"
-#include "engine/accept.h"
+#include "engine/executor_gpu.h"
 #include "engine/executor_parts.h"
+#include "model/gpu_glm.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -26,18 +27,22 @@ static void lay_out(qn_executor *e)
     const size_t n_rows = e->n_step_rows;
     const size_t n_slots = e->n_slots;
     const size_t n_embd = e->with_mtp ? e->n_embd : 0;
+    const bool is_on_gpu = qn_glm_gpu(e->glm) != NULL;
     e->slots = qn_arena_alloc(at, n_slots * sizeof *e->slots, 64);
     e->places = qn_arena_alloc(at, n_slots * sizeof *e->places, 64);
     e->page_tables = carve(at, n_slots * e->n_table_pages);
+    e->prompt_logits = carve(at, (size_t)QN_PROMPT_LOGITS_MAX * e->n_vocab);
+    e->logits = carve(at, (size_t)(is_on_gpu ? QN_STEP_TOKENS_MAX : e->n_logit_rows) * e->n_vocab);
+    e->drafting = carve(at, n_slots);
+    if (is_on_gpu) { /* the rest is there */
+        return;
+    }
     e->rows.tokens = carve(at, n_rows);
     e->rows.positions = carve(at, n_rows);
     e->rows.slots = carve(at, n_rows);
     e->rows.logit_rows = carve(at, n_rows);
-    e->logits = carve(at, (size_t)e->n_logit_rows * e->n_vocab);
-    e->prompt_logits = carve(at, (size_t)QN_PROMPT_LOGITS_MAX * e->n_vocab);
     e->hidden = carve(at, n_rows * e->n_embd);
     e->hidden_prev = carve(at, n_rows * n_embd);
-    e->drafting = carve(at, n_slots);
     e->chain_hidden = carve(at, n_slots * n_embd);
     e->chain_sets.sets = carve(at, e->shares_sets ? n_slots * e->n_topk : 0);
     e->chain_sets.n_sets = carve(at, e->shares_sets ? n_slots : 0);
@@ -68,6 +73,32 @@ static qn_status open_buffers(qn_executor *e, qn_error *err)
     return QN_OK;
 }
 
+/* What the lengths of buffers follow from. */
+static void set_sizes(qn_executor *e, const qn_config *config, const qn_executor_options *options)
+{
+    e->n_slots = options->n_slots;
+    e->n_step_rows = options->n_step_rows;
+    e->n_logit_rows = options->n_slots * QN_STEP_TOKENS_MAX;
+    e->n_logit_rows = e->n_logit_rows < e->n_step_rows ? e->n_logit_rows : e->n_step_rows;
+    e->n_table_pages = qn_pages_for(options->n_context);
+    e->n_embd = config->n_embd;
+    e->n_vocab = config->n_vocab;
+    e->n_topk = config->index_topk;
+    e->with_mtp = options->with_mtp;
+}
+
+uint64_t qn_executor_device_bytes(const qn_glm *glm, const qn_executor_options *options)
+{
+    uint64_t n_bytes = 0;
+    qn_executor *const e = calloc(1, sizeof *e);
+    if (e != NULL && qn_glm_gpu(glm) != NULL) { /* without memory an open says so */
+        set_sizes(e, qn_glm_config(glm), options);
+        n_bytes = qn_gpu_steps_measure(e);
+    }
+    free(e);
+    return n_bytes;
+}
+
 static bool always_checks(void)
 {
 #ifdef NDEBUG
@@ -86,6 +117,7 @@ qn_status qn_executor_open(qn_executor **out, qn_glm *glm, const qn_executor_opt
     QN_ASSERT(options->n_step_rows > 0 && options->n_step_rows <= QN_STEP_ROWS_MAX);
     QN_ASSERT(options->n_context > 0 && options->n_context <= config->n_context_max);
     QN_ASSERT(!options->with_mtp || qn_glm_has_mtp(glm));
+    QN_ASSERT(options->lag <= QN_EXECUTOR_LAG_MAX);
     *out = NULL;
     qn_executor *e = calloc(1, sizeof *e);
     if (e == NULL) {
@@ -94,26 +126,26 @@ qn_status qn_executor_open(qn_executor **out, qn_glm *glm, const qn_executor_opt
     e->glm = glm;
     e->kernels = options->kernels;
     e->pool = options->pool;
-    e->n_slots = options->n_slots;
-    e->n_step_rows = options->n_step_rows;
-    e->n_logit_rows = options->n_slots * QN_STEP_TOKENS_MAX;
-    e->n_logit_rows = e->n_logit_rows < e->n_step_rows ? e->n_logit_rows : e->n_step_rows;
-    e->n_table_pages = qn_pages_for(options->n_context);
-    e->n_embd = config->n_embd;
-    e->n_vocab = config->n_vocab;
-    e->n_topk = config->index_topk;
-    e->with_mtp = options->with_mtp;
+    set_sizes(e, config, options);
+    e->lag = options->lag;
     e->shares_sets = options->with_mtp && config->index_share_for_mtp;
-    QN_TRY(
-        status,
-        qn_page_pool_init(&e->pages, config, options->kv_dtype, options->n_pages, e->with_mtp, err),
-        fail);
+    QN_TRY(status,
+           qn_page_pool_init(&e->pages, config, qn_glm_kv_place(glm), options->kv_dtype,
+                             options->n_pages, e->with_mtp, err),
+           fail);
     if (options->checks_pages || always_checks()) {
         QN_TRY(status, qn_page_sums_init(&e->sums, &e->pages.kv, err), fail);
     }
     QN_TRY(status, open_buffers(e, err), fail);
     for (uint32_t i = 0; i < e->n_slots; i++) {
         QN_TRY(status, qn_sampler_open(&e->slots[i].sampler, e->kernels, e->n_vocab, err), fail);
+    }
+    if (qn_glm_gpu(glm) != NULL) {
+        QN_TRY(status, qn_gpu_steps_open(e, err), fail);
+        e->gpu->without_graphs = options->without_graphs;
+        if (options->captures_early && !options->without_graphs) {
+            qn_gpu_steps_capture(e);
+        }
     }
     *out = e;
     return QN_OK;
@@ -129,6 +161,7 @@ void qn_executor_close(qn_executor **executor)
     if (e == NULL) {
         return;
     }
+    qn_gpu_steps_close(&e->gpu); /* before the pages that its work reads */
     if (e->arena.base != NULL) {
         for (uint32_t i = 0; i < e->n_slots; i++) {
             qn_sampler_close(&e->slots[i].sampler);
@@ -146,6 +179,14 @@ void qn_executor_close(qn_executor **executor)
 
 /* ------------------------------------------------------------------------------ slots and pages */
 
+/* Are logits changed before a draw? */
+static bool is_adjusted(const qn_executor_request *request)
+{
+    const qn_sampling *const s = request->sampling;
+    return s->n_logit_bias > 0 || request->min_tokens > 0 || s->repetition_penalty != 1.0F ||
+           s->presence_penalty != 0.0F || s->frequency_penalty != 0.0F;
+}
+
 static void begin_slot(qn_executor *e, const qn_step_begin *begin,
                        const qn_executor_request *request)
 {
@@ -159,6 +200,7 @@ static void begin_slot(qn_executor *e, const qn_step_begin *begin,
     slot->ids = request->ids;
     slot->n_ids = request->n_ids;
     slot->n_pages = 0;
+    slot->n_cached = begin->n_cached;
     slot->n_computed = begin->n_cached;
     slot->n_complete = begin->n_cached;
     slot->n_mtp = begin->n_cached > 0 ? begin->n_cached : 1;
@@ -170,6 +212,11 @@ static void begin_slot(qn_executor *e, const qn_step_begin *begin,
         slot->stop_ids[i] = request->stop_ids[i];
     }
     slot->is_failed = false;
+    slot->sampling = *request->sampling;
+    slot->sampling.logit_bias = NULL;
+    slot->is_adjusted = is_adjusted(request);
+    slot->n_begins++;
+    slot->must_begin = true;
     const qn_sampler_request sampling = {.sampling = request->sampling,
                                          .prompt = request->ids,
                                          .n_prompt = request->n_prompt,
@@ -182,23 +229,30 @@ static void begin_slot(qn_executor *e, const qn_step_begin *begin,
     }
 }
 
-/* Shared pages hold what was published, and so do own ones that they take the place of. */
-static void check_shared(const qn_executor *e, const qn_step *step)
+/*
+ * Shared pages hold what was published, and so do own ones that they take the place of: where bits
+ * go by the step these are as good, but not the same.
+ */
+static qn_status check_shared(const qn_executor *e, const qn_step *step, qn_error *err)
 {
-    for (uint32_t i = 0; i < step->n_pages; i++) {
+    qn_status status = QN_OK;
+    const qn_gpu_glm *const gpu = qn_glm_gpu(e->glm);
+    const bool makes_equal_pages = gpu == NULL || gpu->is_deterministic;
+    for (uint32_t i = 0; i < step->n_pages && status == QN_OK; i++) {
         const qn_step_page *const p = &step->pages[i];
         QN_ASSERT(p->slot < e->n_slots);
         if (!p->is_shared) {
             continue;
         }
         const uint32_t page = qn_page_index(p->page);
-        qn_page_sums_check(&e->sums, page, page, step->number);
+        status = qn_page_sums_check(&e->sums, page, page, step->number, err);
         const bool is_set = p->i_page < e->slots[p->slot].n_pages;
         const int32_t own = is_set ? qn_slot_pages(e, p->slot)[p->i_page] : -1;
-        if (own >= 0) {
-            qn_page_sums_check(&e->sums, (uint32_t)own, page, step->number);
+        if (own >= 0 && makes_equal_pages && status == QN_OK) {
+            status = qn_page_sums_check(&e->sums, (uint32_t)own, page, step->number, err);
         }
     }
+    return status;
 }
 
 /*
@@ -214,7 +268,7 @@ static void clear_mtp_row(const qn_executor *e, uint32_t page)
         if (components[i] >= 0) {
             const int32_t id = (int32_t)page;
             const qn_kv_view view = qn_kv_get_view(&e->pages.kv, components[i], &id);
-            memset(qn_kv_row(&view, 0), 0, view.row_bytes);
+            qn_kv_clear(&e->pages.kv, qn_kv_row(&view, 0), view.row_bytes);
         }
     }
 }
@@ -239,197 +293,57 @@ static void set_page(qn_executor *e, const qn_step_page *p)
     }
 }
 
-/* Publishes, begins and pages of a step. */
-static void prepare(qn_executor *e, const qn_step *step, qn_executor_find_fn *find, void *context)
+/* What begins once more, as the step that began it failed: its first page may not be clear. */
+static void clear_again(const qn_executor *e)
 {
+    for (uint32_t i = 0; i < e->n_slots; i++) {
+        const qn_slot *const slot = &e->slots[i];
+        if (slot->must_begin && slot->n_cached == 0 && slot->n_pages > 0 &&
+            qn_slot_pages(e, i)[0] >= 0) {
+            clear_mtp_row(e, (uint32_t)qn_slot_pages(e, i)[0]);
+        }
+    }
+}
+
+/* Publishes, begins and pages of a step: all are taken, also where a page could not be read. */
+static qn_status prepare(qn_executor *e, const qn_step *step, qn_executor_find_fn *find,
+                         void *context, qn_error *err)
+{
+    qn_status status = QN_OK;
     for (uint32_t i = 0; i < step->n_published && e->sums.kv != NULL; i++) {
-        qn_page_sums_publish(&e->sums, qn_page_index(step->published[i]), step->number);
+        const qn_status published =
+            qn_page_sums_publish(&e->sums, qn_page_index(step->published[i]), step->number,
+                                 status == QN_OK ? err : NULL);
+        status = status == QN_OK ? published : status;
     }
     for (uint32_t i = 0; i < step->n_begins; i++) {
         begin_slot(e, &step->begins[i], find(context, step->begins[i].request));
     }
-    if (e->sums.kv != NULL) {
-        check_shared(e, step);
+    if (e->sums.kv != NULL && status == QN_OK) {
+        status = check_shared(e, step, err);
     }
     for (uint32_t i = 0; i < step->n_pages; i++) {
         QN_ASSERT(step->pages[i].slot < e->n_slots);
         set_page(e, &step->pages[i]);
     }
+    if (e->gpu != NULL && e->gpu->must_restore && e->with_mtp) {
+        clear_again(e);
+    }
     /* The MTP layer goes on behind cached pages with what the last of them carries. */
-    for (uint32_t i = 0; i < step->n_begins && e->with_mtp; i++) {
+    for (uint32_t i = 0; i < step->n_begins && e->with_mtp && e->gpu == NULL; i++) {
         const uint32_t n_cached = step->begins[i].n_cached;
         if (n_cached > 0) {
             const uint32_t i_slot = step->begins[i].slot;
             const uint32_t i_page = n_cached / QN_PAGE_TOKENS - 1;
             QN_ASSERT(i_page < e->slots[i_slot].n_pages);
-            memcpy(qn_slot_hidden(e, &e->slots[i_slot], n_cached - 1),
-                   qn_kv_page_hidden(&e->pages.kv, qn_slot_pages(e, i_slot)[i_page]),
-                   e->n_embd * sizeof(float));
+            qn_executor_take_cached(e, i_slot, n_cached,
+                                    (uint32_t)qn_slot_pages(e, i_slot)[i_page]);
         }
     }
+    return status;
 }
 
-/* ----------------------------------------------------------------------------------------- rows */
-
-qn_batch qn_rows_take(qn_executor *e)
-{
-    const qn_batch batch = {
-        .n_rows = e->rows.n,
-        .tokens = e->rows.tokens,
-        .positions = e->rows.positions,
-        .seqs = e->rows.slots,
-        .page_tables = e->page_tables,
-        .n_seqs = e->n_slots,
-        .n_table_pages = e->n_table_pages,
-        .logit_rows = e->rows.logit_rows,
-        .n_logit_rows = e->rows.n_logits,
-    };
-    e->rows.n = 0;
-    e->rows.n_logits = 0;
-    return batch;
-}
-
-/* Rows of one sequence for the trunk. */
-static void add_rows(qn_executor *e, const qn_step_seq *seq, qn_place *place)
-{
-    const qn_slot *const slot = &e->slots[seq->slot];
-    const uint32_t n_rows = seq->is_prompt ? seq->n_rows : 1 + slot->n_drafts;
-    *place = (qn_place){.first_row = e->rows.n, .first_logit = e->rows.n_logits};
-    if (slot->is_failed) {
-        return;
-    }
-    place->n_rows = n_rows;
-    QN_ASSERT(slot->n_computed + n_rows <= slot->n_pages * QN_PAGE_TOKENS);
-    if (seq->is_prompt) {
-        QN_ASSERT(seq->first == slot->n_computed && n_rows > 0);
-        QN_ASSERT(seq->first + n_rows <= slot->n_ids);
-        QN_ASSERT(seq->is_drawing == (seq->first + n_rows == slot->n_ids));
-    } else {
-        QN_ASSERT(slot->n_computed >= slot->n_ids);
-    }
-    for (uint32_t i = 0; i < n_rows; i++) {
-        const uint32_t position = slot->n_computed + i;
-        const int32_t token =
-            seq->is_prompt || i == 0 ? qn_slot_token(slot, position) : slot->drafts[i - 1];
-        qn_rows_add(e, seq->slot, position, token,
-                    !seq->is_prompt || (seq->is_drawing && i + 1 == n_rows));
-    }
-    place->n_logits = e->rows.n_logits - place->first_logit;
-}
-
-/* One pass of the trunk over the rows of all sequences. */
-static void run_trunk(qn_executor *e, const qn_step *step)
-{
-    for (uint32_t i = 0; i < step->n_seqs; i++) {
-        add_rows(e, &step->seqs[i], &e->places[i]);
-    }
-    const qn_batch batch = qn_rows_take(e);
-    if (batch.n_rows > 0) {
-        qn_glm_forward(e->glm, &e->pages.kv, &batch, e->hidden, e->logits, NULL);
-    }
-}
-
-/* ---------------------------------------------------------------------------------------- draws */
-
-/* Who receives the tokens of a sequence. */
-typedef struct emission {
-    qn_slot *slot;
-    qn_seq_result *result;
-    uint32_t position; /* of the first */
-} emission;
-
-static bool emit(void *context, int32_t token, const float *logits)
-{
-    (void)logits;
-    const emission *const to = context;
-    qn_slot *const slot = to->slot;
-    qn_seq_result *const result = to->result;
-    QN_ASSERT(result->n_tokens < QN_STEP_TOKENS_MAX);
-    slot->ring[(to->position + result->n_tokens) % QN_SLOT_RING] = token;
-    result->tokens[result->n_tokens++] = token;
-    for (uint32_t i = 0; i < slot->n_stop_ids; i++) {
-        result->is_stopped = result->is_stopped || slot->stop_ids[i] == token;
-    }
-    return !result->is_stopped;
-}
-
-/* Draw for one sequence, and count what of its rows is the sequence's now. */
-static void draw(qn_executor *e, const qn_step_seq *seq, const qn_place *place,
-                 qn_seq_result *result)
-{
-    qn_slot *const slot = &e->slots[seq->slot];
-    const uint32_t n_drafts = seq->is_prompt ? 0 : slot->n_drafts;
-    const uint32_t n_rows = seq->is_prompt ? seq->n_rows : 1;
-    emission to = {.slot = slot, .result = result, .position = slot->n_computed + n_rows};
-    uint32_t n_emitted = 0;
-    qn_status status = QN_OK;
-    if (seq->is_drawing) {
-        const bool is_pinned = !seq->is_prompt && slot->acceptance_length > 0.0;
-        const uint32_t i_logit = place->first_logit + place->n_logits - 1 - n_drafts;
-        const qn_accept_args args = {
-            .logits = e->logits + (size_t)i_logit * e->n_vocab,
-            .drafts = slot->drafts,
-            .n_vocab = e->n_vocab,
-            .n_drafts = n_drafts,
-            .position = to.position,
-            .is_pinned = is_pinned,
-            .n_forced =
-                is_pinned ? qn_accept_forced(slot->n_steps, slot->acceptance_length, n_drafts) : 0,
-            .emit = emit,
-            .context = &to,
-        };
-        status = qn_accept_rows(&n_emitted, &result->n_accepted, slot->sampler, &args, NULL);
-    }
-    if (status < 0) {
-        slot->is_failed = true;
-        return;
-    }
-    const uint32_t n_kept = seq->is_prompt ? n_rows : n_emitted;
-    if (e->with_mtp && !seq->is_prompt) { /* of a prompt the MTP layer takes them itself */
-        const float *const hidden = e->hidden + (size_t)place->first_row * e->n_embd;
-        for (uint32_t i = 0; i < n_kept; i++) {
-            memcpy(qn_slot_hidden(e, slot, slot->n_computed + i), hidden + (size_t)i * e->n_embd,
-                   e->n_embd * sizeof *hidden);
-        }
-    }
-    slot->n_computed += n_kept;
-    slot->n_steps += seq->is_prompt ? 0 : 1;
-}
-
-/* A loop over the sequences of a step. */
-typedef struct draw_loop {
-    qn_executor *e;
-    const qn_step *step;
-    qn_step_result *result;
-} draw_loop;
-
-static void draw_range(void *context, size_t first, size_t end, uint32_t i_thread)
-{
-    (void)i_thread;
-    const draw_loop *const loop = context;
-    for (size_t i = first; i < end; i++) {
-        const qn_step_seq *const seq = &loop->step->seqs[i];
-        qn_seq_result *const result = &loop->result->seqs[i];
-        *result = (qn_seq_result){.request = seq->request};
-        if (!loop->e->slots[seq->slot].is_failed) {
-            draw(loop->e, seq, &loop->e->places[i], result);
-        }
-    }
-}
-
-/* How far each sequence's pages are whole. */
-static void report(qn_executor *e, const qn_step *step, qn_step_result *result)
-{
-    for (uint32_t i = 0; i < step->n_seqs; i++) {
-        qn_slot *const slot = &e->slots[step->seqs[i].slot];
-        if (!slot->is_failed) {
-            const bool waits = e->with_mtp && slot->n_mtp < slot->n_computed;
-            slot->n_complete = waits ? slot->n_mtp : slot->n_computed;
-        }
-        result->seqs[i].n_complete = slot->n_complete;
-        result->seqs[i].is_failed = slot->is_failed;
-    }
-}
+/* ---------------------------------------------------------------------------------------- steps */
 
 static void check_seqs(qn_executor *e, const qn_step *step)
 {
@@ -445,41 +359,46 @@ static void check_seqs(qn_executor *e, const qn_step *step)
     }
 }
 
-void qn_executor_run(qn_step_result *result, qn_executor *executor, const qn_step *step,
-                     qn_executor_find_fn *find, void *context)
+void qn_executor_submit(qn_executor *executor, const qn_step *step, qn_executor_find_fn *find,
+                        void *context)
 {
     qn_executor *const e = executor;
-    prepare(e, step, find, context);
+    QN_ASSERT(e->n_waiting <= e->lag);
+    qn_step_result *const result = &e->results[e->n_waiting++];
+    qn_error err = {0};
+    const qn_status status = prepare(e, step, find, context, &err);
     check_seqs(e, step);
     e->n_seqs = step->n_seqs;
-    result->number = step->number;
-    result->outcome = QN_STEP_DONE;
-    result->n_seqs = step->n_seqs;
-    const uint64_t start_ns = qn_clock_ns();
-    if (e->with_mtp) {
-        qn_executor_draft(e, step);
+    if (e->gpu != NULL) {
+        qn_gpu_steps_submit(e, step, status, &err);
+    } else {
+        QN_ASSERT(status == QN_OK); /* the host reads its own memory */
+        qn_executor_run(e, step, result);
     }
-    const uint64_t drafted_ns = qn_clock_ns();
-    run_trunk(e, step);
-    result->verify_s = qn_clock_seconds(drafted_ns, qn_clock_ns());
-    result->draft_s =
-        e->with_mtp && e->n_drafting[0] > 0 ? qn_clock_seconds(start_ns, drafted_ns) : 0.0;
-    draw_loop loop = {e, step, result};
-    qn_pool_run(e->pool, step->n_seqs, draw_range, &loop);
-    if (e->with_mtp) {
-        qn_executor_follow(e, step);
+}
+
+void qn_executor_collect(qn_step_result *result, qn_executor *executor)
+{
+    qn_executor *const e = executor;
+    QN_ASSERT(e->n_waiting > 0);
+    e->n_waiting--;
+    if (e->gpu != NULL) {
+        qn_gpu_steps_collect(e, result);
+        return;
     }
-    report(e, step, result);
+    const qn_step_result *const oldest = &e->results[0];
+    const size_t head_bytes = offsetof(qn_step_result, seqs);
+    memcpy(result, oldest, head_bytes + oldest->n_seqs * sizeof *oldest->seqs);
+    memmove(&e->results[0], &e->results[1], e->n_waiting * sizeof *e->results);
 }
 
 /* ---------------------------------------------------------------------------------------- views */
 
-const float *qn_executor_logits(const qn_executor *executor, uint32_t i_seq)
+const float *qn_executor_logits(qn_executor *executor, uint32_t i_seq)
 {
     QN_ASSERT(i_seq < executor->n_seqs);
-    const qn_place *const place = &executor->places[i_seq];
-    return place->n_logits > 0 ? executor->logits + (size_t)place->first_logit * executor->n_vocab
-                               : NULL;
+    return executor->gpu != NULL ? qn_gpu_steps_read_logits(executor, i_seq)
+                                 : qn_executor_read_logits(executor, i_seq);
 }
 
 const float *qn_executor_prompt_logits(qn_executor *executor, uint32_t i_seq, uint32_t i_row,
@@ -490,8 +409,10 @@ const float *qn_executor_prompt_logits(qn_executor *executor, uint32_t i_seq, ui
     const qn_place *const place = &e->places[i_seq];
     QN_ASSERT(n_rows > 0 && n_rows <= (uint32_t)QN_PROMPT_LOGITS_MAX);
     QN_ASSERT(i_row < place->n_rows && n_rows <= place->n_rows - i_row);
-    const size_t first = (size_t)place->first_row + i_row;
-    qn_glm_head(e->glm, e->hidden + first * e->n_embd, n_rows, e->prompt_logits);
+    if (e->gpu != NULL) {
+        return qn_gpu_steps_make_logits(e, place->first_row + i_row, n_rows);
+    }
+    qn_executor_make_logits(e, place->first_row + i_row, n_rows);
     return e->prompt_logits;
 }
 
@@ -510,5 +431,6 @@ uint64_t qn_executor_workspace_bytes(const qn_executor *executor)
 {
     const qn_executor *const e = executor;
     return sizeof *e + e->arena.capacity_bytes + e->n_slots * qn_sampler_bytes(e->n_vocab) +
-           qn_page_sums_bytes(&e->sums) + qn_glm_workspace_bytes(e->glm);
+           qn_page_sums_bytes(&e->sums) + qn_glm_workspace_bytes(e->glm) +
+           qn_gpu_steps_bytes(e->gpu);
 }

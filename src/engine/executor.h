@@ -7,9 +7,14 @@
  * over the tokens drawn last and drafts; one pass of the trunk over all rows of all sequences;
  * draws and acceptance; the MTP layer follows over the rows of prompts.  A row's result depends on
  * its own sequence alone, so neither neighbours nor cuts nor preemptions change a token, but for a
- * pinned acceptance: it takes drafts unseen, and how many there are goes by the step.
+ * pinned acceptance: it takes drafts unseen, and how many there are goes by the step.  On a GPU
+ * that holds of a model that is deterministic; the last bits of another's rows go by the step.
  *
- * After open nothing here allocates; what was mapped then fills as slots, rows and pages are used.
+ * A step is submitted and its result collected; with lag 1 the next may be submitted between, so
+ * that a device has work while the host looks at results.  Steps are executed one after the other.
+ *
+ * After open nothing here allocates, but for a driver that captures a pass as a graph when it comes
+ * for the first time.  What was mapped on the host fills as slots, rows and pages are used.
  * One thread at a time.
  */
 #ifndef QN_ENGINE_EXECUTOR_H
@@ -25,6 +30,7 @@ typedef struct qn_executor qn_executor;
 
 enum {
     QN_PROMPT_LOGITS_MAX = 64, /**< Rows of a call of qn_executor_prompt_logits(). */
+    QN_EXECUTOR_LAG_MAX = 1,   /**< Steps that wait for collection when one is submitted. */
 };
 
 /** Sizes. */
@@ -36,9 +42,16 @@ typedef struct qn_executor_options {
     uint32_t n_pages;          /**< Of the one group there is. */
     uint32_t n_step_rows;      /**< At most the model's n_rows_max. */
     uint32_t n_context;        /**< Positions of a sequence, at most the model's. */
+    uint32_t lag;              /**< At most QN_EXECUTOR_LAG_MAX. */
     bool with_mtp;             /**< Pages have the MTP layer's rows; the model has the layer. */
+    bool without_graphs;       /**< On a GPU: passes are queued kernel by kernel. */
+    bool captures_early;       /**< On a GPU: those with few positions are captured by open, which
+                                    the log tells time and memory of; others at first use. */
     bool checks_pages;         /**< Compare checksums of shared pages; always in debug builds. */
 } qn_executor_options;
+
+/** What opening one takes of a GPU beside its pages and the model's workspace; 0 of a CPU. */
+uint64_t qn_executor_device_bytes(const qn_glm *glm, const qn_executor_options *options);
 
 /** Returns QN_OK; QN_E_NOMEM that says how many bytes were asked. */
 QN_MUST_CHECK qn_status qn_executor_open(qn_executor **out, qn_glm *glm,
@@ -50,10 +63,10 @@ void qn_executor_close(qn_executor **executor);
 /** What a slot's sequence is drawn with. */
 typedef struct qn_executor_request {
     const int32_t *ids; /**< [n_ids] the prompt and what was drawn before a preemption; borrowed
-                             while the slot is the request's. */
+                             until the last step that has rows of the request is submitted. */
     uint32_t n_ids;
     uint32_t n_prompt;           /**< Of them: the prompt. */
-    const qn_sampling *sampling; /**< Borrowed during the run that begins it, as stop_ids. */
+    const qn_sampling *sampling; /**< Borrowed by the call that begins it, as stop_ids. */
     const int32_t *stop_ids;     /**< [n_stop_ids] */
     uint32_t n_stop_ids;         /**< At most QN_SAMPLER_STOPS_MAX. */
     uint32_t min_tokens;         /**< Stop ids are not drawn before. */
@@ -65,27 +78,37 @@ typedef struct qn_executor_request {
 typedef const qn_executor_request *qn_executor_find_fn(void *context, qn_request_id id);
 
 /**
- * Execute a step: every sequence of it in turn as the step says; see the head of this file.
+ * Execute a step: every sequence of it in turn as the step says; see the head of this file.  At
+ * most as many steps as the lag may wait for collection.
  *
- * @param find  called for each begin
+ * @param step  borrowed during the call
+ * @param find  called for each begin, during the call
+ */
+void qn_executor_submit(qn_executor *executor, const qn_step *step, qn_executor_find_fn *find,
+                        void *context);
+
+/**
+ * Wait for the oldest step that was submitted and not collected.
+ *
  * @param[out] result  of the step; sequences whose logits are no numbers are failed there, and in
  *                     every step until their slot begins again.  draft_s is the time of what drafts
  *                     need; rows of the MTP layer that follow without any are in neither time.
  */
-void qn_executor_run(qn_step_result *result, qn_executor *executor, const qn_step *step,
-                     qn_executor_find_fn *find, void *context);
+void qn_executor_collect(qn_step_result *result, qn_executor *executor);
 
 /**
- * Logits [n_rows][n_vocab] of a sequence of the last step, borrowed until the next: one row for
- * each token drawn.  NULL where there are none.
+ * Logits [n_rows][n_vocab] of a sequence of the step submitted last, once it is collected; borrowed
+ * until the next call or step: one row for each token drawn.  NULL where there are none, or where
+ * the device failed to give them, which is logged: the step's results stand all the same.
  *
  * @param i_seq  place in the step's seqs
  */
-const float *qn_executor_logits(const qn_executor *executor, uint32_t i_seq);
+const float *qn_executor_logits(qn_executor *executor, uint32_t i_seq);
 
 /**
- * Logits [n_rows][n_vocab] of rows of the last step, of a prompt or not, which are computed now;
+ * Logits [n_rows][n_vocab] of rows of the same step, of a prompt or not, which are computed now;
  * borrowed until the next call or step.  A prompt's are not kept, as a step may have thousands.
+ * NULL where the device failed to give them, likewise.
  *
  * @param i_seq   place in the step's seqs; not of a sequence that had failed before
  * @param i_row   the first, of those that the sequence has in the step
@@ -100,6 +123,6 @@ const qn_sampler *qn_executor_sampler(const qn_executor *executor, uint32_t slot
 /** Bytes of one page. */
 uint64_t qn_executor_page_bytes(const qn_executor *executor);
 
-/** The most that all but the pages takes, the model's workspace included. */
+/** The most that all but the pages takes of host and device, the model's workspace included. */
 uint64_t qn_executor_workspace_bytes(const qn_executor *executor);
 #endif

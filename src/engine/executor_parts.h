@@ -26,7 +26,8 @@ typedef struct qn_slot {
     const int32_t *ids;    /**< [n_ids] borrowed; drawn tokens are in the ring. */
     uint32_t n_ids;
     uint32_t n_pages;           /**< Entries of the page table that mean something; -1: not set. */
-    uint32_t n_computed;        /**< By the trunk: positions of tokens that are the sequence's. */
+    uint32_t n_computed;        /**< By the trunk: positions of tokens that are the sequence's; on
+                                     a GPU the most that they can be. */
     uint32_t n_mtp;             /**< MTP rows 1 .. n_mtp - 1 are computed of them; at least 1. */
     uint32_t n_complete;        /**< As reported. */
     uint64_t n_steps;           /**< Verifications. */
@@ -39,6 +40,11 @@ typedef struct qn_slot {
     int32_t stop_ids[QN_SAMPLER_STOPS_MAX];
     uint32_t n_stop_ids;
     bool is_failed;
+    qn_sampling sampling; /**< Without its biases. */
+    bool is_adjusted;     /**< Logits are changed before a draw: the sampler draws. */
+    uint32_t n_begins;    /**< Of the slot, so far. */
+    uint32_t n_cached;    /**< Positions of the pages that it began behind. */
+    bool must_begin;      /**< A GPU knows nothing of the sequence yet. */
 } qn_slot;
 
 /** Rows of one pass, as they are added; capacity n_step_rows. */
@@ -59,8 +65,12 @@ typedef struct qn_place {
     uint32_t n_logits;    /**< 0: none. */
 } qn_place;
 
+/** Steps on a GPU: executor_gpu.h. */
+typedef struct qn_gpu_steps qn_gpu_steps;
+
 struct qn_executor {
-    qn_glm *glm; /* borrowed, as the next two */
+    qn_gpu_steps *gpu; /* owned; NULL: the CPU executes steps */
+    qn_glm *glm;       /* borrowed, as the next two */
     const qn_kernels *kernels;
     qn_pool *pool;
     qn_page_pool pages;
@@ -73,6 +83,9 @@ struct qn_executor {
     uint32_t n_vocab;
     uint32_t n_topk;
     uint32_t n_seqs; /* of the last step */
+    uint32_t lag;
+    uint32_t n_waiting;                              /* results not collected */
+    qn_step_result results[QN_EXECUTOR_LAG_MAX + 1]; /* of them, the oldest first */
     bool with_mtp;
     bool shares_sets;     /* a chain of drafts attends to the set of the last verified row */
     qn_arena arena;       /* of what follows; its base is an owned mapping */
@@ -128,6 +141,16 @@ static inline void qn_rows_add(qn_executor *e, uint32_t i_slot, uint32_t positio
 
 /** The rows added since the last call, as a batch; borrowed until one is added. */
 qn_batch qn_rows_take(qn_executor *e);
+
+/** The executor on the CPU: a step whose slots and pages are prepared, to its end. */
+void qn_executor_run(qn_executor *e, const qn_step *step, qn_step_result *result);
+
+/** A slot begins behind cached pages, whose last carries the hidden vector before its first row. */
+void qn_executor_take_cached(qn_executor *e, uint32_t i_slot, uint32_t n_cached, uint32_t page);
+
+/** qn_executor_logits(), and e->prompt_logits of rows of the trunk's pass, at most 64. */
+const float *qn_executor_read_logits(qn_executor *e, uint32_t i_seq);
+void qn_executor_make_logits(qn_executor *e, uint32_t first_row, uint32_t n_rows);
 
 /** The MTP layer follows the sequences that draft and drafts for them: slots' drafts. */
 void qn_executor_draft(qn_executor *e, const qn_step *step);

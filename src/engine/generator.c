@@ -292,13 +292,20 @@ static qn_status step_answer(qn_generator *g, qn_error *err)
     return tell_rows(g, first, args.logits, err);
 }
 
+/* A pass that failed on the device goes before what came of its logits. */
+static qn_status end_passes(qn_generator *g, qn_status status, qn_error *err)
+{
+    const qn_status failure = qn_sequence_take_failure(g->sequence, err);
+    return failure < 0 ? failure : status;
+}
+
 qn_status qn_generator_step(qn_generator *generator, const qn_generator_sink *sink, qn_error *err)
 {
     qn_generator *const g = generator;
     QN_ASSERT(g->state != QN_GENERATOR_IDLE);
     g->sink = sink;
-    const qn_status status =
-        g->state == QN_GENERATOR_PROMPT ? step_prompt(g, err) : step_answer(g, err);
+    const qn_status status = end_passes(
+        g, g->state == QN_GENERATOR_PROMPT ? step_prompt(g, err) : step_answer(g, err), err);
     g->sink = NULL;
     if (status < 0) {
         qn_generator_stop(g);
@@ -317,7 +324,8 @@ qn_status qn_generator_catch_up(qn_generator *generator, const qn_generator_sink
     }
     qn_sequence_verify(g->sequence, NULL, 0, false);
     g->sink = sink;
-    const qn_status status = tell_rows(g, first, qn_sequence_step_logits(g->sequence), err);
+    const qn_status status =
+        end_passes(g, tell_rows(g, first, qn_sequence_step_logits(g->sequence), err), err);
     g->sink = NULL;
     return status;
 }

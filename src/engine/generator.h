@@ -76,8 +76,9 @@ void qn_generator_begin(qn_generator *generator, const qn_generator_request *req
 /**
  * Compute one chunk of the prompt, its last chunk with the first token, or one verification step.
  * Allocates nothing.
- * Returns  QN_OK; QN_E_FORMAT where logits are no numbers; what the sink returned.  The request has
- *          ended then.
+ * Returns  QN_OK; QN_E_DEVICE, QN_E_NOMEM where a pass failed: all tokens are forgotten;
+ *          QN_E_FORMAT where logits are no numbers; what the sink returned.  The request has ended
+ *          then.
  */
 QN_MUST_CHECK qn_status qn_generator_step(qn_generator *generator, const qn_generator_sink *sink,
                                           qn_error *err);
@@ -85,7 +86,10 @@ QN_MUST_CHECK qn_status qn_generator_step(qn_generator *generator, const qn_gene
 /** End the request; what is computed stays. */
 void qn_generator_stop(qn_generator *generator);
 
-/** Compute the last token where it is not, so that every position has been told to the sink. */
+/**
+ * Compute the last token where it is not, so that every position has been told to the sink.
+ * Returns  QN_OK; what the sink returned; QN_E_DEVICE, QN_E_NOMEM as a step
+ */
 QN_MUST_CHECK qn_status qn_generator_catch_up(qn_generator *generator,
                                               const qn_generator_sink *sink, qn_error *err);
 

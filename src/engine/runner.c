@@ -23,19 +23,25 @@ typedef struct record {
     bool is_begun;        /* it has had a slot */
     bool is_stopped;      /* by the sink or a stop id: it is told nothing more */
     bool is_failed;       /* its logits were no numbers */
+    bool lacks_logits;    /* the device did not give those that are wanted: told nothing more */
     bool is_auto;         /* QN_DRAFT_AUTO */
-    bool wants_prompt_logits;
+    bool wants_logits, wants_prompt_logits;
     uint64_t submitted_ns, begun_ns, first_token_ns, last_token_ns; /* 0: not yet */
     qn_session_stats stats;
 } record;
 
+enum { STEPS_MAX = QN_EXECUTOR_LAG_MAX + 1 /* submitted and not collected */ };
+
 struct qn_runner {
     qn_executor *executor; /* owned, as all that follows */
     void *sched_memory;
-    record *records; /* [n_records] by place */
-    qn_step *step;
+    record *records;           /* [n_records] by place */
+    qn_step *steps[STEPS_MAX]; /* the first n_outstanding: the oldest first */
     qn_step_result *result;
     qn_sched *sched; /* in sched_memory */
+    uint32_t lag;
+    uint32_t n_outstanding;
+    uint64_t counted_ns; /* the time up to then was counted */
     uint32_t n_records;
     uint32_t n_requests; /* that have not ended */
     uint32_t n_vocab, n_context, n_pages;
@@ -57,7 +63,7 @@ static qn_sched_limits limits_of(const qn_runner_options *o)
         .n_step_rows = o->executor.n_step_rows,
         .n_context = o->executor.n_context,
         .n_draft_max = o->executor.with_mtp ? QN_DRAFT_TOKENS_MAX : 0,
-        .lag = 0,
+        .lag = o->executor.lag,
         .hash_seed = o->hash_seed,
         .has_prefix_tree = o->has_prefix_tree,
     };
@@ -80,11 +86,16 @@ qn_status qn_runner_open(qn_runner **out, qn_glm *glm, const qn_runner_options *
     r->n_context = limits.n_context;
     r->n_pages = limits.n_pages;
     r->with_mtp = options->executor.with_mtp;
+    r->lag = limits.lag;
     r->records = calloc(r->n_records, sizeof *r->records);
-    r->step = calloc(1, sizeof *r->step);
+    bool has_steps = true;
+    for (uint32_t i = 0; i <= r->lag; i++) {
+        r->steps[i] = calloc(1, sizeof *r->steps[i]);
+        has_steps = has_steps && r->steps[i] != NULL;
+    }
     r->result = calloc(1, sizeof *r->result);
     r->sched_memory = qn_huge_alloc(sched_bytes);
-    if (r->records == NULL || r->step == NULL || r->result == NULL || r->sched_memory == NULL) {
+    if (r->records == NULL || !has_steps || r->result == NULL || r->sched_memory == NULL) {
         status = qn_fail(err, QN_E_NOMEM, ENOMEM, __func__,
                          "scheduler: no memory for %zu bytes, of %u requests and %u pages",
                          sched_bytes + r->n_records * sizeof *r->records, r->n_records, r->n_pages);
@@ -93,8 +104,8 @@ qn_status qn_runner_open(qn_runner **out, qn_glm *glm, const qn_runner_options *
     QN_TRY(status, qn_executor_open(&r->executor, glm, &options->executor, err), fail);
     r->sched = qn_sched_init(r->sched_memory, &limits);
     r->page_bytes = qn_executor_page_bytes(r->executor);
-    r->own_bytes = sizeof *r + sched_bytes + r->n_records * sizeof *r->records + sizeof *r->step +
-                   sizeof *r->result;
+    r->own_bytes = sizeof *r + sched_bytes + r->n_records * sizeof *r->records +
+                   (r->lag + 1) * sizeof *r->steps[0] + sizeof *r->result;
     *out = r;
     return QN_OK;
 
@@ -115,7 +126,9 @@ void qn_runner_close(qn_runner **runner)
     }
     free(r->sched_memory);
     free(r->records);
-    free(r->step);
+    for (uint32_t i = 0; i < STEPS_MAX; i++) {
+        free(r->steps[i]);
+    }
     free(r->result);
     free(r);
     *runner = NULL;
@@ -123,11 +136,18 @@ void qn_runner_close(qn_runner **runner)
 
 /* ------------------------------------------------------------------------------------- requests */
 
+/* NULL: it has ended. */
+static record *record_if_any(qn_runner *r, qn_request_id id)
+{
+    QN_ASSERT(id != 0 && qn_request_place(id) < r->n_records);
+    record *const found = &r->records[qn_request_place(id)];
+    return found->id == id ? found : NULL;
+}
+
 static record *record_of(qn_runner *r, qn_request_id id)
 {
-    QN_ASSERT(qn_request_place(id) < r->n_records);
-    record *const found = &r->records[qn_request_place(id)];
-    QN_ASSERT(found->id == id && id != 0);
+    record *const found = record_if_any(r, id);
+    QN_ASSERT(found != NULL);
     return found;
 }
 
@@ -173,6 +193,7 @@ static void fill(record *to, const qn_runner_request *request, bool with_mtp)
         .min_tokens = request->min_tokens,
         .acceptance_length = with_mtp ? request->acceptance_length : 0.0F,
     };
+    to->wants_logits = request->wants_logits;
     to->wants_prompt_logits = request->wants_prompt_logits;
     to->is_auto = with_mtp && request->draft_tokens == QN_DRAFT_AUTO;
     to->stats = (qn_session_stats){
@@ -248,40 +269,50 @@ static const qn_executor_request *find(void *context, qn_request_id id)
     return &found->executed;
 }
 
-static void tell_begins(qn_runner *r, const qn_runner_sink *sink, uint64_t start_ns)
+static void tell_begins(qn_runner *r, const qn_step *step, const qn_runner_sink *sink,
+                        uint64_t start_ns)
 {
-    for (uint32_t i = 0; i < r->step->n_begins; i++) {
-        record *const begun = record_of(r, r->step->begins[i].request);
+    for (uint32_t i = 0; i < step->n_begins; i++) {
+        record *const begun = record_of(r, step->begins[i].request);
         if (!begun->is_begun) { /* what a preempted one finds is its own */
             begun->is_begun = true;
             if (sink->begin != NULL) {
                 sink->begin(sink->context, begun->user);
             }
             begun->begun_ns = start_ns;
-            begun->stats.n_cached_tokens = r->step->begins[i].n_cached;
+            begun->stats.n_cached_tokens = step->begins[i].n_cached;
             begun->stats.n_computed_tokens = begun->stats.n_cached_tokens;
         }
     }
 }
 
-/* A step's time, what is told of it included, goes to what it did. */
-static void count_time(qn_runner *r, double step_s)
+/* The time since the step before goes to what this one did. */
+static void count_time(qn_runner *r, const qn_step *step)
 {
+    const uint64_t now_ns = qn_clock_ns();
     bool has_prompt = false;
     bool has_answer = false;
-    for (uint32_t i = 0; i < r->step->n_seqs; i++) {
-        has_prompt |= r->step->seqs[i].is_prompt;
-        has_answer |= !r->step->seqs[i].is_prompt;
+    for (uint32_t i = 0; i < step->n_seqs; i++) {
+        has_prompt |= step->seqs[i].is_prompt;
+        has_answer |= !step->seqs[i].is_prompt;
     }
     *(has_prompt && has_answer ? &r->totals.mixed_s
       : has_prompt             ? &r->totals.prompt_s
-                               : &r->totals.decode_s) += step_s;
+                               : &r->totals.decode_s) += qn_clock_seconds(r->counted_ns, now_ns);
+    r->counted_ns = now_ns;
+}
+
+/* What was drawn is right, but an answer with a gap in its logits would not be. */
+static void end_without_logits(qn_runner *r, record *of)
+{
+    of->lacks_logits = true;
+    qn_sched_end_request(r->sched, of->id, QN_SCHED_END_ERROR);
 }
 
 /* Rows of a prompt whose logits are wanted, but for those told before a preemption. */
 static void tell_rows(qn_runner *r, const qn_runner_sink *sink, record *of, uint32_t i_seq)
 {
-    const qn_step_seq *const seq = &r->step->seqs[i_seq];
+    const qn_step_seq *const seq = &r->steps[0]->seqs[i_seq];
     const uint32_t n_prompt = of->executed.n_prompt;
     uint32_t end = seq->first + seq->n_rows;
     end = end < n_prompt ? end : n_prompt;
@@ -292,6 +323,10 @@ static void tell_rows(qn_runner *r, const qn_runner_sink *sink, record *of, uint
         const uint32_t n = n_left < QN_PROMPT_LOGITS_MAX ? n_left : QN_PROMPT_LOGITS_MAX;
         const float *const logits =
             qn_executor_prompt_logits(r->executor, i_seq, first - seq->first, n);
+        if (logits == NULL) {
+            end_without_logits(r, of);
+            return;
+        }
         of->n_rows_told += n;
         sink->rows(sink->context, of->user, first, n, of->ids + first, logits,
                    qn_executor_sampler(r->executor, seq->slot));
@@ -302,11 +337,16 @@ static void tell_rows(qn_runner *r, const qn_runner_sink *sink, record *of, uint
 static uint32_t tell_tokens(qn_runner *r, const qn_runner_sink *sink, record *of, uint32_t i_seq,
                             uint64_t now_ns)
 {
-    const qn_step_seq *const seq = &r->step->seqs[i_seq];
+    const qn_step_seq *const seq = &r->steps[0]->seqs[i_seq];
     const qn_seq_result *const result = &r->result->seqs[i_seq];
-    const uint32_t n_tokens = r->n_taken[i_seq];
-    const float *const logits = qn_executor_logits(r->executor, i_seq);
+    const uint32_t n_tokens = of->lacks_logits ? 0 : r->n_taken[i_seq];
+    const bool needs_logits = of->wants_logits && n_tokens > 0;
+    const float *const logits = needs_logits ? qn_executor_logits(r->executor, i_seq) : NULL;
     uint32_t n_told = 0;
+    if (needs_logits && logits == NULL) {
+        end_without_logits(r, of);
+        return 0;
+    }
     while (n_told < n_tokens && !of->is_stopped) {
         const bool is_stop = result->is_stopped && n_told + 1 == result->n_tokens;
         QN_ASSERT(of->ids[of->n_ids] == result->tokens[n_told]);
@@ -314,9 +354,10 @@ static uint32_t tell_tokens(qn_runner *r, const qn_runner_sink *sink, record *of
         of->first_token_ns = of->first_token_ns == 0 ? now_ns : of->first_token_ns;
         of->last_token_ns = now_ns;
         of->stats.n_generated_tokens++;
-        const bool goes_on = sink->token(sink->context, of->user, result->tokens[n_told], position,
-                                         logits + (size_t)n_told * r->n_vocab,
-                                         qn_executor_sampler(r->executor, seq->slot), is_stop);
+        const bool goes_on =
+            sink->token(sink->context, of->user, result->tokens[n_told], position,
+                        logits != NULL ? logits + (size_t)n_told * r->n_vocab : NULL,
+                        qn_executor_sampler(r->executor, seq->slot), is_stop);
         of->is_stopped = is_stop || !goes_on;
         n_told++;
     }
@@ -330,7 +371,7 @@ static uint32_t tell_tokens(qn_runner *r, const qn_runner_sink *sink, record *of
 /* What a sequence's rows were good for. */
 static void count_rows(qn_runner *r, record *of, uint32_t i_seq, uint32_t n_told)
 {
-    const qn_step_seq *const seq = &r->step->seqs[i_seq];
+    const qn_step_seq *const seq = &r->steps[0]->seqs[i_seq];
     const qn_seq_result *const result = &r->result->seqs[i_seq];
     qn_session_stats *const stats = &of->stats;
     if (seq->is_prompt) {
@@ -358,33 +399,63 @@ static void count_rows(qn_runner *r, record *of, uint32_t i_seq, uint32_t n_told
     stats->verify_s += r->result->verify_s;
 }
 
-static void execute(qn_runner *r, const qn_runner_sink *sink, uint64_t start_ns)
+/* One sequence of the oldest step. */
+static void tell_sequence(qn_runner *r, const qn_runner_sink *sink, uint32_t i_seq, uint64_t now_ns)
 {
-    tell_begins(r, sink, start_ns);
-    qn_executor_run(r->result, r->executor, r->step, find, r);
-    if (r->step->n_seqs == 0) {
+    const qn_seq_result *const result = &r->result->seqs[i_seq];
+    record *const of = record_if_any(r, r->steps[0]->seqs[i_seq].request);
+    const bool is_dropped = result->n_tokens > 0 && r->n_taken[i_seq] == 0 && !result->is_failed;
+    if (of == NULL || is_dropped) { /* it had ended or was preempted when the step was under way */
         return;
     }
-    const uint64_t now_ns = qn_clock_ns();
-    qn_sched_take_result(r->n_taken, r->sched, r->result, now_ns / 1000);
-    QN_ASSERT(r->result->n_seqs == r->step->n_seqs || r->result->outcome != QN_STEP_DONE);
-    for (uint32_t i = 0; r->result->outcome == QN_STEP_DONE && i < r->result->n_seqs; i++) {
-        record *const of = record_of(r, r->step->seqs[i].request);
-        QN_ASSERT(r->result->seqs[i].request == of->id);
-        of->is_failed |= r->result->seqs[i].is_failed;
-        if (r->step->seqs[i].is_prompt && of->wants_prompt_logits) {
-            tell_rows(r, sink, of, i);
-        }
-        count_rows(r, of, i, tell_tokens(r, sink, of, i, now_ns));
+    QN_ASSERT(result->request == of->id);
+    of->is_failed |= result->is_failed;
+    if (r->steps[0]->seqs[i_seq].is_prompt && of->wants_prompt_logits) {
+        tell_rows(r, sink, of, i_seq);
     }
-    count_time(r, qn_clock_seconds(start_ns, qn_clock_ns())); /* logits of prompts included */
+    count_rows(r, of, i_seq, tell_tokens(r, sink, of, i_seq, now_ns));
+}
+
+/* Wait for the oldest step and tell what came of it. */
+static void collect(qn_runner *r, const qn_runner_sink *sink)
+{
+    qn_step *const step = r->steps[0];
+    qn_executor_collect(r->result, r->executor);
+    r->totals.is_lost = r->result->outcome == QN_STEP_LOST;
+    const uint64_t now_ns = qn_clock_ns();
+    if (step->n_seqs > 0) { /* else the scheduler expects no result */
+        qn_sched_take_result(r->n_taken, r->sched, r->result, now_ns / 1000);
+        QN_ASSERT(r->result->n_seqs == step->n_seqs || r->result->outcome != QN_STEP_DONE);
+        for (uint32_t i = 0; r->result->outcome == QN_STEP_DONE && i < r->result->n_seqs; i++) {
+            tell_sequence(r, sink, i, now_ns);
+        }
+        count_time(r, step); /* logits of prompts included */
+    }
+    r->n_outstanding--;
+    for (uint32_t i = 0; i < r->lag; i++) {
+        r->steps[i] = r->steps[i + 1];
+    }
+    r->steps[r->lag] = step;
+}
+
+/* Logits are there until the next step: one that has any to tell is collected before it. */
+static bool has_wanted_logits(qn_runner *r, const qn_step *step)
+{
+    bool is_wanted = false;
+    for (uint32_t i = 0; i < step->n_seqs; i++) {
+        const record *const of = record_of(r, step->seqs[i].request);
+        is_wanted |= of->wants_logits || of->wants_prompt_logits;
+    }
+    return is_wanted;
 }
 
 /* Tell of an end and give the place back. */
 static void tell_end(qn_runner *r, const qn_runner_sink *sink, const qn_sched_end *end)
 {
     record *const of = record_of(r, end->request);
-    const qn_sched_end_reason reason = of->is_stopped ? QN_SCHED_END_STOP : end->reason;
+    const qn_sched_end_reason reason = of->lacks_logits ? QN_SCHED_END_ERROR
+                                       : of->is_stopped ? QN_SCHED_END_STOP
+                                                        : end->reason;
     qn_session_stats *const stats = &of->stats;
     qn_error error = {0};
     if (reason == QN_SCHED_END_ERROR && of->is_failed) {
@@ -392,6 +463,9 @@ static void tell_end(qn_runner *r, const qn_runner_sink *sink, const qn_sched_en
                        "logits of the token at %u: none above -Inf, numbers expected of sound "
                        "weights and of a bias that leaves a token",
                        of->n_ids);
+    } else if (of->lacks_logits) {
+        (void)!qn_fail(&error, QN_E_DEVICE, 0, __func__,
+                       "logits at %u: failed on the device, numbers expected", of->n_ids);
     } else if (reason == QN_SCHED_END_ERROR) {
         (void)!qn_fail(&error, QN_E_DEVICE, 0, __func__,
                        "step: failed on the device, its results expected");
@@ -412,6 +486,25 @@ static void tell_end(qn_runner *r, const qn_runner_sink *sink, const qn_sched_en
     r->n_requests--;
 }
 
+/* Plan and submit a step, then collect as many as the lag does not leave outstanding. */
+static void advance(qn_runner *r, const qn_runner_sink *sink, uint64_t start_ns)
+{
+    qn_step *const step = r->steps[r->n_outstanding];
+    uint32_t n_left = r->lag;
+    qn_sched_plan(step, r->sched, start_ns / 1000);
+    if (step->n_seqs > 0 || step->n_published > 0 || step->n_begins > 0 || step->n_pages > 0) {
+        tell_begins(r, step, sink, start_ns);
+        qn_executor_submit(r->executor, step, find, r);
+        n_left = step->n_seqs == 0 || has_wanted_logits(r, step) ? 0 : n_left;
+        r->n_outstanding++;
+    } else {
+        n_left = 0; /* nothing can be computed until results are there */
+    }
+    while (r->n_outstanding > n_left) {
+        collect(r, sink);
+    }
+}
+
 qn_status qn_runner_step(qn_runner *runner, const qn_runner_sink *sink)
 {
     qn_runner *const r = runner;
@@ -419,13 +512,13 @@ qn_status qn_runner_step(qn_runner *runner, const qn_runner_sink *sink)
         return QN_AGAIN;
     }
     const uint64_t start_ns = qn_clock_ns();
-    qn_sched_plan(r->step, r->sched, start_ns / 1000);
-    const qn_step *const step = r->step;
-    if (step->n_seqs > 0 || step->n_published > 0 || step->n_begins > 0 || step->n_pages > 0) {
-        execute(r, sink, start_ns);
-    }
+    r->counted_ns = r->n_outstanding == 0 ? start_ns : r->counted_ns;
+    advance(r, sink, start_ns);
     for (qn_sched_end end; qn_sched_poll_end(&end, r->sched);) {
         tell_end(r, sink, &end);
+    }
+    while (r->n_requests == 0 && r->n_outstanding > 0) { /* of what has ended */
+        collect(r, sink);
     }
     return QN_OK;
 }

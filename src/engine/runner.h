@@ -40,6 +40,7 @@ typedef struct qn_runner_request {
     uint32_t max_tokens;      /**< At least 1; UINT32_MAX: no limit but the context. */
     int draft_tokens;         /**< 0 .. QN_DRAFT_TOKENS_MAX, or QN_DRAFT_AUTO. */
     float acceptance_length;  /**< 0: drafts are accepted that are right. */
+    bool wants_logits;        /**< The sink is given those of its tokens. */
     bool wants_prompt_logits; /**< Compute the whole prompt, and the logits of each position. */
     int priority;             /**< Within QN_PRIORITY_MAX. */
     uint64_t deadline_us;     /**< By qn_clock_ns() / 1000; 0: none. */
@@ -76,8 +77,8 @@ typedef struct qn_runner_sink {
     void (*rows)(void *context, void *user, uint32_t position, uint32_t n_rows, const int32_t *ids,
                  const float *logits, const qn_sampler *sampler);
     /**
-     * A token was drawn, from @p logits.  False: the answer ends with it, as it does where it
-     * @p is_stop, a stop id.
+     * A token was drawn, from @p logits, NULL where the request does not want them.  False: the
+     * answer ends with it, as it does where it @p is_stop, a stop id.
      */
     bool (*token)(void *context, void *user, int32_t token, uint32_t position, const float *logits,
                   const qn_sampler *sampler, bool is_stop);
@@ -90,7 +91,8 @@ typedef struct qn_runner_sink {
 } qn_runner_sink;
 
 /**
- * One step.  Allocates nothing.
+ * One step: it is planned and submitted, and the oldest is collected, which with lag 1 is the one
+ * before.  Allocates nothing, but for what a driver needs to capture a pass on a GPU as a graph.
  * Returns  QN_OK; QN_AGAIN: no request is there
  */
 QN_MUST_CHECK qn_status qn_runner_step(qn_runner *runner, const qn_runner_sink *sink);

@@ -9,10 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Purposes of random numbers: streams of base/rng.h.  A number here is part of what a seed means.
- */
-enum { STREAM_TARGET_TOKEN = 1 };
-
 struct qn_sampler {
     const qn_kernels *kernels; /* borrowed */
     uint32_t n_vocab;
@@ -161,7 +157,7 @@ qn_status qn_sampler_draw(int32_t *token, qn_sampler *sampler, const float *logi
         .top_p = s->sampling.top_p,
         .top_k = s->sampling.top_k,
         .min_p = s->sampling.min_p,
-        .unit = qn_rng_unit(s->sampling.seed, STREAM_TARGET_TOKEN, position),
+        .unit = qn_rng_unit(s->sampling.seed, QN_STREAM_TARGET_TOKEN, position),
         .scratch_p = s->scratch_p,
         .scratch_i = s->scratch_i,
     };

@@ -16,6 +16,10 @@
 /** Opaque; one thread at a time. */
 typedef struct qn_sampler qn_sampler;
 
+/** Purposes of random numbers: streams of base/rng.h.  A number here is part of what a seed means.
+ */
+enum { QN_STREAM_TARGET_TOKEN = 1 };
+
 enum {
     QN_SAMPLER_STOPS_MAX = 32, /**< Stop ids of a model and of a request together. */
 };

@@ -95,8 +95,8 @@ qn_status qn_sequence_open(qn_sequence **out, qn_glm *glm, const qn_sequence_opt
         options->n_rows_max > QN_LOGIT_ROWS_MAX ? options->n_rows_max : QN_LOGIT_ROWS_MAX;
     s->n_mtp = 1;
     qn_status status =
-        qn_page_pool_init(&s->pages, config, options->kv_dtype, qn_pages_for(options->n_tokens_max),
-                          qn_glm_has_mtp(glm), err);
+        qn_page_pool_init(&s->pages, config, qn_glm_kv_place(glm), options->kv_dtype,
+                          qn_pages_for(options->n_tokens_max), qn_glm_has_mtp(glm), err);
     if (status == QN_OK) {
         status = allocate(s, config, err);
     }
@@ -209,6 +209,15 @@ void qn_sequence_clear(qn_sequence *sequence)
 {
     sequence->n_tokens = 0;
     invalidate_from(sequence, 0);
+}
+
+qn_status qn_sequence_take_failure(qn_sequence *sequence, qn_error *err)
+{
+    const qn_status status = qn_glm_take_failure(sequence->glm, err);
+    if (status < 0) {
+        qn_sequence_clear(sequence);
+    }
+    return status;
 }
 
 void qn_sequence_drop_pending(qn_sequence *sequence)

@@ -62,6 +62,13 @@ void qn_sequence_redo_last(qn_sequence *sequence);
 /** Forget everything, what is computed too. */
 void qn_sequence_clear(qn_sequence *sequence);
 
+/**
+ * Did a pass fail on the device since the last call?  Then everything is forgotten, as later passes
+ * may have read what it left.
+ * Returns  QN_OK; QN_E_DEVICE, QN_E_NOMEM: why
+ */
+QN_MUST_CHECK qn_status qn_sequence_take_failure(qn_sequence *sequence, qn_error *err);
+
 /** Forget the ids that are not computed yet. */
 void qn_sequence_drop_pending(qn_sequence *sequence);
 

@@ -72,7 +72,6 @@ static const float *compute_head(qn_glm *m, const qn_batch *batch, const float *
     norm_rows(m, (norm_loop){NULL, h, m->ws.x, norm, n_embd, n_embd}, batch->n_rows);
     const uint32_t n_logit_rows = logits != NULL ? batch->n_logit_rows : 0;
     for (uint32_t i = 0; i < n_logit_rows; i++) {
-        QN_ASSERT(batch->logit_rows[i] < batch->n_rows);
         memcpy(m->ws.y + i * n_embd, h + batch->logit_rows[i] * n_embd, n_embd * sizeof *h);
     }
     if (n_logit_rows > 0) {
@@ -84,6 +83,10 @@ static const float *compute_head(qn_glm *m, const qn_batch *batch, const float *
 void qn_glm_head(qn_glm *model, const float *hidden, uint32_t n_rows, float *logits)
 {
     QN_ASSERT(n_rows > 0 && n_rows <= model->n_rows_max);
+    if (model->gpu != NULL) {
+        qn_gpu_host_head(model->gpu, hidden, n_rows, logits);
+        return;
+    }
     run_head(model, hidden, n_rows, logits);
 }
 
@@ -106,6 +109,7 @@ static void check_batch(const qn_glm *m, const qn_kv *kv, const qn_batch *batch)
     QN_ASSERT(batch->n_rows > 0);
     QN_ASSERT(batch->n_rows <= m->n_rows_max);
     QN_ASSERT(batch->n_logit_rows <= batch->n_rows);
+    QN_ASSERT(kv->place.stream == m->kv_place.stream);
     for (uint32_t t = 0; t < batch->n_rows; t++) {
         const uint32_t position = (uint32_t)batch->positions[t];
         const uint32_t i_page = position / QN_PAGE_TOKENS;
@@ -116,6 +120,9 @@ static void check_batch(const qn_glm *m, const qn_kv *kv, const qn_batch *batch)
         QN_ASSERT(i_page < batch->n_table_pages);
         QN_ASSERT((uint32_t)qn_batch_pages(batch, t)[i_page] < kv->n_pages);
     }
+    for (uint32_t i = 0; i < batch->n_logit_rows; i++) {
+        QN_ASSERT(batch->logit_rows[i] < batch->n_rows);
+    }
 }
 
 void qn_glm_forward(qn_glm *model, const qn_kv *kv, const qn_batch *batch, float *hidden,
@@ -123,6 +130,10 @@ void qn_glm_forward(qn_glm *model, const qn_kv *kv, const qn_batch *batch, float
 {
     qn_glm *m = model;
     check_batch(m, kv, batch);
+    if (m->gpu != NULL) {
+        qn_gpu_host_forward(m->gpu, kv, batch, hidden, logits, probe);
+        return;
+    }
     embed(m, batch, m->ws.x, m->config.n_embd);
     if (probe != NULL && probe->hidden != NULL) {
         probe->hidden(probe->context, -1, m->ws.x);
@@ -157,6 +168,10 @@ void qn_glm_mtp(qn_glm *model, const qn_kv *kv, const qn_batch *batch, const qn_
     qn_glm *m = model;
     QN_ASSERT(m->weights.has_mtp);
     check_batch(m, kv, batch);
+    if (m->gpu != NULL) {
+        qn_gpu_host_mtp(m->gpu, kv, batch, io, probe);
+        return;
+    }
     join_input(m, batch, io->hidden_prev);
     const qn_layer_call call = {.layer = &m->weights.layers[m->config.n_layers],
                                 .i_layer = m->config.n_layers,
@@ -180,6 +195,10 @@ void qn_glm_mtp_cache(qn_glm *model, const qn_kv *kv, const qn_batch *batch,
     qn_glm *m = model;
     QN_ASSERT(m->weights.has_mtp);
     check_batch(m, kv, batch);
+    if (m->gpu != NULL) {
+        qn_gpu_host_mtp_cache(m->gpu, kv, batch, hidden_prev);
+        return;
+    }
     join_input(m, batch, hidden_prev);
     const qn_layer_call call = {.layer = &m->weights.layers[m->config.n_layers],
                                 .i_layer = m->config.n_layers,

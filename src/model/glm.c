@@ -83,6 +83,16 @@ static void lay_out(qn_glm *m)
     ws->scratch = carve(at, n_threads * ws->scratch_floats);
 }
 
+void qn_rope_frequencies(float *inv_freq, uint32_t rope_dim, double theta)
+{
+    /* f32 steps in the order of the reference, so that angles agree to the last bit nearly always
+     * (transformers, _compute_default_rope_parameters). */
+    for (uint32_t j = 0; j < rope_dim / 2; j++) {
+        const float exponent = (float)(2 * j) / (float)rope_dim;
+        inv_freq[j] = 1.0F / powf((float)theta, exponent);
+    }
+}
+
 /* Give the workspace back. */
 static void close_workspace(qn_arena *arena)
 {
@@ -110,13 +120,7 @@ static qn_status open_workspace(qn_glm *m, qn_error *err)
     qn_arena_init(&m->arena, block, n_bytes);
     lay_out(m);
     QN_ASSERT(m->arena.used_bytes == n_bytes);
-    /* f32 steps in the order of the reference, so that angles agree to the last bit nearly always
-     * (transformers, _compute_default_rope_parameters). */
-    const uint32_t rope_dim = m->config.rope_dim;
-    for (uint32_t j = 0; j < rope_dim / 2; j++) {
-        const float exponent = (float)(2 * j) / (float)rope_dim;
-        m->inv_freq[j] = 1.0F / powf((float)m->config.rope_theta, exponent);
-    }
+    qn_rope_frequencies(m->inv_freq, m->config.rope_dim, m->config.rope_theta);
     return QN_OK;
 }
 
@@ -124,6 +128,11 @@ qn_status qn_glm_reserve(qn_glm *model, uint32_t n_rows, qn_error *err)
 {
     if (n_rows <= model->n_rows_max) {
         return QN_OK;
+    }
+    if (model->gpu != NULL) {
+        const qn_status status = qn_gpu_glm_reserve(model->gpu, n_rows, err);
+        model->n_rows_max = status < 0 ? model->n_rows_max : n_rows;
+        return status;
     }
     qn_glm before = *model; /* its workspace is a block with pointers into it */
     model->n_rows_max = n_rows;
@@ -138,7 +147,17 @@ qn_status qn_glm_reserve(qn_glm *model, uint32_t n_rows, qn_error *err)
 
 uint64_t qn_glm_workspace_bytes(const qn_glm *model)
 {
-    return model->arena.capacity_bytes;
+    return model->gpu != NULL ? model->gpu->ws.block_bytes : model->arena.capacity_bytes;
+}
+
+qn_gpu_glm *qn_glm_gpu(const qn_glm *model)
+{
+    return model->gpu;
+}
+
+const qn_kv_place *qn_glm_kv_place(const qn_glm *model)
+{
+    return &model->kv_place;
 }
 
 static qn_status allocate(qn_glm **out, const qn_config *config, const qn_glm_options *options,
@@ -146,6 +165,7 @@ static qn_status allocate(qn_glm **out, const qn_config *config, const qn_glm_op
 {
     QN_ASSERT(options->n_rows_max > 0);
     QN_ASSERT(options->compute != QN_COMPUTE_AUTO);
+    QN_ASSERT(options->gpu == NULL || options->compute == QN_COMPUTE_BF16);
     qn_glm *m = calloc(1, sizeof *m);
     if (m == NULL) {
         (void)qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "model: no memory");
@@ -160,8 +180,7 @@ static qn_status allocate(qn_glm **out, const qn_config *config, const qn_glm_op
     return QN_OK;
 }
 
-/* Does any tensor belong to the MTP layer?  Copies of trunk tables in it do not count. */
-static bool finds_mtp(const qn_config *config, const qn_checkpoint *checkpoint)
+bool qn_finds_mtp(const qn_config *config, const qn_checkpoint *checkpoint)
 {
     char prefix[48];
     const int len = snprintf(prefix, sizeof prefix, "model.layers.%u.", config->n_layers);
@@ -176,6 +195,26 @@ static bool finds_mtp(const qn_config *config, const qn_checkpoint *checkpoint)
     return false;
 }
 
+/* Weights and workspace; checkpoint NULL: dummy ones. */
+static qn_status load(qn_glm *m, bool has_mtp, const qn_checkpoint *checkpoint, uint64_t seed,
+                      const qn_glm_options *options, qn_error *err)
+{
+    qn_status status = QN_OK;
+    QN_TRY(status, qn_weights_init(&m->weights, &m->config, has_mtp, err), fail);
+    if (options->gpu == NULL) {
+        QN_TRY(status,
+               qn_weights_load(&m->weights, &m->config, checkpoint, seed, options, NULL, err),
+               fail);
+        return open_workspace(m, err);
+    }
+    QN_TRY(status, qn_gpu_glm_open(&m->gpu, &m->config, options, has_mtp, err), fail);
+    QN_TRY(status, qn_gpu_glm_load(m->gpu, &m->weights, checkpoint, seed, options, err), fail);
+    QN_TRY(status, qn_gpu_glm_reserve(m->gpu, m->n_rows_max, err), fail);
+    m->kv_place = (qn_kv_place){.gpu = options->gpu, .stream = m->gpu->stream};
+fail:
+    return status;
+}
+
 qn_status qn_glm_open(qn_glm **out, const qn_config *config, const qn_checkpoint *checkpoint,
                       const qn_glm_options *options, qn_error *err)
 {
@@ -183,9 +222,7 @@ qn_status qn_glm_open(qn_glm **out, const qn_config *config, const qn_checkpoint
     qn_glm *m = NULL;
     *out = NULL;
     QN_TRY(status, allocate(&m, config, options, err), fail);
-    QN_TRY(status, qn_weights_init(&m->weights, config, finds_mtp(config, checkpoint), err), fail);
-    QN_TRY(status, qn_weights_load(&m->weights, config, checkpoint, 0, options, err), fail);
-    QN_TRY(status, open_workspace(m, err), fail);
+    QN_TRY(status, load(m, qn_finds_mtp(config, checkpoint), checkpoint, 0, options, err), fail);
     *out = m;
     return QN_OK;
 
@@ -201,9 +238,7 @@ qn_status qn_glm_open_dummy(qn_glm **out, const qn_config *config, uint64_t seed
     qn_glm *m = NULL;
     *out = NULL;
     QN_TRY(status, allocate(&m, config, options, err), fail);
-    QN_TRY(status, qn_weights_init(&m->weights, config, config->n_mtp_layers > 0, err), fail);
-    QN_TRY(status, qn_weights_load(&m->weights, config, NULL, seed, options, err), fail);
-    QN_TRY(status, open_workspace(m, err), fail);
+    QN_TRY(status, load(m, config->n_mtp_layers > 0, NULL, seed, options, err), fail);
     *out = m;
     return QN_OK;
 
@@ -218,10 +253,16 @@ void qn_glm_close(qn_glm **model)
     if (m == NULL) {
         return;
     }
+    qn_gpu_glm_close(&m->gpu);
     qn_weights_deinit(&m->weights);
     close_workspace(&m->arena);
     free(m);
     *model = NULL;
+}
+
+qn_status qn_glm_take_failure(qn_glm *model, qn_error *err)
+{
+    return model->gpu != NULL ? qn_gpu_host_take_failure(model->gpu, err) : QN_OK;
 }
 
 const qn_config *qn_glm_config(const qn_glm *model)

@@ -6,8 +6,11 @@
 #ifndef QN_MODEL_GLM_H
 #define QN_MODEL_GLM_H
 #include "base/pool.h"
+#include "device/gpu.h"
 #include "format/checkpoint.h"
 #include "format/config.h"
+#include "format/quant_rules.h"
+#include "kernels/gpu_ops.h"
 #include "kernels/kernels.h"
 #include "model/kv.h"
 
@@ -22,6 +25,13 @@ typedef struct qn_glm_options {
     uint32_t n_rows_max;       /**< Rows of one forward pass: see qn_glm_reserve(). */
     qn_progress_fn *progress;  /**< Bytes of weights loaded, as stored; NULL: not wanted. */
     void *progress_context;
+    qn_gpu *gpu; /**< Computes and keeps the weights; compute is BF16 then.  NULL: the CPU does.
+                      Borrowed while the model is open, as the next. */
+    const qn_gpu_kernels *gpu_kernels;
+    bool is_deterministic; /**< On a GPU: a row's bits depend on its own sequence only, as they
+                                always do on the CPU. */
+    const qn_quant_rules
+        *rules; /**< Of dummy weights; borrowed while they are made.  NULL: bf16. */
 } qn_glm_options;
 
 /**
@@ -31,15 +41,15 @@ typedef struct qn_glm_options {
  *
  * @param checkpoint  borrowed during the call: weights are packed for the kernels and kept
  * Returns  QN_OK; QN_E_FORMAT naming the tensor, what was seen and expected; QN_E_IO; QN_E_NOMEM;
- *          QN_E_CANCELLED by options->progress
+ *          QN_E_DEVICE; QN_E_CANCELLED by options->progress
  */
 QN_MUST_CHECK qn_status qn_glm_open(qn_glm **out, const qn_config *config,
                                     const qn_checkpoint *checkpoint, const qn_glm_options *options,
                                     qn_error *err);
 
 /**
- * The same with seeded random weights in bf16 (router bias f32): docs/formats.md defines every
- * value. Their bytes are owned by the model.
+ * The same with seeded random weights, matrices in what options->rules say and else in bf16 (router
+ * bias f32): docs/formats.md defines every value.  Their bytes are owned by the model.
  */
 QN_MUST_CHECK qn_status qn_glm_open_dummy(qn_glm **out, const qn_config *config, uint64_t seed,
                                           const qn_glm_options *options, qn_error *err);
@@ -55,6 +65,9 @@ void qn_glm_close(qn_glm **model);
 QN_MUST_CHECK qn_status qn_glm_reserve(qn_glm *model, uint32_t n_rows, qn_error *err);
 /** The most that the workspace takes, once all its rows have been used. */
 uint64_t qn_glm_workspace_bytes(const qn_glm *model);
+
+/** Where pages are that passes of this model read and write; borrowed until close. */
+const qn_kv_place *qn_glm_kv_place(const qn_glm *model);
 
 /** Borrowed until close. */
 const qn_config *qn_glm_config(const qn_glm *model);
@@ -142,13 +155,22 @@ typedef struct qn_probe {
  * @param[out] hidden  [n_rows][n_embd] after the final norm (what MTP consumes); may be NULL
  * @param[out] logits  [n_logit_rows][n_vocab]; may be NULL when none are wanted
  * @param probe        NULL: none
- * A row's results do not depend on the other rows, on how a prompt is cut, or on the threads.
+ * A row's results do not depend on the other rows, on how a prompt is cut, or on the threads; on a
+ * GPU where it is deterministic.  Once a GPU has failed, which the log says, all results are NaN
+ * until qn_glm_take_failure() tells of it.
  */
 void qn_glm_forward(qn_glm *model, const qn_kv *kv, const qn_batch *batch, float *hidden,
                     float *logits, const qn_probe *probe);
 
 /**
- * Logits of rows that a pass gave no logits of, bit for bit what it would have given.
+ * Did a pass fail since the last call?  Then what passes since have written has no meaning.
+ * Returns  QN_OK, always of a CPU; QN_E_DEVICE, QN_E_NOMEM: the first failure, once
+ */
+QN_MUST_CHECK qn_status qn_glm_take_failure(qn_glm *model, qn_error *err);
+
+/**
+ * Logits of rows that a pass gave no logits of, bit for bit what it would have given; on a GPU
+ * where it is deterministic.
  *
  * @param hidden       [n_rows][n_embd] as qn_glm_forward() gives them
  * @param n_rows       1 .. n_rows_max

@@ -4,6 +4,7 @@
 #define QN_MODEL_INTERNAL_H
 #include "base/arena.h"
 #include "model/glm.h"
+#include "model/gpu_glm.h"
 #include "model/weights.h"
 
 enum { QN_N_ACTS = QN_ACT_INT8 + 1 };
@@ -77,6 +78,8 @@ struct qn_glm {
     qn_pool *pool;       /* borrowed */
     qn_compute compute;
     uint32_t n_rows_max;
+    qn_gpu_glm *gpu; /* owned: passes are its own, and there is no workspace; NULL: the CPU's */
+    qn_kv_place kv_place;
     float *inv_freq; /* [rope_dim / 2], in the arena */
     qn_workspace ws;
     qn_arena arena; /* of the workspace; its base is an owned mapping */
@@ -134,6 +137,9 @@ static inline qn_kv_view qn_layer_rows(const qn_layer_call *call, int16_t i_comp
 {
     return qn_kv_get_view(call->kv, i_component, qn_batch_pages(call->batch, i_row));
 }
+
+/** Does any tensor belong to the MTP layer?  Copies of trunk tables in it do not count. */
+bool qn_finds_mtp(const qn_config *config, const qn_checkpoint *checkpoint);
 
 /** Does this call run the indexer? */
 static inline bool qn_layer_has_indexer(const qn_glm *m, const qn_layer_call *call)

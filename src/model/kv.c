@@ -49,3 +49,22 @@ void qn_kv_layout_init(qn_kv_layout *layout, const qn_config *config, qn_kv_dtyp
                                                                  .latent_dim = config->n_embd});
     }
 }
+
+qn_status qn_kv_read(const qn_kv *kv, void *to, const void *from, size_t n_bytes, qn_error *err)
+{
+    if (kv->place.stream == NULL) {
+        memcpy(to, from, n_bytes);
+        return QN_OK;
+    }
+    qn_gpu_download(kv->place.stream, to, from, n_bytes);
+    return qn_gpu_wait(kv->place.stream, err);
+}
+
+void qn_kv_clear(const qn_kv *kv, void *at, size_t n_bytes)
+{
+    if (kv->place.stream == NULL) {
+        memset(at, 0, n_bytes);
+    } else {
+        qn_gpu_fill(kv->place.stream, at, 0, n_bytes);
+    }
+}

@@ -4,6 +4,7 @@
 #define QN_MODEL_KV_H
 #include "quern/status.h"
 
+#include "device/gpu.h"
 #include "format/config.h"
 #include "kernels/weight.h"
 
@@ -48,12 +49,28 @@ typedef struct qn_kv_layout {
 void qn_kv_layout_init(qn_kv_layout *layout, const qn_config *config, qn_kv_dtype dtype,
                        bool with_mtp);
 
+/** Whose memory pages are of: all zero is the host's. */
+typedef struct qn_kv_place {
+    qn_gpu *gpu;
+    qn_gpu_stream *stream; /**< All work on the pages is queued there. */
+} qn_kv_place;
+
 /** A pool of pages: component c starts at base + n_pages * components[c].offset_bytes. */
 typedef struct qn_kv {
     const qn_kv_layout *layout; /**< Borrowed. */
     uint8_t *base;              /**< n_pages * layout->page_bytes bytes, borrowed. */
     uint32_t n_pages;
+    qn_kv_place place; /**< Borrowed. */
 } qn_kv;
+
+/**
+ * Copy bytes of pages to the host once all that was queued before is done.
+ * Returns  QN_OK; QN_E_DEVICE: this or what was queued before failed, and @p to has no meaning
+ */
+QN_MUST_CHECK qn_status qn_kv_read(const qn_kv *kv, void *to, const void *from, size_t n_bytes,
+                                   qn_error *err);
+/** Make bytes of pages 0. */
+void qn_kv_clear(const qn_kv *kv, void *at, size_t n_bytes);
 
 /** Hidden vector [n_embd] f32 of a page's last token; valid once that is computed.  With MTP only.
  */

@@ -19,6 +19,7 @@ typedef struct loader {
     qn_weights *weights;
     const qn_config *config;
     const qn_glm_options *options;
+    const qn_weight_sink *sink;      /* NULL: matrices are packed here */
     const qn_checkpoint *checkpoint; /* NULL: dummy weights */
     uint64_t seed;                   /* of those */
     qn_binder binder;
@@ -82,24 +83,49 @@ static size_t spec_bytes(const loader *l, const qn_tensor_spec *spec, qn_weight_
     return (qn_weight_bytes(kind, n) + 63) / 64 * 64; /* a table */
 }
 
-/* What a tensor is stored as: found in the checkpoint, or what dummy weights are. */
+qn_status qn_choose_dummy(qn_weight_kind *out, const qn_quant_rules *rules,
+                          const qn_tensor_spec *spec, qn_error *err)
+{
+    static const qn_weight_kind kinds[] = {[QN_QUANT_AS_PLAIN] = QN_WEIGHT_BF16,
+                                           [QN_QUANT_AS_FP8_BLOCK] = QN_WEIGHT_FP8_BLOCK,
+                                           [QN_QUANT_AS_FP8_CHANNEL] = QN_WEIGHT_FP8_CHANNEL,
+                                           [QN_QUANT_AS_MXFP4] = QN_WEIGHT_MXFP4};
+    qn_str module = qn_str_of(spec->name);
+    qn_weight_kind kind = QN_WEIGHT_BF16;
+    if (spec->vector == NULL && spec->role != QN_ROLE_EMBEDDING && rules != NULL) {
+        module.len -= strlen(".weight");
+        kind = kinds[qn_quant_rules_find(rules, module)];
+    }
+    if (kind == QN_WEIGHT_MXFP4 && spec->n_in % QN_MXFP4_BLOCK != 0) {
+        return qn_fail(err, QN_E_FORMAT, 0, __func__,
+                       "tensor %s: MXFP4 with rows of %u by quantization_config, a multiple of %d "
+                       "expected",
+                       spec->name, spec->n_in, (int)QN_MXFP4_BLOCK);
+    }
+    *out = kind;
+    return QN_OK;
+}
+
+/* What a tensor is stored as. */
 static qn_status find(loader *l, const qn_tensor_spec *spec, qn_stored *out, qn_error *err)
 {
     if (l->checkpoint != NULL) {
         return qn_binder_find(&l->binder, spec, out, err);
     }
-    *out =
-        (qn_stored){.weight = {.kind = QN_WEIGHT_BF16, .n_out = spec->n_out, .n_in = spec->n_in}};
-    return QN_OK;
+    *out = (qn_stored){.weight = {.n_out = spec->n_out, .n_in = spec->n_in}};
+    return qn_choose_dummy(&out->weight.kind, l->options->rules, spec, err);
 }
 
 static uint64_t stored_bytes(const qn_tensor_spec *spec, const qn_stored *stored)
 {
-    if (stored->tensor == NULL) {
-        return (uint64_t)spec->n_out * (spec->n_in > 0 ? spec->n_in : 1) *
-               (spec->role == QN_ROLE_ROUTER_BIAS ? 4 : 2);
+    if (stored->tensor != NULL) {
+        return stored->tensor->size_bytes + (stored->scale != NULL ? stored->scale->size_bytes : 0);
     }
-    return stored->tensor->size_bytes + (stored->scale != NULL ? stored->scale->size_bytes : 0);
+    if (spec->vector != NULL) {
+        return (uint64_t)spec->n_out * (spec->role == QN_ROLE_ROUTER_BIAS ? 4 : 2);
+    }
+    const qn_dummy matrix = {.spec = spec, .kind = stored->weight.kind};
+    return qn_dummy_rows_bytes(&matrix, spec->n_out);
 }
 
 /* First walk: check and count. */
@@ -118,6 +144,9 @@ static qn_status plan_tensor(void *context, const qn_tensor_spec *spec, qn_error
         const size_t strip_floats = (size_t)QN_STRIP * spec->n_in;
         weights->n_of_kind[stored.weight.kind]++;
         shape_matrices(l, spec, stored.weight.kind);
+        if (l->sink != NULL) {
+            return l->sink->plan(l->sink->context, spec, stored.weight.kind, err);
+        }
         weights->block_bytes += spec_bytes(l, spec, stored.weight.kind);
         l->temp_floats = strip_floats > l->temp_floats ? strip_floats : l->temp_floats;
     }
@@ -137,12 +166,10 @@ static float *temp_of(const loader *l, uint32_t i_thread)
     return l->temps + i_thread * l->temp_floats;
 }
 
-/* Rows first .. first + n - 1 of a tensor as a matrix of their own; dummy ones are made in @p temp.
- */
-static qn_weight dummy_rows(const packing *p, uint32_t first, uint32_t n, void *temp)
+static qn_dummy dummy_of(const packing *p)
 {
-    qn_dummy_matrix(temp, p->spec, p->l->seed, p->stream, first, n);
-    return (qn_weight){.kind = QN_WEIGHT_BF16, .n_out = n, .n_in = p->spec->n_in, .data = temp};
+    return (qn_dummy){
+        .spec = p->spec, .kind = p->stored.kind, .seed = p->l->seed, .stream = p->stream};
 }
 
 static void pack_range(void *context, size_t first, size_t end, uint32_t i_thread)
@@ -158,7 +185,8 @@ static void pack_range(void *context, size_t first, size_t end, uint32_t i_threa
         }
         const uint32_t row = (uint32_t)i * QN_STRIP;
         const uint32_t n = to->n_out - row < QN_STRIP ? to->n_out - row : QN_STRIP;
-        const qn_weight rows = dummy_rows(p, row, n, temp_of(p->l, i_thread));
+        const qn_dummy matrix = dummy_of(p);
+        const qn_weight rows = qn_dummy_rows(&matrix, (uint8_t *)temp_of(p->l, i_thread), row, n);
         p->l->options->kernels->pack_strip(strip, &rows, 0);
     }
 }
@@ -205,14 +233,16 @@ static void pack_heads(void *context, size_t first, size_t end, uint32_t i_threa
     const loader *l = p->l;
     const qn_config *c = l->config;
     const bool is_dummy = p->stored.data == NULL;
+    const qn_dummy matrix = dummy_of(p);
     const uint32_t n_rows = c->nope_dim + c->v_dim;
     float *const values = temp_of(l, i_thread); /* of one head, then room for it as stored */
     uint8_t *const rows = (uint8_t *)(values + (size_t)n_rows * c->kv_rank);
     for (size_t h = first; h < end; h++) {
         const qn_head_weights *to = &p->spec->heads[h];
         const uint32_t row = (uint32_t)h * n_rows;
-        const uint32_t at = is_dummy ? 0 : row; /* of the head in w */
-        const qn_weight w = is_dummy ? dummy_rows(p, row, n_rows, rows) : p->stored;
+        const uint32_t begin = row / QN_FP8_BLOCK * QN_FP8_BLOCK; /* of a block: dummy ones */
+        const uint32_t at = is_dummy ? row - begin : row;         /* of the head in w */
+        const qn_weight w = is_dummy ? qn_dummy_rows(&matrix, rows, begin, at + n_rows) : p->stored;
         for (uint32_t i = 0; i < n_rows; i++) {
             l->options->kernels->dequant_row(values + (size_t)i * c->kv_rank, &w, at + i);
         }
@@ -237,7 +267,8 @@ static void copy_range(void *context, size_t first, size_t end, uint32_t i_threa
     if (p->stored.data != NULL) {
         memcpy(to, p->stored.data + first * row_bytes, (end - first) * row_bytes);
     } else {
-        (void)dummy_rows(p, (uint32_t)first, (uint32_t)(end - first), to);
+        const qn_dummy matrix = dummy_of(p);
+        (void)qn_dummy_rows(&matrix, to, (uint32_t)first, (uint32_t)(end - first));
     }
 }
 
@@ -289,7 +320,7 @@ static void load_vector(loader *l, const qn_tensor_spec *spec, const qn_stored *
         l->options->kernels->dequant_row(to, &row, 0);
     }
     *spec->vector = to;
-    l->next_vector += spec->n_out;
+    l->next_vector += qn_vector_floats(spec->n_out);
 }
 
 static qn_status fetch(const loader *l, const qn_tensor *tensor, qn_error *err)
@@ -318,6 +349,8 @@ static qn_status load_tensor(void *context, const qn_tensor_spec *spec, qn_error
     QN_TRY(status, fetch(l, stored.scale, err), fail);
     if (spec->vector != NULL) {
         load_vector(l, spec, &stored, stream);
+    } else if (l->sink != NULL) {
+        QN_TRY(status, l->sink->take(l->sink->context, spec, &stored.weight, stream, err), fail);
     } else {
         packing p = {.l = l, .spec = spec, .stored = stored.weight, .stream = stream};
         load_matrix(l, &p);
@@ -345,8 +378,10 @@ static qn_status reserve(loader *l, qn_error *err)
                        "process may use",
                        (double)weights->block_bytes * 1e-9, (double)memory_bytes * 1e-9);
     }
-    const size_t head_floats =
-        2 * (size_t)(l->config->nope_dim + l->config->v_dim) * l->config->kv_rank;
+    /* A head's values, and as many of it as stored; dummy ones begin a block of scales before it.
+     */
+    const size_t head_rows = l->config->nope_dim + l->config->v_dim;
+    const size_t head_floats = (2 * head_rows + QN_FP8_BLOCK) * l->config->kv_rank;
     l->temp_floats = head_floats > l->temp_floats ? head_floats : l->temp_floats;
     void *const block = mmap(NULL, weights->block_bytes, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -362,20 +397,21 @@ static qn_status reserve(loader *l, qn_error *err)
     /* Every step reads all of it: pages of 2 MB save most of the address translations. */
     (void)madvise(block, weights->block_bytes, MADV_HUGEPAGE);
     l->next_matrix = block;
-    l->next_vector = weights->vectors;
     return QN_OK;
 }
 
 qn_status qn_weights_load(qn_weights *weights, const qn_config *config,
                           const qn_checkpoint *checkpoint, uint64_t seed,
-                          const qn_glm_options *options, qn_error *err)
+                          const qn_glm_options *options, const qn_weight_sink *sink, qn_error *err)
 {
     qn_status status = QN_OK;
     loader l = {.weights = weights,
                 .config = config,
                 .options = options,
+                .sink = sink,
                 .checkpoint = checkpoint,
-                .seed = seed};
+                .seed = seed,
+                .next_vector = weights->vectors};
     if (checkpoint != NULL) {
         const qn_tensor_source source = qn_tensor_source_of(checkpoint);
         QN_TRY(status, qn_binder_init(&l.binder, &source, err), fail);
@@ -384,8 +420,11 @@ qn_status qn_weights_load(qn_weights *weights, const qn_config *config,
     if (checkpoint != NULL) {
         QN_TRY(status, qn_binder_refuse_unknown(&l.binder, checkpoint, config, err), fail);
     }
-    QN_TRY(status, reserve(&l, err), fail);
+    QN_TRY(status, sink != NULL ? sink->reserve(sink->context, err) : reserve(&l, err), fail);
     QN_TRY(status, qn_tensor_list_walk(config, weights, load_tensor, &l, err), fail);
+    if (sink != NULL) {
+        status = sink->finish(sink->context, err);
+    }
 fail:
     qn_binder_deinit(&l.binder);
     free(l.temps);

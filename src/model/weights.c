@@ -8,12 +8,12 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-/* Sum of the lengths of all vectors, so that they can lie in one block. */
+/* Sum of the lengths of all vectors, each begun on 16 bytes, so that they can lie in one block. */
 static qn_status count_vectors(void *context, const qn_tensor_spec *spec, qn_error *err)
 {
     (void)err;
     size_t *n_floats = context;
-    *n_floats += spec->vector != NULL ? spec->n_out : 0;
+    *n_floats += spec->vector != NULL ? qn_vector_floats(spec->n_out) : 0;
     return QN_OK;
 }
 
@@ -43,6 +43,7 @@ qn_status qn_weights_init(qn_weights *weights, const qn_config *config, bool has
     }
     size_t n_floats = 0;
     QN_TRY(status, qn_tensor_list_walk(config, weights, count_vectors, &n_floats, err), fail);
+    weights->n_vector_floats = n_floats;
     weights->vectors = malloc(n_floats * sizeof *weights->vectors);
     if (weights->vectors == NULL) {
         goto no_memory;

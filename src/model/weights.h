@@ -50,8 +50,9 @@ typedef struct qn_weights {
     const float *enorm, *hnorm; /**< [n_embd], MTP. */
     const float *mtp_norm;      /**< [n_embd] shared_head.norm */
     qn_packed eh_proj;          /**< [n_embd][2 n_embd] */
-    float *vectors;             /**< Norms and biases in f32, owned. */
-    uint8_t *block;             /**< Bytes of all matrices, owned mapping. */
+    float *vectors; /**< [n_vector_floats] norms and biases in f32, on 16 bytes; owned. */
+    size_t n_vector_floats;
+    uint8_t *block; /**< Bytes of all matrices, owned mapping; NULL where a sink has them. */
     size_t block_bytes;
     bool has_mtp;
     uint64_t n_parameters;                   /**< Elements of matrices and vectors. */
@@ -99,17 +100,56 @@ QN_MUST_CHECK qn_status qn_weights_init(qn_weights *weights, const qn_config *co
  * layer? Of any storage, scales included: it is not used.
  */
 bool qn_is_trunk_copy(const qn_config *config, qn_str name);
+/** Who takes matrices, tables and kv_b in the place of the CPU: called in this order. */
+typedef struct qn_weight_sink {
+    void *context;
+    /** One of the list, shaped in the tables; it may change a kind there. */
+    qn_status (*plan)(void *context, const qn_tensor_spec *spec, qn_weight_kind kind,
+                      qn_error *err);
+    /** All are planned: make room. */
+    qn_status (*reserve)(void *context, qn_error *err);
+    /**
+     * Take one, and say in the tables where it is.
+     * @param stored  borrowed during the call; data NULL: dummy values of @p stream
+     */
+    qn_status (*take)(void *context, const qn_tensor_spec *spec, const qn_weight *stored,
+                      uint64_t stream, qn_error *err);
+    /** All are taken, and the vectors are in the tables. */
+    qn_status (*finish)(void *context, qn_error *err);
+} qn_weight_sink;
+
 /**
  * Check every tensor of the list against the checkpoint and refuse what is left over, then read,
  * pack and keep one after the other, on the threads of options->pool and with its progress (bytes
  * as stored).
  *
  * @param checkpoint  NULL: seeded random values instead (docs/formats.md, "Dummy weights")
- * Returns  QN_OK; QN_E_FORMAT naming the tensor; QN_E_IO; QN_E_NOMEM; QN_E_CANCELLED
+ * @param sink        NULL: packed for the CPU
+ * Returns  QN_OK; QN_E_FORMAT naming the tensor; QN_E_IO; QN_E_NOMEM; QN_E_CANCELLED; what the sink
+ *          returns
  */
 QN_MUST_CHECK qn_status qn_weights_load(qn_weights *weights, const qn_config *config,
                                         const qn_checkpoint *checkpoint, uint64_t seed,
-                                        const qn_glm_options *options, qn_error *err);
+                                        const qn_glm_options *options, const qn_weight_sink *sink,
+                                        qn_error *err);
+
+/**
+ * What a dummy matrix is stored as: as the config declares its module, and tables bf16.
+ *
+ * @param rules  NULL: all of it is bf16
+ * Returns  QN_OK; QN_E_FORMAT for rows that MXFP4 cannot have
+ */
+QN_MUST_CHECK qn_status qn_choose_dummy(qn_weight_kind *out, const qn_quant_rules *rules,
+                                        const qn_tensor_spec *spec, qn_error *err);
+
+/** Floats that a vector of n takes of qn_weights.vectors. */
+static inline size_t qn_vector_floats(uint32_t n)
+{
+    return ((size_t)n + 3) / 4 * 4;
+}
+
+/** inv_freq [rope_dim / 2] of the rotation (docs/model.md). */
+void qn_rope_frequencies(float *inv_freq, uint32_t rope_dim, double theta);
 
 /** One matrix or vector of a checkpoint, as stored. */
 typedef struct qn_stored {

@@ -42,9 +42,16 @@ bool serve_was_cut(const json_t *run)
     return field_is_true(run, "cut") && json_array_size(field_at(run, "invalid")) <= 1;
 }
 
+/* What was measured: a note of the user, or the model as the server names it. */
+static const char *subject(const json_t *result, const char *otherwise)
+{
+    return field_text_or(result, "server.notes.title",
+                         field_text_or(result, "server.model", otherwise));
+}
+
 static void title(char *out, size_t out_bytes, const json_t *result)
 {
-    (void)snprintf(out, out_bytes, "%.80s, %s, on %s", field_text_or(result, "server.model", "?"),
+    (void)snprintf(out, out_bytes, "%.80s, %s, on %s", subject(result, "?"),
                    page_quantization(result, "server.quantization"),
                    field_text_or(result, "server.engine", "an unknown engine"));
 }
@@ -424,7 +431,7 @@ static void write(sheet *s, const json_t *result)
     char below[256];
     const json_t *const run = serve_headline(result);
     (void)snprintf(heading, sizeof heading, "%.90s, %s, on %.40s %.40s",
-                   field_text_or(result, "server.model", "Unnamed model"),
+                   subject(result, "Unnamed model"),
                    page_quantization(result, "server.quantization"),
                    field_text_or(result, "server.engine", "an unknown engine"),
                    field_text_or(result, "server.version", ""));

@@ -123,7 +123,7 @@ void qn_sched_plan(qn_step *step, qn_sched *sched, uint64_t now_us);
 
 /**
  * The result of the oldest step that has none.  What it says of requests that ended or were
- * preempted meanwhile is dropped: the latter draw the same tokens again.  Where the step failed its
+ * preempted meanwhile is dropped: the latter draw these tokens again.  Where the step failed its
  * requests end, preempted ones too; where the device's memory is lost so do all that run, and the
  * tree is emptied.
  *

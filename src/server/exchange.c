@@ -79,6 +79,7 @@ static server_exchange *open_any(const exchange_settings *settings, server_api a
     x->only_counts = only_counts;
     x->sampling = info->sampling;
     x->request.draft_tokens = settings->draft_tokens;
+    x->request.acceptance_length = settings->acceptance_length;
     qn_buf_init(&x->ignored, EXCHANGE_ANSWER_BYTES_MAX);
     if (!parse(x, body.ptr, body.len, error) || !x->form->read(x, error) || !settle(x, error)) {
         exchange_close(&x);

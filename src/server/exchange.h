@@ -34,6 +34,7 @@ typedef struct exchange_settings {
     uint32_t prompt_tokens_max; /**< 0: no limit but the context. */
     uint64_t choices_max;       /**< Choices that run and wait at once; 0: EXCHANGE_CHOICES_MAX. */
     int draft_tokens;           /**< For all requests: qn_request.draft_tokens. */
+    float acceptance_length;    /**< Likewise; not of one that asks for no drafts or "auto". */
     bool refuses_stream;        /**< Of batch files. */
 } exchange_settings;
 

@@ -495,14 +495,23 @@ static void append_kernels(server_writer *page, const qn_model *model)
         const qn_kernel_choice *const k = &choices[i];
         char in[16];
         char out[16];
+        char groups[16];
+        char rows[16] = "";
         (void)snprintf(in, sizeof in, "%u", k->n_in);
         (void)snprintf(out, sizeof out, "%u", k->n_out);
+        (void)snprintf(groups, sizeof groups, "%u", k->n_groups);
+        if (k->n_rows > 0 && k->n_rows < UINT32_MAX) {
+            (void)snprintf(rows, sizeof rows, "%u", k->n_rows);
+        }
         const prom_label labels[] = {{"operation", k->operation},
                                      {"weights", k->weights},
                                      {"variant", k->variant},
                                      {"source", k->source},
                                      {"in", in},
                                      {"out", out},
+                                     {"groups", groups},
+                                     {"pair", k->is_pair ? "1" : "0"},
+                                     {"rows_max", rows},
                                      {NULL, NULL}};
         prom_sample(page, "quern_kernel_info", "", labels, 1.0);
     }

@@ -135,6 +135,7 @@ static bool read_draft(server_exchange *x, const char *name, const qn_json_node 
     int64_t depth = 0;
     if (may_draft && exchange_is_text(value, "auto")) {
         x->request.draft_tokens = QN_DRAFT_AUTO;
+        x->request.acceptance_length = 0.0F;
         return true;
     }
     if (!exchange_whole(&depth, value) || depth < 0 ||
@@ -144,6 +145,10 @@ static bool read_draft(server_exchange *x, const char *name, const qn_json_node 
                                          : "0, as speculation is off in this server");
     }
     x->request.draft_tokens = depth == 0 ? QN_DRAFT_NONE : (int)depth;
+    /* The operator's length is for the depth of the server: a lower one emits at most this. */
+    const float pinned = x->settings->acceptance_length;
+    const float most = (float)depth + 1.0F;
+    x->request.acceptance_length = depth == 0 ? 0.0F : pinned < most ? pinned : most;
     return true;
 }
 _Static_assert((int)QN_DRAFT_TOKENS_MAX == 8, "as the message has it");

@@ -43,21 +43,35 @@ static bool is_stalled(const qn_server *server, server_error *error)
     return true;
 }
 
+/* Steps fail one like the other then: requests had better go elsewhere.  The log has the reason. */
+static bool is_lost(qn_server *server, server_error *error)
+{
+    if (!worker_get_stats(server->worker).is_lost) {
+        return false;
+    }
+    server_fail(error, MHD_HTTP_SERVICE_UNAVAILABLE, "device_lost", "",
+                "server: its device is lost, expected this process to be started again");
+    return true;
+}
+
 bool page_ready(const http_connection *connection, qn_buf *out, server_error *error)
 {
     return !server_is_closed(connection->server, error) && !is_stalled(connection->server, error) &&
+           !is_lost(connection->server, error) &&
            finish(qn_buf_append_printf(out, NULL, "{\"status\":\"ready\"}\n"), error);
 }
 
 bool page_metrics(const http_connection *connection, qn_buf *out, server_error *error)
 {
     qn_server *const server = connection->server;
+    const qn_engine_stats stats =
+        server->is_ready ? worker_get_stats(server->worker) : (qn_engine_stats){0};
     const metrics_now now = {
-        .engine = server->is_ready ? worker_get_stats(server->worker) : (qn_engine_stats){0},
+        .engine = stats,
         .model = server->settings.model,
         .name = server->is_ready ? server_model_name(server) : NULL,
         .n_connections = server->n_connections,
-        .is_ready = server->is_ready && !server->is_draining,
+        .is_ready = server->is_ready && !server->is_draining && !stats.is_lost,
         .is_draining = server->is_draining,
     };
     return finish(metrics_append(out, server->metrics, &now, NULL), error);
@@ -174,11 +188,12 @@ static qn_status append_facts(qn_buf *out, const qn_server *server)
                ",\"architecture\":\"%s\",\"quantization\":\"%s\",\"weights\":\"%s\","
                "\"device\":\"%s\",\"kernels\":\"%s\",\"compute\":\"%s\",\"kv_dtype\":\"%s\","
                "\"chat_format\":\"%s\",\"parameters\":%llu,\"weight_bytes\":%llu,\"layers\":%u,"
-               "\"threads\":%u,\"has_mtp\":%s}",
+               "\"threads\":%u,\"has_mtp\":%s,\"deterministic\":%s}",
                info->architecture, info->quantization, info->weights, info->device, info->kernels,
                info->compute, info->kv_dtype, info->chat_format,
                (unsigned long long)info->n_parameters, (unsigned long long)info->weight_bytes,
-               info->n_layers, info->n_threads, bool_name(info->has_mtp)),
+               info->n_layers, info->n_threads, bool_name(info->has_mtp),
+               bool_name(info->is_deterministic)),
            fail);
 
 fail:
@@ -194,13 +209,18 @@ static qn_status append_kernels(qn_buf *out, const qn_server *server)
     QN_TRY(status, qn_buf_append_printf(out, NULL, ",\"kernels\":["), fail);
     for (size_t i = 0; i < n; i++) {
         const qn_kernel_choice *const at = &choices[i];
+        char rows[16] = "null";
+        if (at->n_rows > 0 && at->n_rows < UINT32_MAX) {
+            (void)snprintf(rows, sizeof rows, "%u", at->n_rows);
+        }
         QN_TRY(status,
                qn_buf_append_printf(out, NULL,
                                     "%s{\"operation\":\"%s\",\"weights\":\"%s\",\"n_in\":%u,"
-                                    "\"n_out\":%u,\"variant\":\"%s\",\"source\":\"%s\","
-                                    "\"uses\":%u}",
+                                    "\"n_out\":%u,\"n_groups\":%u,\"pair\":%s,\"rows_max\":%s,"
+                                    "\"variant\":\"%s\",\"source\":\"%s\",\"uses\":%u}",
                                     i > 0 ? "," : "", at->operation, at->weights, at->n_in,
-                                    at->n_out, at->variant, at->source, at->n_uses),
+                                    at->n_out, at->n_groups, bool_name(at->is_pair), rows,
+                                    at->variant, at->source, at->n_uses),
                fail);
     }
     QN_TRY(status, qn_buf_append_printf(out, NULL, "]"), fail);
@@ -277,10 +297,16 @@ fail:
     return status;
 }
 
-/* How deep requests draft that do not say it: 0 without the layer, "auto", or a depth. */
+/* How deep requests draft that do not say it: 0 without the layer, "auto", or a depth; and whether
+ * drafts are accepted unseen. */
 static qn_status append_depth(qn_buf *out, const qn_server *server)
 {
     const int depth = server->options.draft_tokens;
+    const double pinned = (double)server->options.acceptance_length;
+    if (pinned > 0) {
+        return qn_buf_append_printf(
+            out, NULL, ",\"draft_tokens\":%d,\"pinned_acceptance_length\":%g", depth, pinned);
+    }
     if (!qn_model_get_info(server->settings.model)->has_mtp || depth == QN_DRAFT_NONE) {
         return qn_buf_append_printf(out, NULL, ",\"draft_tokens\":0");
     }

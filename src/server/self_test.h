@@ -9,8 +9,8 @@
 /**
  * Have @p backend, which must be idle, answer prompts of one token, of more than a page, and
  * several at once, greedily; then all of them again, from its cache and with drafts.  Every token
- * has to be of the vocabulary, text of whole characters, and the second answers the first ones.
- * The cache is empty afterwards.
+ * has to be of the vocabulary, text of whole characters, and the second answers the first ones,
+ * where the model is deterministic.  The cache is empty afterwards.
  *
  * @param board  told of each step; NULL: nobody
  * Returns  QN_OK; QN_E_FORMAT naming what was seen; the error of a request or a step

@@ -242,6 +242,7 @@ static void set_facts(qn_server *server)
         .n_names = options->n_names,
         .prompt_tokens_max = options->prompt_tokens_max,
         .draft_tokens = options->draft_tokens,
+        .acceptance_length = options->acceptance_length,
     };
     server->begun_ns = qn_clock_ns();
     server->created = (time_t)(qn_clock_wall_ns() / 1000000000U);

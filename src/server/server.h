@@ -41,6 +41,7 @@ typedef struct server_options {
     double shutdown_timeout_s;          /**< Of a drain; then what runs is cancelled. */
     double watchdog_timeout_s;          /**< 0: none. */
     int draft_tokens;                   /**< For all requests. */
+    float acceptance_length;            /**< Likewise, pinned: qn_request.acceptance_length. */
     uint16_t port;                      /**< 0: any free one; server_port() tells. */
     bool logs_prompts;                  /**< Bodies go to the log. */
     void (*ready)(void *context);       /**< Called once it is ready, in the loop's thread. */

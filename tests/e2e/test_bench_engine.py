@@ -51,10 +51,10 @@ class BenchEngine(Case):
             self.assertTrue(result[key], key)
         self.assertEqual({key: result[key] for key in (
             "kind", "model", "weights", "quantization", "compute", "kv_dtype", "threads",
-            "synthetic", "pinned_acceptance_length", "prompt_tokens", "output_tokens", "repeats",
-            "shared_prefix")}, {
+            "deterministic", "synthetic", "pinned_acceptance_length", "prompt_tokens",
+            "output_tokens", "repeats", "shared_prefix")}, {
                 "kind": "engine", "model": NANO, "weights": "trained", "quantization": "none",
-                "compute": "f32", "kv_dtype": "f32", "threads": 2, "synthetic": False,
+                "compute": "f32", "kv_dtype": "f32", "threads": 2, "deterministic": True, "synthetic": False,
                 "pinned_acceptance_length": None, "prompt_tokens": 20, "output_tokens": 24,
                 "repeats": 2, "shared_prefix": False})
         self.assertRegex(result["date"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")

@@ -27,7 +27,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BUILD = os.environ.get("QUERN_BUILD", os.path.join(ROOT, "build", "release"))
 QUERN = os.environ.get("QUERN", os.path.join(BUILD, "quern"))
 NANO = "models/glm-nano"
-COMMANDS = ["chat", "run", "serve", "batch", "bench", "eval", "tokenize", "detokenize", "quantize", "inspect",
+COMMANDS = ["chat", "run", "serve", "batch", "bench", "eval", "tokenize", "detokenize", "quantize", "inspect", "tune",
             "devices", "help"]
 KINDS = ["bench serve", "bench engine", "bench compare", "bench kernels", "bench report"]
 QUESTION = "What is 12 + 30?"
@@ -47,7 +47,7 @@ OPTIONS = {
             "max-tokens", "ignore-eos", "temperature", "top-p", "top-k", "min-p", "seed", "logits",
             "trace", "tools", "stop", "repetition-penalty", "presence-penalty",
             "frequency-penalty", "draft-tokens", "acceptance-length", "logprobs", "context", "kv-dtype", "json", "tokenizer", "device", "threads", "cpu-mask",
-            "compute", "chat-format", "strict", "load-format"],
+            "compute", "chat-format", "strict", "deterministic", "load-format", "tuning"],
     "serve": ["host", "port", "served-model-name", "api-key", "api-key-file", "config", "model",
               "max-model-len", "context-length", "max-num-seqs", "max-running-requests",
               "max-queued-requests", "max-num-batched-tokens", "chunked-prefill-size",
@@ -59,7 +59,7 @@ OPTIONS = {
               "tensor-parallel-size", "gpu-memory-utilization", "mem-fraction-static",
               "page-cache", "shutdown-timeout", "watchdog-timeout", "timeout-keep-alive",
               "ssl-certfile", "ssl-keyfile", "allowed-origins", "log-requests", "seed", "device",
-              "threads", "compute", "load-format", "strict"],
+              "threads", "compute", "load-format", "strict", "deterministic", "tuning"],
     "batch": ["input", "output", "resume", "overwrite", "json", "max-num-seqs", "max-running-requests",
               "max-num-batched-tokens", "chunked-prefill-size", "page-cache", "context",
               "draft-tokens", "no-prefix-cache", "enable-prefix-caching",
@@ -84,6 +84,7 @@ OPTIONS = {
     "quantize": ["recipe", "mtp", "fp8", "activations", "scale", "threads", "cpu-mask", "resume",
                  "delete-source", "dry-run", "report", "json"],
     "inspect": ["tokenizer", "json", "verify", "fix", "tensors", "threads"],
+    "tune": ["rows", "experts", "quick", "out", "device", "tuning", "load-format"],
     "devices": ["json"],
     "help": ["man"],
 }
@@ -375,7 +376,8 @@ class Pages(Case):
 
     def test_version_names_commit_compiler_and_kernels(self):
         line = self.succeed("--version").out
-        self.assertRegex(line, r"^quern \d+\.\d+\.\d+ \(commit \w+, \w+ [\d.]+, kernels: .*\bref\b")
+        self.assertRegex(line, r"^quern \d+\.\d+\.\d+ \(commit \w+, \w+ [\d.]+, kernels: .*\bref\b"
+                               r".*; GPU kernels: (sm_90a( \(PTX\))?, gfx950|none: built with.+)\)$")
         for command in COMMANDS + KINDS:
             self.assertEqual(self.succeed(*command.split(), "--version").out, line)
 
@@ -411,8 +413,7 @@ class Usage(Case):
             self.assertNotIn("did you mean", result.err)
 
     def test_options_of_later_versions_are_told_from_typing_errors(self):
-        for option in ("--tp", "--tensor-parallel-size", "--dp", "--page-cache",
-                       "--deterministic"):
+        for option in ("--tp", "--tensor-parallel-size", "--dp", "--page-cache"):
             self.fail_with(2, ["run", NANO, option, "2"], option, "not built, expected")
 
     def test_values_are_checked_and_named(self):
@@ -564,7 +565,9 @@ class Texts(Case):
                              self.succeed(command, NANO, option, value).out)
 
     def test_devices_names_the_cpu_and_its_kernels(self):
-        listed = json.loads(self.succeed("devices", "--json").out)["devices"]
+        told = json.loads(self.succeed("devices", "--json").out)
+        self.assertIn("GPU kernels: " + told["gpu_kernels"] + ")", self.succeed("--version").out)
+        listed = told["devices"]
         self.assertEqual(listed[0]["name"], "cpu")
         self.assertTrue(listed[0]["usable"])
         self.assertGreaterEqual(listed[0]["threads"], 1)  # a control group may grant fewer
@@ -575,6 +578,7 @@ class Texts(Case):
         text = self.succeed("devices").out
         self.assertIn(listed[0]["description"], text)
         self.assertIn(listed[0]["kernels"], text)
+        self.assertTrue(text.endswith("GPU kernels of this build: " + told["gpu_kernels"] + "\n"))
 
 
 # -------------------------------------------------------------------------------------- answers
@@ -916,6 +920,15 @@ class Answers(Case):
         self.assertEqual(len(long["prompt_ids"]), 30)
         self.fail_with(2, ["run", self.folder, *arguments, "-p", "text"], "tokenizer")
         self.fail_with(3, ["run", self.folder, "-p", "x"], "tokenizer.json")
+        with open(os.path.join(ROOT, "configs/glm-5.2-mxfp4-tp4/config.json"), encoding="utf-8") as file:
+            quantization = json.load(file)["quantization_config"]
+        path = os.path.join(self.folder, "config.json")
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(config | {"quantization_config": quantization}, file)
+        b = self.answer(*arguments, "--ids", "1,2,3", model=self.folder)
+        self.assertEqual((a["quantization"], b["quantization"]), ("none", "mxfp4"))
         self.fail_with(3, ["run", self.folder, "--ids", "1"], "no weights")
 
     def test_ids_need_no_tokenizer(self):

@@ -96,8 +96,12 @@ class Packages(unittest.TestCase):
         def words(name):
             with open(os.path.join(ROOT, name), encoding="utf-8") as file:
                 return set(re.findall(r"[\w.+-]+", file.read()))
-        needed = {word for word in words("quickstart") if re.fullmatch("lib.*-dev", word)}
+        with open(os.path.join(ROOT, "quickstart"), encoding="utf-8") as file:
+            lists = dict(re.findall('^(\\w*packages)="(.*)"$', file.read(), re.M))
+        needed = {word for word in lists["packages"].split() if re.fullmatch("lib.*-dev", word)}
         self.assertIn("libcurl4-gnutls-dev", needed)
+        for name in ("check", "deploy/Containerfile"):  # the others measure CPUs
+            self.assertEqual(set(lists["gpu_packages"].split()) - words(name), set(), name)
         for name in ("check", "deploy/Containerfile", "bench/peer.sh", "bench/quality.sh",
                      "bench/quantize.sh"):
             self.assertEqual(needed - words(name), set(), name)

@@ -76,6 +76,7 @@ class Options(Serve):
                 ids = [model["id"] for model in server.get("/v1/models")[2]["data"]]
                 ignored = [line for line in server.lines if "without effect" in line]
             self.assertEqual(info["model"]["kv_dtype"], "fp8")
+            self.assertIs(info["model"]["deterministic"], True)
             self.assertEqual(ids[0], "glm-5.2")
             self.assertEqual(len(ignored), 1)
             for name in ("--trust-remote-code", "--tool-call-parser", "--reasoning-parser"):
@@ -167,6 +168,20 @@ class Options(Serve):
                 info = server.get("/server_info")[2]
             self.assertEqual(info["draft_tokens"], depth)
             self.assertEqual(info["engine"]["drafted_tokens"] > 0, depth > 0, flags)
+
+    def test_pinned_acceptance_is_told(self):
+        ask = {**ASK, "temperature": 0, "max_tokens": 40, "ignore_eos": True}
+        with Server(*SMALL, "--draft-tokens", "5", "--acceptance-length", "3.61") as server:
+            status, _, body = server.post("/v1/chat/completions", ask)
+            self.assertEqual((status, body["usage"]["completion_tokens"]), (200, 40))
+            info = server.get("/server_info")[2]
+            accepted = info["engine"]["accepted_tokens"]
+            server.post("/v1/chat/completions", {**ask, "draft_tokens": 0})
+            self.assertEqual(server.get("/server_info")[2]["engine"]["accepted_tokens"], accepted)
+        self.assertEqual((info["draft_tokens"], info["pinned_acceptance_length"]), (5, 3.61))
+        self.assertGreater(accepted, 20)
+        self.refuse(["--acceptance-length", "3.61"], "--draft-tokens")
+        self.refuse(["--acceptance-length", "3.61", "--draft-tokens", "2"], "--draft-tokens")
 
     def test_a_request_may_choose_its_own_depth(self):
         ask = {**ASK, "temperature": 0, "max_tokens": 20}
@@ -332,7 +347,7 @@ class Start(Serve):
         server = start("serve", NANO, "--port", "0", "--cpu-mask", "ref", "--strict", *SMALL)
         out, err = server.communicate()
         self.assertEqual((server.returncode, out), (4, b""))
-        self.assertRegex(err.decode().splitlines()[-1], "quern: error: kernels: .* fallback ref")
+        self.assertRegex(err.decode().splitlines()[-1], "quern: error: kernels: .* fallbacks .*: ref")
 
     def test_files_for_connections_are_asked_for_and_said_to_lack(self):
         def few():

@@ -1,5 +1,17 @@
-"""The dummy weights of docs/formats.md in numpy: the same numbers as src/model/dummy.c, bit for bit."""
+#!/usr/bin/env python3
+"""The dummy weights of docs/formats.md in numpy: the same numbers as src/model/dummy.c, bit for bit.
+
+    tools/golden/dummy.py           write tests/golden/dummy.json: digests of matrices of every storage
+    tools/golden/dummy.py --check   exit 1 where it differs from what would be written
+"""
+import hashlib
+import json
+import pathlib
+import sys
+
 import numpy as np
+
+OUT = pathlib.Path(__file__).resolve().parents[2] / "tests/golden/dummy.json"
 
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -45,6 +57,77 @@ def tensor(name, shape, seed):
         return bf16(np.float32(1) + np.float32(0.25) * v).reshape(shape)
     if name.endswith("embed_tokens.weight"):
         return bf16(v).reshape(shape)
-    gain = 4.0 if name.endswith("mlp.gate.weight") else 1.0
-    factor = np.float32(np.sqrt(3.0) * gain / np.sqrt(float(shape[1])))
+    factor = np.float32(np.sqrt(3.0) * gain_of(name) / np.sqrt(float(shape[1])))
     return bf16(v * factor).reshape(shape)
+
+
+def gain_of(name):
+    return 4.0 if name.endswith("mlp.gate.weight") else 1.0
+
+
+def draw_bytes(name, seed, first, n):
+    """n bytes of the draws from number first on, eight of each."""
+    return rng(seed, fnv1a(name), first + -(-n // 8))[first:].astype("<u8").tobytes()[:n]
+
+
+def mxfp4(name, shape, seed):
+    """Bytes of the codes and of the scales."""
+    n_out, n_in = shape
+    n_bytes = n_out * n_in // 2
+    square, exponent = gain_of(name) ** 2 / (8.5625 * n_in), 0
+    while square < 1:
+        square, exponent = square * 4, exponent - 1
+    while square >= 4:
+        square, exponent = square / 4, exponent + 1
+    threshold = int(256 * (square - 1) / 3 + 0.5)
+    drawn = np.frombuffer(draw_bytes(name, seed, -(-n_bytes // 8), n_out * n_in // 32), np.uint8)
+    scales = np.where(drawn < threshold, 128 + exponent, 127 + exponent).astype(np.uint8)
+    return draw_bytes(name, seed, 0, n_bytes), scales.tobytes()
+
+
+def fp8(name, shape, seed, n_scales):
+    """Bytes of the codes and of the scales."""
+    n_out, n_in = shape
+    codes = np.frombuffer(draw_bytes(name, seed, 0, n_out * n_in), np.uint8) & 0x9F | 0x20
+    factor = np.float32(gain_of(name) / np.sqrt(0.713348388671875 * n_in))
+    first = -(-n_out * n_in // 8)
+    v = (rng(seed, fnv1a(name), first + n_scales)[first:] >> np.uint64(40)).astype(np.float32)
+    v = v * np.float32(2.0**-23) - np.float32(1)
+    return codes.tobytes(), (factor * (np.float32(1) + np.float32(0.125) * v)).astype("<f4").tobytes()
+
+
+def matrix(name, kind, shape, seed):
+    """Bytes of a matrix and of its scales as a checkpoint would have them."""
+    if kind == "mxfp4":
+        return mxfp4(name, shape, seed)
+    if kind == "fp8_block":
+        return fp8(name, shape, seed, -(-shape[0] // 128) * -(-shape[1] // 128))
+    if kind == "fp8_channel":
+        return fp8(name, shape, seed, shape[0])
+    return (tensor(name, shape, seed).view(np.uint32) >> 16).astype("<u2").tobytes(), b""
+
+
+def digests():
+    cases = []
+    names = ("model.layers.3.mlp.experts.1.up_proj.weight", "model.layers.3.mlp.gate.weight")
+    for kind, shapes in {"bf16": ((24, 40), (9, 5)), "mxfp4": ((24, 96), (130, 256)),
+                         "fp8_block": ((300, 200), (9, 5)), "fp8_channel": ((40, 96), (9, 5))}.items():
+        for name, shape in zip(names, shapes):
+            elements, scales = matrix(name, kind, shape, 7)
+            cases.append({"name": name, "kind": kind, "n_out": shape[0], "n_in": shape[1], "seed": 7,
+                          "elements": hashlib.sha256(elements).hexdigest(),
+                          "scales": hashlib.sha256(scales).hexdigest()})
+    return json.dumps({"cases": cases}, indent=1) + "\n"
+
+
+def main():
+    if sys.argv[1:] not in ([], ["--check"]):
+        sys.exit(__doc__)
+    if not sys.argv[1:]:
+        OUT.write_text(digests())
+    elif OUT.read_text() != digests():
+        sys.exit(f"{OUT}: differs from what tools/golden/dummy.py writes")
+
+
+if __name__ == "__main__":
+    main()

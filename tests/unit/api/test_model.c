@@ -36,6 +36,7 @@ static void test_model_nano_tells_its_facts(void **state)
     assert_true(info->n_threads >= 1);
     assert_true(info->has_mtp);
     assert_true(info->has_tokenizer);
+    assert_true(info->is_deterministic); /* a CPU always is */
     assert_true(qn_model_is_stop(model, 6112));
     assert_true(qn_model_is_stop(model, 6121));
     assert_false(qn_model_is_stop(model, 6113));
@@ -82,7 +83,12 @@ static void test_model_options_out_of_range_are_named(void **state)
     assert_open_fails(NULL, NULL, QN_E_INVAL, "model", "NULL");
     assert_open_fails("", NULL, QN_E_INVAL, "model", "empty");
     assert_open_fails(NANO, &(qn_model_options){.device = "tpu"}, QN_E_INVAL, "--device", "tpu");
-    assert_open_fails(NANO, &(qn_model_options){.device = "cuda"}, QN_E_DEVICE, "--device", "cuda");
+    assert_open_fails(NANO, &(qn_model_options){.device = "cuda:99"}, QN_E_DEVICE, "--device",
+                      "cuda");
+    assert_open_fails(NANO, &(qn_model_options){.device = "cuda", .compute = QN_COMPUTE_F32},
+                      QN_E_INVAL, "--compute", "f32, auto or bf16 expected on a GPU");
+    assert_open_fails(NANO, &(qn_model_options){.device = "hip:1", .kv_dtype = QN_KV_F32},
+                      QN_E_INVAL, "--kv-dtype", "f32, auto, bf16 or fp8 expected on a GPU");
     assert_open_fails(NANO, &(qn_model_options){.cpu_mask = "sse9"}, QN_E_INVAL, "mask", "sse9");
     assert_open_fails(NANO, &(qn_model_options){.chat_format = "glm4"}, QN_E_INVAL, "--chat-format",
                       "glm4");

@@ -10,9 +10,13 @@
 #include "engine/generator.h"
 #include "unit/model/fixture.h"
 
+#ifndef STORY_TOKENS
+#define STORY_TOKENS 60 /* that a story has behind its prompt */
+#endif
+
 enum {
     N_STORIES = 6,
-    N_ANSWER = 60,
+    N_ANSWER = STORY_TOKENS,
     N_PROMPT_MAX = 210,
     N_TOKENS = N_PROMPT_MAX + N_ANSWER, /* of a story, at most */
     N_ROOM = N_TOKENS + QN_STEP_TOKENS_MAX,
@@ -39,6 +43,8 @@ typedef struct rig_options {
     bool is_nano;      /**< glm-nano, whose drafts are often right; else the tiny model. */
     bool without_mtp;  /**< Pages have no rows of the layer. */
     bool has_own_sets; /**< A chain of drafts has its own index sets. */
+    qn_gpu *gpu;       /**< Borrowed; NULL: on the CPU. */
+    const qn_gpu_kernels *gpu_kernels;
 } rig_options;
 
 static inline void rig_open(rig *r, const rig_options *o)
@@ -50,10 +56,18 @@ static inline void rig_open(rig *r, const rig_options *o)
         assert_int_equal(
             qn_config_load(&config, QN_SOURCE_DIR "/models/glm-nano/config.json", &err), QN_OK);
     }
+    if (o->gpu != NULL && !o->is_nano) { /* whole pieces of 16 bytes */
+        config.n_vocab = 100;
+        config.v_dim = 24;
+        config.kv_rank = 144;
+    }
     config.index_share_for_mtp = !o->has_own_sets;
     *r = (rig){.dtype = o->dtype, .n_vocab = config.n_vocab, .with_mtp = !o->without_mtp};
     qn_glm_options options = tiny_prepare(&r->t, &config, o->n_threads, N_STEP_ROWS, o->dtype);
     options.compute = o->compute;
+    options.gpu = o->gpu;
+    options.gpu_kernels = o->gpu_kernels;
+    options.is_deterministic = true;
     if (o->is_nano) {
         assert_int_equal(qn_checkpoint_open(&r->t.checkpoint, folder, &err), QN_OK);
         assert_int_equal(qn_glm_open(&r->t.glm, &r->t.config, r->t.checkpoint, &options, &err),
@@ -489,7 +503,8 @@ static inline void world_take(world *w, uint32_t i_seq)
 static inline void world_step(world *w)
 {
     world_plan(w);
-    qn_executor_run(&w->result, w->executor, &w->step, world_find_request, w);
+    qn_executor_submit(w->executor, &w->step, world_find_request, w);
+    qn_executor_collect(&w->result, w->executor);
     assert_true(w->result.number == w->step.number);
     assert_int_equal(w->result.outcome, QN_STEP_DONE);
     assert_int_equal(w->result.n_seqs, w->step.n_seqs);

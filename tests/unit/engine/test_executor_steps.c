@@ -95,7 +95,8 @@ static void add(hand *h, uint32_t slot, uint32_t n_rows, uint32_t n_drafts)
 
 static void run(hand *h)
 {
-    qn_executor_run(&h->result, h->executor, &h->step, find, h);
+    qn_executor_submit(h->executor, &h->step, find, h);
+    qn_executor_collect(&h->result, h->executor);
 }
 
 /* Begin a slot and compute its whole prompt. */

@@ -34,7 +34,8 @@ static void test_pages_cost_memory_only_when_used(void **state)
     qn_page_pool pool;
     qn_error err = {0};
     const uint64_t before_bytes = resident_bytes();
-    assert_int_equal(qn_page_pool_init(&pool, &config, QN_KV_F32, 1 << 14, false, &err), QN_OK);
+    assert_int_equal(qn_page_pool_init(&pool, &config, NULL, QN_KV_F32, 1 << 14, false, &err),
+                     QN_OK);
     assert_int_equal(pool.kv.n_pages, 1 << 14);
     assert_true(pool.kv.n_pages * pool.layout.page_bytes > (size_t)4 << 30);
     assert_true(resident_bytes() < before_bytes + ((uint64_t)64 << 20));
@@ -48,7 +49,7 @@ static void test_pages_are_zero_and_all_writable(void **state)
     const qn_config config = two_layers();
     qn_page_pool pool;
     qn_error err = {0};
-    assert_int_equal(qn_page_pool_init(&pool, &config, QN_KV_FP8, 3, false, &err), QN_OK);
+    assert_int_equal(qn_page_pool_init(&pool, &config, NULL, QN_KV_FP8, 3, false, &err), QN_OK);
     assert_int_equal(pool.kv.n_pages, 3);
     /* Latents of two layers (656 bytes a row) and one bf16 index key; no row of the MTP layer. */
     assert_int_equal(pool.layout.page_bytes, QN_PAGE_TOKENS * (2 * 656 + 256));
@@ -67,7 +68,7 @@ static void test_pages_beyond_the_address_space_name_bytes_and_flag(void **state
     config.kv_rank = 1 << 16;
     qn_page_pool pool;
     qn_error err = {0};
-    assert_int_equal(qn_page_pool_init(&pool, &config, QN_KV_F32, 1 << 21, false, &err),
+    assert_int_equal(qn_page_pool_init(&pool, &config, NULL, QN_KV_F32, 1 << 21, false, &err),
                      QN_E_NOMEM);
     assert_non_null(strstr(err.text, "bytes"));
     assert_non_null(strstr(err.text, "--context"));

@@ -16,6 +16,9 @@ static const qn_sampling drawn = {.temperature = 1.0F,
                                   .logit_bias = bias,
                                   .seed = 11};
 
+static uint32_t g_lag;
+static bool g_wants_logits; /* steps with a request that wants some are collected at once */
+
 /* What was told of one request. */
 typedef struct seen {
     int32_t ids[N_MAX]; /* drawn */
@@ -56,7 +59,8 @@ static bool see_token(void *context, void *user, int32_t token, uint32_t positio
     assert_int_equal(s->n_ends, 0);
     assert_true(s->n_ids_max == 0 || s->n_ids < s->n_ids_max);
     assert_int_equal(position, s->n_prompt + s->n_ids);
-    s->logit_of[s->n_ids] = logits[token];
+    assert_int_equal(logits != NULL, g_wants_logits);
+    s->logit_of[s->n_ids] = g_wants_logits ? logits[token] : 0.0F;
     s->ids[s->n_ids++] = token;
     s->is_stopped = is_stop;
     return s->n_ids != s->n_ids_max;
@@ -89,6 +93,7 @@ static qn_runner_options options_of(uint32_t n_pages)
                                             .n_pages = n_pages,
                                             .n_step_rows = 68,
                                             .n_context = N_MAX,
+                                            .lag = g_lag,
                                             .with_mtp = true,
                                             .checks_pages = true},
                                .n_queue = 8,
@@ -133,7 +138,8 @@ static qn_runner_request request_of(uint32_t i)
                                .sampling = i % 2 == 0 ? &greedy : &drawn,
                                .max_tokens = 20 + i,
                                .draft_tokens = (int)(i % 4) * 2,
-                               .wants_prompt_logits = i == 3};
+                               .wants_logits = g_wants_logits,
+                               .wants_prompt_logits = g_wants_logits && i == 3};
 }
 
 static qn_request_id submit(qn_runner *runner, uint32_t i, const qn_runner_request *request)
@@ -370,15 +376,29 @@ static void test_runner_survives_any_failed_allocation(void **state)
     fail_each(open_submit_and_run, 1, 6);
 }
 
+/* Runs of all tests: steps are collected at once, or one later but where logits are wanted. */
+static int g_runs[][2] = {{0, 1}, {1, 1}, {1, 0}};
+
+static int set_run(void **state)
+{
+    const int *const run = *state;
+    g_lag = (uint32_t)run[0];
+    g_wants_logits = run[1] != 0;
+    return 0;
+}
+
+#define RUN(test, i) cmocka_unit_test_prestate_setup_teardown(test, set_run, NULL, g_runs[i])
+#define RUNS(test)   RUN(test, 0), RUN(test, 1), RUN(test, 2)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_runner_tells_what_a_sequence_alone_draws),
-        cmocka_unit_test(test_runner_tells_nothing_behind_the_token_that_ended_it),
-        cmocka_unit_test(test_runner_ends_what_is_cancelled_in_the_next_step),
-        cmocka_unit_test(test_runner_refuses_what_it_has_no_room_for),
-        cmocka_unit_test(test_runner_steps_allocate_nothing),
-        cmocka_unit_test(test_runner_survives_any_failed_allocation),
+        RUNS(test_runner_tells_what_a_sequence_alone_draws),
+        RUNS(test_runner_tells_nothing_behind_the_token_that_ended_it),
+        RUNS(test_runner_ends_what_is_cancelled_in_the_next_step),
+        RUNS(test_runner_refuses_what_it_has_no_room_for),
+        RUNS(test_runner_steps_allocate_nothing),
+        RUNS(test_runner_survives_any_failed_allocation),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }

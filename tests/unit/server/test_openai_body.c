@@ -80,6 +80,31 @@ static int depth_of(const char *more)
     return depth;
 }
 
+static double length_of(const char *more)
+{
+    qn_sampling s;
+    server_exchange *x = open_with(SERVER_API_COMPLETION, more);
+    const float length = exchange_choice(x, 0, &s).acceptance_length;
+    exchange_close(&x);
+    return (double)length;
+}
+
+/* The client does not know of it: its depth is no error, and steps emit what they can. */
+static void test_a_pinned_length_fits_the_depth_of_a_request(void **state)
+{
+    (void)state;
+    g_settings.draft_tokens = 5;
+    g_settings.acceptance_length = 3.5F;
+    assert_true(length_of("") == 3.5);
+    assert_true(length_of("\"draft_tokens\": 8") == 3.5);
+    assert_true(length_of("\"draft_tokens\": 2") == 3.0);
+    assert_true(length_of("\"draft_tokens\": 1") == 2.0);
+    assert_true(length_of("\"draft_tokens\": 0") == 0.0);
+    assert_true(length_of("\"draft_tokens\": \"auto\"") == 0.0);
+    g_settings.draft_tokens = QN_DRAFT_DEFAULT;
+    g_settings.acceptance_length = 0.0F;
+}
+
 static void test_a_request_may_choose_its_depth_of_speculation(void **state)
 {
     (void)state;
@@ -672,6 +697,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_settings_reach_the_request),
         cmocka_unit_test(test_a_request_may_choose_its_depth_of_speculation),
+        cmocka_unit_test(test_a_pinned_length_fits_the_depth_of_a_request),
         cmocka_unit_test(test_without_parameters_the_models_own_hold),
         cmocka_unit_test(test_prompts_have_four_forms),
         cmocka_unit_test(test_thinking_and_effort_have_several_names),

@@ -317,6 +317,20 @@ static void test_a_step_that_takes_long_is_not_ready(void **state)
     assert_int_equal(stop(), QN_OK);
 }
 
+/* The engine goes on telling requests of errors: whoever sends them is to know before. */
+static void test_a_lost_device_is_not_ready(void **state)
+{
+    (void)state;
+    start(false);
+    w.engine.stats.is_lost = true;
+    set(&w.may_load);
+    await(&w.is_ready);
+    assert_answer(ask("/ready", NULL), 503, "\"device_lost\"");
+    assert_answer(ask("/metrics", NULL), 200, "\nquern_ready 0\n");
+    assert_answer(ask("/health", NULL), 200, "ok");
+    assert_int_equal(stop(), QN_OK);
+}
+
 static void test_a_second_stop_cuts_off(void **state)
 {
     (void)state;
@@ -427,6 +441,7 @@ int main(void)
         cmocka_unit_test(test_it_stops_while_it_loads),
         cmocka_unit_test(test_a_device_that_is_lost_is_told_to_all),
         cmocka_unit_test(test_a_step_that_takes_long_is_not_ready),
+        cmocka_unit_test(test_a_lost_device_is_not_ready),
         cmocka_unit_test(test_a_second_stop_cuts_off),
         cmocka_unit_test(test_allocations_may_fail_while_it_runs),
     };

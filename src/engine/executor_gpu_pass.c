@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The passes of a step on a GPU, queued one by one or as graphs. */
+#include "engine/executor_gpu.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+/* Rows of a graph. */
+static const uint32_t sizes[QN_PASS_SIZES] = {1,    2,    4,    8,    16,   24,   32,   48,
+                                              64,   96,   128,  192,  256,  384,  512,  768,
+                                              1024, 1536, 2048, 3072, 4096, 6144, 8192, 9216};
+
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Place among the sizes; QN_PASS_SIZES: it is too large. */
+static uint32_t size_of(uint32_t n_rows)
+{
+    uint32_t i = 0;
+    while (i < QN_PASS_SIZES && sizes[i] < n_rows) {
+        i++;
+    }
+    return i;
+}
+
+uint32_t qn_gpu_steps_round(uint32_t n_rows, uint32_t n_rows_max)
+{
+    const uint32_t i = size_of(n_rows);
+    return n_rows > 0 && i < QN_PASS_SIZES ? min_u32(sizes[i], n_rows_max) : n_rows;
+}
+
+/* Contexts are rounded up to what needs no indexer, to 4 times as much and so on up to the model's.
+ */
+uint32_t qn_gpu_steps_extent(uint32_t n_topk, uint32_t n_max, uint32_t *n_positions)
+{
+    uint32_t i = 0;
+    uint64_t n = n_topk;
+    while (n < *n_positions && i + 1 < QN_PASS_EXTENTS) {
+        n *= 4;
+        i++;
+    }
+    /* The last is for whatever is longer: a graph has one number of positions. */
+    *n_positions = i + 1 < QN_PASS_EXTENTS && n < n_max ? (uint32_t)n : n_max;
+    return i;
+}
+
+/* ------------------------------------------------------------------------------------- pieces --
+ */
+
+static qn_gpu_batch batch_of(const qn_executor *e, uint32_t n_rows)
+{
+    const qn_gpu_steps *const g = e->gpu;
+    return (qn_gpu_batch){.tokens = g->tokens,
+                          .positions = g->positions,
+                          .seqs = g->slots_of,
+                          .page_tables = g->page_tables,
+                          .n_rows = n_rows,
+                          .n_table_pages = e->n_table_pages,
+                          .n_positions_max = g->extent.n_positions};
+}
+
+static bool has_prompts(const qn_gpu_steps *g)
+{
+    return g->extent.n_rows > g->extent.n_answer_rows;
+}
+
+/* Rows of a pass; of the trunk's also how they are drawn. */
+static void make_rows(const qn_executor *e, bool is_chain, uint32_t n_rows, uint32_t n_logits,
+                      uint32_t i_draft)
+{
+    const qn_gpu_steps *const g = e->gpu;
+    qn_gpu_step_rows(&g->glm->ops, &(qn_gpu_step_rows_args){
+                                       .tokens = g->tokens,
+                                       .positions = g->positions,
+                                       .slots_of = g->slots_of,
+                                       .places = is_chain ? g->orders.chain : g->orders.trunk,
+                                       .seqs = g->orders.seqs,
+                                       .slots = g->slots,
+                                       .given = g->orders.given,
+                                       .drafts = g->drafts,
+                                       .settings = g->settings,
+                                       .logit_rows = has_prompts(g) ? g->orders.logit_rows : NULL,
+                                       .stream = QN_STREAM_TARGET_TOKEN,
+                                       .n_rows = n_rows,
+                                       .n_logits = n_logits,
+                                       .n_chains_max = e->n_slots,
+                                       .is_chain = is_chain,
+                                       .i_draft = i_draft,
+                                   });
+}
+
+/* Draw from the logits of rows of ws.hidden, NULL: the first, as many at once as there is room. */
+static void draw_rows(const qn_executor *e, const uint32_t *rows, uint32_t n_rows,
+                      const qn_gpu_sampling *settings, int32_t *drawn)
+{
+    const qn_gpu_steps *const g = e->gpu;
+    const uint32_t n_most = min_u32(g->glm->ws.n_logit_rows, QN_SAMPLE_ROWS);
+    for (uint32_t first = 0; first < n_rows; first += n_most) {
+        const uint32_t n = min_u32(n_most, n_rows - first);
+        qn_gpu_glm_head(g->glm, rows != NULL ? rows + first : NULL, rows != NULL ? 0 : first, n);
+        qn_gpu_sample(&g->glm->ops, &(qn_gpu_sample_args){
+                                        .tokens = drawn + first,
+                                        .logits = g->glm->ws.logits,
+                                        .settings = settings + first,
+                                        .scratch = g->sample_scratch,
+                                        .logits_stride = e->n_vocab,
+                                        .n_rows = n,
+                                        .n_vocab = e->n_vocab,
+                                    });
+    }
+}
+
+/* ------------------------------------------------------------------------------------- passes */
+
+/* The draft of each chain behind those that it has. */
+static void queue_chain(const qn_executor *e, uint32_t i_draft, uint32_t n_rows)
+{
+    const qn_gpu_steps *const g = e->gpu;
+    qn_gpu_glm *const glm = g->glm;
+    const qn_gpu_batch batch = batch_of(e, n_rows);
+    if (i_draft == 0) {
+        qn_gpu_step_chain(&glm->ops, &(qn_gpu_step_chain_args){.y = glm->ws.hidden_prev,
+                                                               .kept = g->kept,
+                                                               .places = g->orders.chain,
+                                                               .seqs = g->orders.seqs,
+                                                               .n_rows = n_rows,
+                                                               .n_embd = e->n_embd});
+    } else {
+        qn_gpu_copy(glm->stream, glm->ws.hidden_prev, glm->ws.hidden,
+                    (size_t)n_rows * e->n_embd * sizeof(float));
+    }
+    make_rows(e, true, n_rows, 0, i_draft);
+    /* Sets that chains share are still those of their first rows, at the same places. */
+    qn_gpu_glm_mtp(glm, &e->pages.kv, &batch, i_draft > 0 && e->shares_sets, NULL);
+    draw_rows(e, NULL, n_rows, g->greedy, g->drafts + (size_t)i_draft * e->n_slots);
+}
+
+static void queue_trunk(const qn_executor *e, uint32_t n_rows)
+{
+    const qn_gpu_steps *const g = e->gpu;
+    const bool with_prompts = has_prompts(g);
+    const uint32_t n_logits = with_prompts ? g->extent.n_logits : n_rows;
+    const qn_gpu_batch batch = batch_of(e, n_rows);
+    make_rows(e, false, n_rows, n_logits, 0);
+    qn_gpu_glm_trunk(g->glm, &e->pages.kv, &batch, NULL);
+    qn_gpu_copy(g->glm->stream, g->hidden, g->glm->ws.hidden,
+                (size_t)n_rows * e->n_embd * sizeof(float));
+    draw_rows(e, with_prompts ? g->orders.logit_rows : NULL, n_logits, g->settings, g->drawn);
+}
+
+static void queue_follow(const qn_executor *e, uint32_t n_rows)
+{
+    const qn_gpu_steps *const g = e->gpu;
+    const qn_gpu_batch batch = batch_of(e, n_rows);
+    qn_gpu_step_follow(&g->glm->ops, &(qn_gpu_step_follow_args){.positions = g->positions,
+                                                                .y = g->glm->ws.hidden_prev,
+                                                                .x = g->hidden,
+                                                                .kept = g->kept,
+                                                                .places = g->orders.trunk,
+                                                                .seqs = g->orders.seqs,
+                                                                .slots = g->slots,
+                                                                .n_rows = n_rows,
+                                                                .n_embd = e->n_embd});
+    qn_gpu_glm_mtp_cache(g->glm, &e->pages.kv, &batch);
+    qn_gpu_step_keep(&g->glm->ops, &(qn_gpu_step_keep_args){.kept = g->kept,
+                                                            .x = g->hidden,
+                                                            .places = g->orders.trunk,
+                                                            .seqs = g->orders.seqs,
+                                                            .slots = g->slots,
+                                                            .n_rows = n_rows,
+                                                            .n_embd = e->n_embd});
+}
+
+static void queue(const qn_executor *e, uint32_t pass, uint32_t n_rows)
+{
+    switch (pass) {
+    case QN_PASS_TRUNK: queue_trunk(e, n_rows); break;
+    case QN_PASS_FOLLOW: queue_follow(e, n_rows); break;
+    default: queue_chain(e, pass - QN_PASS_CHAIN, n_rows); break;
+    }
+}
+
+/* ------------------------------------------------------------------------------------- graphs */
+
+/* A pass that cannot be captured is queued as it is for some time: the reason may have passed. */
+static bool capture(qn_executor *e, uint32_t pass, uint32_t n_rows, qn_gpu_capture *to)
+{
+    qn_gpu_steps *const g = e->gpu;
+    qn_error err = {0};
+    qn_gpu_capture_begin(g->glm->stream);
+    queue(e, pass, n_rows);
+    if (qn_gpu_capture_end(&to->graph, g->glm->stream, &err) < 0) {
+        qn_log(QN_LOG_WARN, "pass %u of %u rows is not captured: %s", pass, n_rows, err.text);
+        to->n_plain = QN_PASS_RETRY;
+    }
+    return to->graph != NULL;
+}
+
+void qn_gpu_steps_drop_graphs(qn_gpu_steps *g)
+{
+    qn_gpu_capture *const captures = &g->captures[0][0][0];
+    for (size_t i = 0; i < sizeof g->captures / sizeof *captures; i++) {
+        qn_gpu_graph_close(&captures[i].graph);
+        captures[i].n_plain = 0;
+    }
+}
+
+/* Queue a pass: the trunk's with prompts has any number of rows, others one that graphs have. */
+static void launch(qn_executor *e, uint32_t pass, uint32_t n_rows)
+{
+    qn_gpu_steps *const g = e->gpu;
+    const uint32_t i_size = size_of(n_rows);
+    if (g->status < 0) { /* it was told, and the stream takes work again */
+        return;
+    }
+    if (g->without_graphs || has_prompts(g) || i_size == QN_PASS_SIZES) {
+        queue(e, pass, n_rows);
+        return;
+    }
+    qn_gpu_capture *const c = &g->captures[pass][i_size][g->extent.i_extent];
+    if (c->n_plain > 0) {
+        c->n_plain--;
+    } else if (c->graph == NULL) {
+        if (qn_gpu_steps_note(g) < 0) { /* a capture would take what failed before for its own */
+            return;
+        }
+        (void)capture(e, pass, n_rows, c);
+    }
+    if (c->graph != NULL) {
+        qn_gpu_graph_launch(g->glm->stream, c->graph);
+    } else {
+        queue(e, pass, n_rows);
+    }
+}
+
+/* All passes of one number of rows; returns how many are there, or 0 where one cannot be. */
+static uint32_t capture_size(qn_executor *e, uint32_t i_size)
+{
+    qn_gpu_steps *const g = e->gpu;
+    const uint32_t n_trunk = min_u32(sizes[i_size], e->n_logit_rows);
+    const uint32_t n_chain = min_u32(sizes[i_size], e->n_slots);
+    const bool has_chains = size_of(n_chain) == i_size; /* else there are not so many */
+    const uint32_t n_passes = !e->with_mtp ? 1 : has_chains ? QN_N_PASSES : QN_PASS_CHAIN;
+    for (uint32_t pass = 0; pass < n_passes; pass++) {
+        const uint32_t n_rows = pass < QN_PASS_CHAIN ? n_trunk : n_chain;
+        if (!capture(e, pass, n_rows, &g->captures[pass][i_size][g->extent.i_extent])) {
+            return 0;
+        }
+    }
+    return n_passes;
+}
+
+void qn_gpu_steps_capture(qn_executor *e)
+{
+    qn_gpu_steps *const g = e->gpu;
+    const uint64_t start_ns = qn_clock_ns();
+    const uint64_t free_bytes = qn_gpu_free_bytes(g->glm->gpu);
+    uint32_t n_graphs = 0;
+    g->extent = (qn_gpu_extent){.n_positions = QN_PAGE_TOKENS};
+    g->extent.i_extent =
+        qn_gpu_steps_extent(e->n_topk, g->glm->config->n_context_max, &g->extent.n_positions);
+    g->n_reserves = g->glm->n_reserves;
+    for (uint32_t i = 0; i <= size_of(e->n_logit_rows) && i < QN_PASS_SIZES; i++) {
+        const uint32_t n = capture_size(e, i);
+        if (n == 0) {
+            break;
+        }
+        n_graphs += n;
+    }
+    const uint64_t left_bytes = qn_gpu_free_bytes(g->glm->gpu);
+    qn_log(QN_LOG_INFO, "graphs: n=%u rows=%u positions=%u bytes=%llu capture_s=%.2f", n_graphs,
+           e->n_logit_rows, g->extent.n_positions,
+           (unsigned long long)(free_bytes > left_bytes ? free_bytes - left_bytes : 0),
+           qn_clock_seconds(start_ns, qn_clock_ns()));
+}
+
+/* ------------------------------------------------------------------------------------- steps */
+
+void qn_gpu_steps_draft(qn_executor *e, const qn_gpu_orders *host)
+{
+    const qn_gpu_extent *const x = &e->gpu->extent;
+    uint32_t n = x->n_chains;
+    for (uint32_t i_draft = 0; i_draft < x->depth; i_draft++) {
+        while (host->seqs[host->chain[n - 1]].n_drafts <= i_draft) {
+            n--; /* the deepest come first */
+        }
+        launch(e, QN_PASS_CHAIN + i_draft, qn_gpu_steps_round(n, e->n_slots));
+    }
+}
+
+void qn_gpu_steps_trunk(qn_executor *e)
+{
+    launch(e, QN_PASS_TRUNK, e->gpu->extent.n_rows);
+}
+
+void qn_gpu_steps_follow(qn_executor *e)
+{
+    launch(e, QN_PASS_FOLLOW, e->gpu->extent.n_rows);
+}

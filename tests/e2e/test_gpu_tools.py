@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The scripts of tools/gpu: what they count, with a sanitizer that says what a test tells it to."""
+import os
+import subprocess
+import tempfile
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TOOLS = os.path.join(ROOT, "tools/gpu")
+BUILD = os.path.abspath(os.environ["QUERN_BUILD"])
+HAS_GPUCHECK = os.path.exists(os.path.join(BUILD, "tests/gpucheck"))
+
+
+def run(script, *arguments, **changes):
+    return subprocess.run([os.path.join(TOOLS, script), *arguments], capture_output=True, text=True, check=False,
+                          timeout=300, env={**os.environ, "QUERN_BUILD": BUILD, **changes})
+
+
+class Scripts(unittest.TestCase):
+    def test_help_and_wrong_options(self):
+        for script in ("bundle.sh", "check.sh", "sanitize.sh", "bench.sh", "profile.sh"):
+            done = run(script, "--help")
+            self.assertEqual(done.returncode, 0, script)
+            self.assertIn("usage: tools/gpu/" + script, done.stdout)
+            self.assertEqual(run(script, "--hepl").returncode, 2, script)
+        for script in ("check.sh", "sanitize.sh", "bench.sh", "profile.sh"):
+            self.assertIn("a value expected", run(script, "--device").stderr)
+
+    def test_say_which_build_has_no_checks(self):
+        done = run("check.sh", QUERN_BUILD="/nowhere")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("/nowhere/tests/gpucheck: not there", done.stderr)
+
+
+class States(unittest.TestCase):
+    def test_a_build_says_which_kernels_it_has(self):
+        with_kernels = "sm_90a (PTX), gfx950" if HAS_GPUCHECK else "none: built without "
+        for option, state in (("QN_PTXAS=OFF", with_kernels), ("QN_GPU=OFF", "none: built with QN_GPU=OFF"),
+                              ("QN_CLANG_GPU=OFF", "none: built without clang-22")):
+            with tempfile.TemporaryDirectory() as folder:
+                for command in (["-G", "Ninja", "-S", ROOT, "-B", folder, "-DQN_TESTS=OFF", "-D" + option],
+                                ["--build", folder, "--target", "build_info"]):
+                    done = subprocess.run(["cmake", *command], capture_output=True, text=True, check=False, timeout=300)
+                    self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+                with open(os.path.join(folder, "generated/quern_build.h"), encoding="utf-8") as file:
+                    self.assertIn('GPU_KERNELS "' + state, file.read())
+
+
+@unittest.skipUnless(HAS_GPUCHECK, "no gpucheck in this build")
+class Counts(unittest.TestCase):
+    def test_check_adds_up(self):
+        done = run("check.sh", "--device", "emulated", "--only", "rope")
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertRegex(done.stdout.splitlines()[-1], r"^[1-9]\d* passed, 0 failed$")
+
+    def test_check_counts_a_device_that_is_not_there(self):
+        done = run("check.sh", "--device", "cuda:77", "--only", "rope")
+        self.assertEqual((done.returncode, done.stdout.splitlines()[-1]), (1, "0 passed, 1 failed"))
+
+    def sanitize(self, says, *arguments):
+        with tempfile.TemporaryDirectory() as folder:
+            fake = os.path.join(folder, "compute-sanitizer")
+            with open(fake, "w", encoding="utf-8") as file:
+                file.write("#!/bin/sh\n" + says)
+            os.chmod(fake, 0o755)
+            done = run("sanitize.sh", "--device", "emulated", *arguments,
+                       PATH=folder + ":" + os.environ["PATH"])
+        return done.returncode, done.stdout.splitlines()[-1]
+
+    def test_sanitize_counts_findings(self):
+        clean = "echo '========= ERROR SUMMARY: 0 errors'"
+        self.assertEqual(self.sanitize(clean), (0, "3 clean, 0 findings"))
+        self.assertEqual(self.sanitize(clean, "--tool", "memcheck", "rope", "embed"), (0, "2 clean, 0 findings"))
+        hazards = ('[ "$2" = memcheck ] && echo "========= ERROR SUMMARY: 0 errors" && exit 0\n'
+                   'echo "========= RACECHECK SUMMARY: 4 hazards displayed (3 errors, 1 warning)"\n')
+        self.assertEqual(self.sanitize(hazards, "rope"), (1, "1 clean, 8 findings"))
+
+    def test_sanitize_takes_silence_and_failure_for_findings(self):
+        one = "--tool", "memcheck", "rope"
+        self.assertEqual(self.sanitize("exit 0", *one), (1, "0 clean, 1 findings"))
+        self.assertEqual(self.sanitize("echo '= ERROR SUMMARY: 0 errors'; exit 3", *one), (1, "0 clean, 1 findings"))
+        self.assertEqual(self.sanitize("sleep 60", "--timeout", "1", *one), (1, "0 clean, 1 findings"))
+
+    def test_sanitize_runs_the_check(self):
+        says = 'shift 4\n"$@" && echo "= ERROR SUMMARY: 0 errors"'
+        self.assertEqual(self.sanitize(says, "--tool", "memcheck", "rope"), (0, "1 clean, 0 findings"))
+        self.assertEqual(self.sanitize(says, "--tool", "memcheck", "ropes"), (1, "0 clean, 1 findings"))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Checks of products: every variant, kind of weights, epilogue and way of grouping. */
+#include "gpucheck.h"
+#include "kernels/weight.h"
+
+#include <string.h>
+
+/* How rows come to groups. */
+typedef enum grouping {
+    DENSE,   /* one group */
+    EXPERTS, /* by first_of, rows by row_of */
+    SLOTS,   /* by first_of, a row a slot */
+    HEADS,   /* all rows to each group, columns of their own */
+    N_GROUPINGS,
+} grouping;
+
+typedef struct product {
+    qn_weight_kind kind;
+    uint32_t n_out, n_in;
+    uint32_t n_rows; /* slots of all groups, or of each head */
+    grouping grouping;
+    uint32_t epilogue, y_dtype;
+    uint32_t variant;
+    bool is_deterministic;
+    uint32_t n_strips, n_splits; /* of qn_gpu_matmul_shape; 0: as the variant finds best */
+} product;
+
+/* What a case has on the host. */
+typedef struct operands {
+    uint32_t n_groups, n_matrices, n_x_rows;
+    uint32_t x_stride, y_stride; /* elements */
+    const uint16_t *x;
+    uint32_t *first_of, *row_of, *active;
+    const float *y_before;
+    float *w; /* [n_groups][n_matrices][n_out][n_in] */
+    qn_gpu_matmul_args args;
+} operands;
+
+/* Random weights of one matrix on the device, and their values. */
+static void make_weight(gc *run, const product *p, float *values, qn_gpu_weight to, uint32_t i_part,
+                        uint32_t *flags)
+{
+    const size_t n = (size_t)p->n_out * p->n_in;
+    const size_t n_scales =
+        p->kind == QN_WEIGHT_MXFP4 ? n / 32 : (size_t)p->n_out * ((p->n_in + 127) / 128);
+    uint8_t *data = gc_host(run, qn_weight_bytes(p->kind, n));
+    uint8_t *scale = gc_host(run, 4 * n_scales);
+    uint64_t bits = 0;
+    for (size_t i = 0; i < qn_weight_bytes(p->kind, n) && p->kind > QN_WEIGHT_BF16; i++) {
+        bits = i % 8 == 0 ? gc_bits(run) : bits >> 8;
+        data[i] = (uint8_t)bits;
+        data[i] ^= (data[i] & 0x7f) == 0x7f ? 1 : 0; /* NaN of e4m3 */
+    }
+    for (size_t i = 0; i < n_scales; i++) {
+        const float value = 0.01F * (1.5F + gc_uniform(run));
+        memcpy(scale + 4 * i, &value, 4);
+    }
+    for (size_t i = 0; i < n_scales && p->kind == QN_WEIGHT_MXFP4; i++) {
+        scale[i] = (uint8_t)(118 + gc_below(run, 10));
+    }
+    for (size_t i = 0; i < n && p->kind <= QN_WEIGHT_BF16; i++) {
+        const float value = gc_uniform(run);
+        const uint16_t rounded = qn_f32_to_bf16(value);
+        if (p->kind == QN_WEIGHT_F32) {
+            memcpy(data + 4 * i, &value, 4);
+        } else {
+            memcpy(data + 2 * i, &rounded, 2);
+        }
+    }
+    const qn_weight w = {p->kind, p->n_out, p->n_in, data, scale};
+    for (uint32_t out = 0; out < p->n_out; out++) {
+        float *row = values + (size_t)out * p->n_in;
+        run->ref.dequant_row(row, &w, out);
+        for (uint32_t i = 0; i < p->n_in && p->kind == QN_WEIGHT_F32; i++) {
+            row[i] = qn_bf16_to_f32(qn_f32_to_bf16(row[i]));
+        }
+    }
+    const qn_gpu_pack_args pack = {.to = to,
+                                   .from = gc_in(run, data, qn_weight_bytes(p->kind, n)),
+                                   .from_scales = gc_in(run, scale, 4 * n_scales),
+                                   .from_kind = p->kind,
+                                   .i_part = i_part,
+                                   .from_stride = p->n_in,
+                                   .flags = flags};
+    qn_gpu_pack(&run->ops, &pack);
+}
+
+/* Slots to experts: the first has none, the second one, the third the most. */
+static void group_rows(gc *run, const product *p, operands *o)
+{
+    uint32_t n_active = 0;
+    o->first_of = gc_host(run, (o->n_groups + 1) * sizeof *o->first_of);
+    o->row_of = gc_host(run, p->n_rows * sizeof *o->row_of);
+    o->active = gc_host(run, o->n_groups * sizeof *o->active);
+    for (uint32_t s = 0; s < p->n_rows; s++) {
+        o->row_of[s] = gc_below(run, o->n_x_rows);
+    }
+    const uint32_t ends[] = {0, p->n_rows > 1 ? 1 : 0, p->n_rows - p->n_rows / 4, p->n_rows};
+    for (uint32_t g = 0; g < o->n_groups; g++) {
+        o->first_of[g + 1] = ends[g];
+    }
+    static const uint8_t order[] = {2, 3, 1, 0};
+    for (uint32_t i = 0; i < o->n_groups; i++) {
+        if (o->first_of[order[i]] < o->first_of[order[i] + 1]) {
+            o->active[n_active++] = order[i];
+        }
+    }
+    uint32_t *count = gc_host(run, sizeof *count);
+    *count = n_active;
+    o->args.first_of = gc_in(run, o->first_of, (o->n_groups + 1) * sizeof *o->first_of);
+    o->args.active = gc_in(run, o->active, o->n_groups * sizeof *o->active);
+    o->args.n_active = gc_in(run, count, sizeof *count);
+    if (p->grouping == EXPERTS) {
+        o->args.row_of = gc_in(run, o->row_of, p->n_rows * sizeof *o->row_of);
+    }
+}
+
+static void make_weights(gc *run, const product *p, operands *o)
+{
+    const bool is_pair = o->n_matrices == 2;
+    qn_gpu_weight *w = &o->args.w;
+    w->kind = qn_gpu_weight_kind(p->kind);
+    w->n_out = p->n_out;
+    w->n_in = p->n_in;
+    w->is_pair = is_pair;
+    w->data_stride = qn_gpu_weight_data_bytes(w->kind, p->n_out, p->n_in, is_pair);
+    w->scales_stride = qn_gpu_weight_scale_bytes(w->kind, p->n_out, p->n_in, is_pair);
+    uint8_t *data = gc_out(run, o->n_groups * w->data_stride);
+    uint8_t *scales = w->scales_stride > 0 ? gc_out(run, o->n_groups * w->scales_stride) : NULL;
+    uint32_t *flags = gc_inout(run, gc_host(run, 4), 4);
+    const size_t n = (size_t)p->n_out * p->n_in;
+    o->w = gc_host(run, o->n_groups * o->n_matrices * n * sizeof *o->w);
+    for (uint32_t i = 0; i < o->n_groups * o->n_matrices; i++) {
+        qn_gpu_weight to = *w;
+        to.data = data + i / o->n_matrices * w->data_stride;
+        to.scales = scales == NULL ? NULL : scales + i / o->n_matrices * w->scales_stride;
+        make_weight(run, p, o->w + i * n, to, i % o->n_matrices, flags);
+    }
+    w->data = data;
+    w->scales = scales;
+}
+
+static uint32_t round_to_8(uint32_t n)
+{
+    return (n + 7) / 8 * 8;
+}
+
+static operands make_operands(gc *run, const product *p)
+{
+    operands o = {.n_groups = p->grouping == DENSE   ? 1
+                              : p->grouping == HEADS ? 3
+                                                     : 4,
+                  .n_matrices = p->epilogue == QN_GPU_SILU_MUL ? 2 : 1,
+                  .n_x_rows = p->grouping == EXPERTS ? (p->n_rows + 1) / 2 : p->n_rows};
+    make_weights(run, p, &o);
+    const uint32_t n_heads = p->grouping == HEADS ? o.n_groups : 1;
+    o.x_stride = n_heads * round_to_8(p->n_in) + 8;
+    o.y_stride = n_heads * round_to_8(p->n_out) + 8;
+    o.x = gc_bf16s(run, (size_t)o.n_x_rows * o.x_stride, GC_NORMAL);
+    uint16_t *x = gc_host(run, (size_t)o.n_x_rows * o.x_stride * 2);
+    memcpy(x, o.x, (size_t)o.n_x_rows * o.x_stride * 2);
+    for (size_t i = 0; i < (size_t)o.n_x_rows * o.x_stride; i++) {
+        if (i % o.x_stride % round_to_8(p->n_in) >= p->n_in || i % o.x_stride >= o.x_stride - 8) {
+            x[i] = 0x7fc0; /* NaN between the columns */
+        }
+    }
+    o.args.x = gc_in(run, x, (size_t)o.n_x_rows * o.x_stride * 2);
+    o.args.x_stride = o.x_stride;
+    o.args.y_stride = o.y_stride;
+    o.args.x_group_stride = p->grouping == HEADS ? round_to_8(p->n_in) : 0;
+    o.args.y_group_stride = p->grouping == HEADS ? round_to_8(p->n_out) : 0;
+    o.args.n_groups = o.n_groups;
+    o.args.n_rows = p->n_rows;
+    o.args.y_dtype = p->y_dtype;
+    o.args.epilogue = p->epilogue;
+    const size_t y_bytes = (size_t)p->n_rows * o.y_stride * (p->y_dtype == QN_GPU_F32 ? 4 : 2);
+    if (p->epilogue == QN_GPU_ADD) {
+        o.y_before = gc_floats(run, (size_t)p->n_rows * o.y_stride, GC_NORMAL);
+        o.args.y = gc_inout(run, o.y_before, y_bytes);
+    } else {
+        o.args.y = gc_out(run, y_bytes);
+    }
+    if (p->grouping == EXPERTS || p->grouping == SLOTS) {
+        group_rows(run, p, &o);
+    }
+    return o;
+}
+
+static qn_gpu_matmul_shape shape_of(const product *p, const operands *o)
+{
+    return (qn_gpu_matmul_shape){.kind = o->args.w.kind,
+                                 .n_out = p->n_out,
+                                 .n_in = p->n_in,
+                                 .is_pair = o->args.w.is_pair,
+                                 .n_groups = o->n_groups,
+                                 .n_rows = p->n_rows,
+                                 .is_grouped = o->args.first_of != NULL,
+                                 .is_deterministic = p->is_deterministic,
+                                 .n_strips = p->n_strips,
+                                 .n_splits = p->n_splits};
+}
+
+/* Zeros, where the variant wants room. */
+static void make_partial(gc *run, const product *p, operands *o)
+{
+    const qn_gpu_matmul_shape shape = shape_of(p, o);
+    const uint64_t n = qn_gpu_matmul_variants[p->variant].partial_bytes(run->kernels, &shape);
+    if (n > 0) {
+        o->args.partial = gc_inout(run, gc_host(run, n), n);
+    }
+}
+
+/* Wanted value of one output, and what it may be off. */
+static double wanted(const product *p, const operands *o, uint32_t group, uint32_t slot,
+                     uint32_t out, double *tolerance)
+{
+    const uint32_t row = p->grouping == EXPERTS ? o->row_of[slot] : slot;
+    const uint16_t *x = o->x + (size_t)row * o->x_stride + group * o->args.x_group_stride;
+    double sum[2] = {0};
+    double off[2] = {0};
+    for (uint32_t m = 0; m < o->n_matrices; m++) {
+        const float *w = o->w + (((size_t)group * o->n_matrices + m) * p->n_out + out) * p->n_in;
+        for (uint32_t k = 0; k < p->n_in; k++) {
+            const double term = (double)w[k] * (double)qn_bf16_to_f32(x[k]);
+            sum[m] += term;
+            off[m] += fabs(term);
+        }
+        off[m] *= (p->n_in + 8) * 0x1p-24;
+    }
+    double y = sum[0];
+    double e = off[0] + 1e-37;
+    if (p->epilogue == QN_GPU_SILU_MUL) {
+        const double gate = sum[0] / (1.0 + exp(-sum[0]));
+        y = gate * sum[1];
+        e += 1.1 * off[0] * (fabs(sum[1]) + off[1]) + fabs(gate) * off[1] + 16 * gc_ulp(y);
+    }
+    if (p->epilogue == QN_GPU_ADD) {
+        y += (double)o->y_before[(size_t)slot * o->y_stride + group * o->args.y_group_stride + out];
+        e += gc_ulp(y);
+    }
+    *tolerance = e + (p->y_dtype == QN_GPU_BF16 ? gc_half_ulp_bf16(fabs(y) + e) : gc_ulp(y));
+    return y;
+}
+
+/* Of large products every so manieth output of a slot; the others must only be numbers. */
+static void compare_slot(gc *run, const product *p, const operands *o, const float *got,
+                         uint32_t group, uint32_t slot, double *room)
+{
+    enum { TERMS_MAX = 1 << 21 };
+    double *want = room; /* [2][n_out] */
+    double *tolerance = room + p->n_out;
+    const uint64_t n_terms = (uint64_t)p->n_rows * p->n_out * p->n_in;
+    const uint32_t step = (uint32_t)(n_terms / TERMS_MAX) + 1;
+    for (uint32_t out = 0; out < p->n_out; out++) {
+        want[out] = 0.0;
+        tolerance[out] = (double)INFINITY;
+        if ((out + slot) % step == 0) {
+            want[out] = wanted(p, o, group, slot, out, &tolerance[out]);
+        }
+    }
+    gc_close(run, "y", got + (size_t)slot * o->y_stride + group * o->args.y_group_stride, want,
+             tolerance, p->n_out);
+}
+
+static void compare(gc *run, const product *p, const operands *o)
+{
+    const size_t n = (size_t)p->n_rows * o->y_stride;
+    const void *y = gc_got(run, o->args.y);
+    const float *got = p->y_dtype == QN_GPU_F32 ? y : gc_from_bf16(run, y, n);
+    double *room = gc_host(run, 2 * p->n_out * sizeof *room);
+    for (uint32_t slot = 0; slot < p->n_rows; slot++) {
+        for (uint32_t g = 0; g < o->n_groups; g++) {
+            if (o->first_of == NULL || (o->first_of[g] <= slot && slot < o->first_of[g + 1])) {
+                compare_slot(run, p, o, got, g, slot, room);
+            }
+        }
+    }
+}
+
+static void run_product(gc *run, const product *p)
+{
+    static const char *const kinds[] = {"f32", "bf16", "fp8 block", "fp8 channel", "mxfp4"};
+    static const char *const groupings[] = {"dense", "experts", "slots", "heads"};
+    static const char *const epilogues[] = {"store", "add", "silu_mul"};
+    gc_begin(run, "%s %s %u x %u rows %u %s %s %s%s, plan %u/%u",
+             qn_gpu_matmul_variants[p->variant].name, kinds[p->kind], p->n_out, p->n_in, p->n_rows,
+             groupings[p->grouping], epilogues[p->epilogue],
+             p->y_dtype == QN_GPU_F32 ? "f32" : "bf16", p->is_deterministic ? " fixed" : "",
+             p->n_strips, p->n_splits);
+    operands o = make_operands(run, p);
+    make_partial(run, p, &o);
+    const qn_gpu_matmul_shape shape = shape_of(p, &o);
+    qn_gpu_matmul_variants[p->variant].launch(&run->ops, gc_args(run, &o.args, sizeof o.args),
+                                              &shape);
+    gc_wait(run);
+    if (run->i_pass == 0) { /* later the same bits are wanted */
+        compare(run, p, &o);
+    }
+    gc_end(run);
+}
+
+/* The variants that run here, one after the other. */
+static bool is_there(gc *run, const product *p)
+{
+    const qn_gpu_matmul_shape shape = {.kind = qn_gpu_weight_kind(p->kind),
+                                       .n_out = p->n_out,
+                                       .n_in = p->n_in,
+                                       .is_pair = p->epilogue == QN_GPU_SILU_MUL,
+                                       .n_groups = 4,
+                                       .n_rows = p->n_rows,
+                                       .is_grouped = p->grouping == EXPERTS,
+                                       .is_deterministic = p->is_deterministic};
+    return qn_gpu_matmul_variants[p->variant].supports(run->kernels, &shape);
+}
+
+/* Every way to cut a product for few rows, of which small shapes get few. */
+static void check_plans(gc *run)
+{
+    static const uint32_t splits[] = {1, 2, 5};
+    static const qn_weight_kind of[] = {QN_WEIGHT_BF16, QN_WEIGHT_FP8_BLOCK, QN_WEIGHT_MXFP4};
+    for (uint32_t i = 0; i < 3 * 4 * 3; i++) {
+        const product p = {.kind = of[i / 12],
+                           .n_out = i % 2 == 0 ? 200 : 72,
+                           .n_in = 1088,
+                           .n_rows = i % 5 == 0 ? 12 : 5,
+                           .grouping = (grouping)(i % N_GROUPINGS),
+                           .epilogue = i % 7 == 0 ? QN_GPU_SILU_MUL : QN_GPU_STORE,
+                           .y_dtype = QN_GPU_F32,
+                           .variant = 1,
+                           .n_strips = 2U << i / 3 % 4,
+                           .n_splits = splits[i % 3]};
+        if (is_there(run, &p)) {
+            run_product(run, &p);
+        }
+    }
+}
+
+/* Every combination, each with a shape and a number of rows in turn. */
+static void check_matmul(gc *run)
+{
+    static const uint32_t small[][2] = {{24, 96}, {320, 64}, {80, 192}, {16, 320}};
+    static const uint32_t large[][2] = {{24, 96},    {640, 512},  {72, 192},
+                                        {1024, 640}, {136, 2048}, {320, 1088}};
+    static const uint32_t rows[] = {1, 5, 8, 20, 70, 33, 2, 64, 9, 130, 300};
+    const uint32_t n_shapes = run->is_emulated ? 4 : 6;
+    const uint32_t n_rows = run->is_emulated ? 5 : 11;
+    uint32_t turn = 0;
+    for (uint32_t v = 0; v < qn_gpu_n_matmul_variants; v++) {
+        for (uint32_t i = 0; i < 5 * N_GROUPINGS * 4; i++) {
+            const uint32_t epilogue = i / 5 / N_GROUPINGS % 4;
+            const uint32_t(*shapes)[2] = run->is_emulated ? small : large;
+            const product p = {.kind = (qn_weight_kind)(i % 5),
+                               .grouping = (grouping)(i / 5 % N_GROUPINGS),
+                               .n_out = shapes[turn % n_shapes][0],
+                               .n_in = shapes[turn % n_shapes][1],
+                               .n_rows = rows[turn / 3 % n_rows],
+                               .epilogue = epilogue % 3,
+                               .y_dtype = epilogue >= 2 ? QN_GPU_BF16 : QN_GPU_F32,
+                               .variant = v,
+                               .is_deterministic = turn % 2 == 1};
+            turn++;
+            if (is_there(run, &p) && (!run->is_emulated || turn % 3 == 0)) {
+                run_product(run, &p);
+            }
+        }
+    }
+    check_plans(run);
+}
+
+/* A row's bits with other rows beside it: all numbers of rows, against the most. */
+static void check_matmul_fixed(gc *run)
+{
+    static const uint32_t rows[] = {70, 1, 2, 7, 8, 9, 16, 17, 33, 64, 65};
+    for (qn_weight_kind kind = QN_WEIGHT_BF16; kind <= QN_WEIGHT_MXFP4; kind++) {
+        product p = {.kind = kind,
+                     .n_out = run->is_emulated ? 24 : 640,
+                     .n_in = run->is_emulated ? 320 : 2048,
+                     .n_rows = rows[0],
+                     .epilogue = QN_GPU_STORE,
+                     .y_dtype = QN_GPU_F32,
+                     .is_deterministic = true};
+        gc_begin(run, "kind %u %u x %u", kind, p.n_out, p.n_in);
+        operands o = make_operands(run, &p);
+        void *y[sizeof rows / sizeof *rows];
+        for (uint32_t i = 0; i < sizeof rows / sizeof *rows; i += run->is_emulated ? 4 : 1) {
+            p.n_rows = rows[i];
+            o.args.n_rows = rows[i];
+            const qn_gpu_matmul_shape shape = shape_of(&p, &o);
+            const uint64_t n_partial = qn_gpu_matmul_partial_bytes(run->kernels, &shape);
+            y[i] = gc_out(run, (size_t)rows[i] * o.y_stride * 4);
+            o.args.y = y[i];
+            o.args.partial =
+                n_partial > 0 ? gc_inout(run, gc_host(run, n_partial), n_partial) : NULL;
+            qn_gpu_matmul(&run->ops, gc_args(run, &o.args, sizeof o.args), true);
+        }
+        gc_wait(run);
+        for (uint32_t i = 0; i < sizeof rows / sizeof *rows; i += run->is_emulated ? 4 : 1) {
+            gc_same(run, "y", gc_got(run, y[i]), gc_got(run, y[0]),
+                    (size_t)rows[i] * o.y_stride * 4);
+        }
+        gc_end(run);
+    }
+}
+
+static void matmul_wrong_rows(void *args)
+{
+    ((qn_gpu_matmul_args *)args)->x_stride = 0;
+}
+
+static void matmul_wrong_weights(void *args)
+{
+    ((qn_gpu_matmul_args *)args)->w.data_stride = 0;
+}
+
+static void matmul_wrong_epilogue(void *args)
+{
+    qn_gpu_matmul_args *a = args;
+    a->epilogue = a->epilogue == QN_GPU_ADD ? QN_GPU_STORE : a->epilogue;
+}
+
+static void matmul_wrong_row(void *args)
+{
+    qn_gpu_matmul_args *a = args;
+    a->x += a->n_rows > 64 || a->n_rows % 2 == 0 ? 0 : 8;
+}
+
+static const gc_check checks[] = {
+    {"matmul", check_matmul, "(n_in + 8) * 2^-24 * sum |x w|, and one rounding to bf16"},
+    {"matmul_fixed", check_matmul_fixed, "a row's bits do not depend on the number of rows"},
+    {NULL, NULL, NULL},
+};
+
+static const gc_wrong wrongs[] = {
+    {"matmul_wrong_rows", "matmul", matmul_wrong_rows},
+    {"matmul_wrong_weights", "matmul", matmul_wrong_weights},
+    {"matmul_wrong_epilogue", "matmul", matmul_wrong_epilogue},
+    {"matmul_fixed_wrong_row", "matmul_fixed", matmul_wrong_row},
+    {NULL, NULL, NULL},
+};
+
+const gc_group gc_matmul = {checks, wrongs, gc_bench_matmul};
