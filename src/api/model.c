@@ -337,9 +337,15 @@ fail:
 /* A line for each kernel: which one, and why. */
 static void log_kernels(const qn_model *m)
 {
-    size_t n = qn_log_enabled(QN_LOG_INFO) ? qn_model_kernels(NULL, 0, m) : 0;
+    if (!qn_log_enabled(QN_LOG_INFO)) {
+        return;
+    }
+    const size_t n = qn_model_kernels(NULL, 0, m);
     qn_kernel_choice *const choices = calloc(n + 1, sizeof *choices);
-    n = choices != NULL ? qn_model_kernels(choices, n, m) : 0;
+    if (choices == NULL) {
+        return;
+    }
+    (void)qn_model_kernels(choices, n, m);
     for (size_t i = 0; i < n; i++) {
         const qn_kernel_choice *const c = &choices[i];
         char rows[16];
