@@ -204,3 +204,36 @@ QN_GPU_KERNEL(turns)
     }
     args->y[qn_thread()] = x;
 }
+
+QN_GPU_KERNEL(sum_f32)
+{
+    QN_SHARED(float, part, QN_GPU_sum_f32_THREADS / QN_LANES);
+    const float *row = (const float *)args->x + qn_block_x() * args->n;
+    float sum = 0;
+    QN_UNROLL(4)
+    for (uint64_t i = qn_thread(); i < args->n; i += QN_GPU_sum_f32_THREADS) {
+        sum += row[i];
+    }
+    sum = qn_block_sum(sum, part, QN_GPU_sum_f32_THREADS);
+    if (qn_thread() == 0) {
+        ((float *)args->y)[qn_block_x()] = sum;
+    }
+}
+
+QN_GPU_KERNEL(e4m3_to_f32)
+{
+    for (uint64_t i = qn_thread(); i < args->n / 4; i += QN_GPU_e4m3_to_f32_THREADS) {
+        ((f32x4 *)args->y)[i] = qn_e4m3x4_to_f32(args->x[i]);
+    }
+}
+
+QN_GPU_KERNEL(f32_to_bf16)
+{
+    for (uint64_t i = qn_thread(); i < args->n / 8; i += QN_GPU_f32_to_bf16_THREADS) {
+        const f32x4 a = ((const f32x4 *)args->x)[2 * i];
+        const f32x4 b = ((const f32x4 *)args->x)[2 * i + 1];
+        const u32x4 pairs = {qn_f32_to_bf16x2(a.x, a.y), qn_f32_to_bf16x2(a.z, a.w),
+                             qn_f32_to_bf16x2(b.x, b.y), qn_f32_to_bf16x2(b.z, b.w)};
+        qn_store_16((uint16_t *)args->y + 8 * i, pairs);
+    }
+}

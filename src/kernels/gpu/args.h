@@ -19,7 +19,6 @@
 #include "kernels/gpu/args_choice.h"
 #include "kernels/gpu/args_dummy.h"
 #include "kernels/gpu/args_matmul.h"
-#include "kernels/gpu/args_numbers.h"
 #include "kernels/gpu/args_roof.h"
 #include "kernels/gpu/args_rows.h"
 #include "kernels/gpu/args_step.h"

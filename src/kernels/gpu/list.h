@@ -20,9 +20,7 @@
     X(combine, 256, 3, 80)                                                                         \
     X(commit, 64, 1, 40)                                                                           \
     X(dummy, 256, 4, 72)                                                                           \
-    X(e4m3_to_f32, 256, 4, 40)                                                                     \
     X(embed, 256, 4, 64)                                                                           \
-    X(f32_to_bf16, 256, 4, 40)                                                                     \
     X(gather, 256, 4, 64)                                                                          \
     X(group, 1024, 1, 96)                                                                          \
     X(index_rows, 128, 8, 48)                                                                      \
@@ -48,7 +46,6 @@
     X(step_pages, 128, 4, 32)                                                                      \
     X(step_rows, 128, 4, 64)                                                                       \
     X(step_settle, 128, 4, 64)                                                                     \
-    X(sum_f32, 256, 4, 40)                                                                         \
     X(topk, 1024, 1, 64)
 #define QN_GPU_KERNELS_SM90(X)                                                                     \
     X(attend_mma16, 256, 1, 192)                                                                   \
