@@ -82,9 +82,7 @@ static bool emit(void *context, int32_t token, const float *logits)
     QN_ASSERT(result->n_tokens < QN_STEP_TOKENS_MAX);
     slot->ring[(to->position + result->n_tokens) % QN_SLOT_RING] = token;
     result->tokens[result->n_tokens++] = token;
-    for (uint32_t i = 0; i < slot->n_stop_ids; i++) {
-        result->is_stopped = result->is_stopped || slot->stop_ids[i] == token;
-    }
+    result->is_stopped = result->is_stopped || qn_slot_stops(slot, token);
     return !result->is_stopped;
 }
 

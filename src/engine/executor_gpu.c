@@ -344,12 +344,8 @@ static bool emit(void *context, int32_t token, const float *logits)
 {
     (void)logits;
     emission *const to = context;
-    bool is_stop = false;
     to->tokens[to->n++] = token;
-    for (uint32_t i = 0; i < to->slot->n_stop_ids; i++) {
-        is_stop |= to->slot->stop_ids[i] == token;
-    }
-    return !is_stop;
+    return !qn_slot_stops(to->slot, token);
 }
 
 /*

@@ -117,6 +117,16 @@ static inline int32_t qn_slot_token(const qn_slot *slot, uint32_t position)
     return position < slot->n_ids ? slot->ids[position] : slot->ring[position % QN_SLOT_RING];
 }
 
+/** Does a token end the sequence's answer? */
+static inline bool qn_slot_stops(const qn_slot *slot, int32_t token)
+{
+    bool is_stop = false;
+    for (uint32_t i = 0; i < slot->n_stop_ids; i++) {
+        is_stop |= slot->stop_ids[i] == token;
+    }
+    return is_stop;
+}
+
 /** Where the hidden vector of a position is kept. */
 static inline float *qn_slot_hidden(const qn_executor *e, const qn_slot *slot, uint32_t position)
 {
