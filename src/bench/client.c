@@ -81,7 +81,6 @@ struct bench_client {
     uint64_t looked_ns;   /* when the last look at the sockets began that could show all */
     uint64_t wake_ns;     /* when the timer rings, or has */
     uint64_t since_ns;    /* what is ready now can have come from then on */
-    uint64_t stamp_ns;    /* of what is read now */
     uint64_t n_events, n_resent, n_no_file;
     bool is_over;                 /* the source has nothing more */
     bench_histogram sends, reads; /* ms */
@@ -124,18 +123,20 @@ static size_t give_body(char *bytes, size_t size, size_t n, void *context)
     return n_given;
 }
 
-/* Bytes of an answer.  What is less than came ends the transfer. */
+/* Bytes of an answer, just read: no time from before the read, in which they may not have come yet.
+ * What is less than came ends the transfer. */
 static size_t take_body(char *bytes, size_t size, size_t n, void *context)
 {
     stream *const s = context;
     bench_client *const client = s->client;
+    const uint64_t read_ns = qn_clock_ns();
     const uint32_t n_chunks = s->record->n_chunks;
     long status = 0;
     (void)curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &status);
     const qn_status taken = bench_answer_feed(&s->answer, (int)status, bytes, size * n,
-                                              run_seconds(client, client->stamp_ns), client->err);
+                                              run_seconds(client, read_ns), client->err);
     client->n_events += s->record->n_chunks - n_chunks;
-    bench_histogram_add(&client->reads, (double)(client->stamp_ns - client->since_ns) * 1e-6,
+    bench_histogram_add(&client->reads, (double)(read_ns - client->since_ns) * 1e-6,
                         s->answer.n_fresh);
     if (taken < 0) {
         client->failed = taken;
@@ -533,7 +534,6 @@ static void cancel_all(bench_client *client)
 static qn_status drive(bench_client *client, curl_socket_t fd, int what)
 {
     int n_running = 0;
-    client->stamp_ns = qn_clock_ns();
     if (fd == CURL_SOCKET_TIMEOUT) {
         client->curl_due_ns = NEVER_NS; /* it says so again, if it does not change its mind */
     }

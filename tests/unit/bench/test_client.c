@@ -419,6 +419,36 @@ static void test_a_late_client_says_so(void **state)
     bench_client_close(&client);
 }
 
+/* A thread that libcurl reads in, which for once is not run from before the read until another drop
+ * has fallen. */
+static _Thread_local bool g_recv_is_late;
+
+__attribute__((visibility("default"))) ssize_t recv(int fd, void *bytes, size_t n, int flags)
+{
+    const uint64_t begun_ns = qn_clock_ns();
+    const int n_drops = g_server.n_drops;
+    while (g_recv_is_late &&
+           (qn_clock_seconds(begun_ns, qn_clock_ns()) < 0.03 || g_server.n_drops == n_drops)) {
+    }
+    g_recv_is_late = false;
+    return recvfrom(fd, bytes, n, flags, NULL, NULL);
+}
+
+static void test_a_late_read_says_so(void **state)
+{
+    (void)state;
+    list l = list_of(1, 1);
+    l.n_ticks_max = 1;
+    const bench_target target = target_of(60);
+    bench_lag lag = {0};
+    g_recv_is_late = true;
+    assert_int_equal(run_at(&target, "/drip", &l, &lag, NULL), QN_OK);
+    assert_false(g_recv_is_late);
+    assert_int_equal(record_of(&l, 0)->end, BENCH_CANCELLED);
+    assert_true(lag.read_max_ms >= 29);
+    list_free(&l);
+}
+
 /* Once the server drips somebody stops this process for a while, and until another drop has fallen;
  * then it goes on for two ticks more. */
 typedef struct stopped_list {
@@ -570,6 +600,7 @@ int main(void)
         cmocka_unit_test(test_closed_connections_are_replaced_and_counted),
         cmocka_unit_test(test_requests_start_when_due),
         cmocka_unit_test(test_a_late_client_says_so),
+        cmocka_unit_test(test_a_late_read_says_so),
         cmocka_unit_test(test_a_client_that_is_not_run_says_so),
         cmocka_unit_test(test_stop_cancels_what_runs),
         cmocka_unit_test(test_a_crowd_is_served),
