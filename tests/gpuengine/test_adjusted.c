@@ -4,6 +4,7 @@
  * sequence alone, which a sampler of the host draws, whatever happens around them; and the host
  * waits for nothing.  With a name for --device as its argument on that, without failures.
  */
+#include "engine/executor_gpu.h"
 #include "gpuengine/requests.h"
 
 #include <math.h>
@@ -182,6 +183,42 @@ static void test_adjusted_steps_are_not_waited_for(void **state)
     qn_runner_close(&runner);
 }
 
+/* More rows than are drawn at once, of two requests in turn. */
+static void test_adjusted_draws_of_many_rows(void **state)
+{
+    (void)state;
+    enum { N_MANY = 16, N_TAKEN = 3 };
+    _Static_assert((int)N_MANY * (int)QN_STEP_TOKENS_MAX > (int)QN_SAMPLE_ROWS, "they do not fit");
+    static seen all[N_MANY];
+    seen expected[2];
+    qn_request_id id = 0;
+    qn_error err = {0};
+    assert_int_equal(qn_glm_reserve(g_t.glm, N_MANY * QN_STEP_TOKENS_MAX, &err), QN_OK);
+    qn_runner_options options = runner_options(0, true);
+    options.executor.n_slots = options.executor.n_pages = options.n_queue = N_MANY;
+    options.executor.n_step_rows = N_MANY * QN_STEP_TOKENS_MAX;
+    qn_runner *runner = open_runner_of(&options);
+    for (uint32_t i = 0; i < N_MANY; i++) {
+        qn_runner_request request = request_of(i % 2 == 0 ? DRAFTED : PENALISED, &all[i]);
+        request.n_ids = 3;
+        request.max_tokens = 12;
+        request.draft_tokens = QN_DRAFT_TOKENS_MAX;
+        all[i] = (seen){0};
+        if (i < 2) {
+            answer(&expected[i], &request);
+        }
+        assert_int_equal(qn_runner_submit(&id, runner, &request, &err), QN_OK);
+    }
+    while (all[N_MANY - 1].n_ids < N_TAKEN) {
+        assert_int_equal(qn_runner_step(runner, &sink), QN_OK);
+    }
+    assert_true(qn_runner_count(runner).n_drafted >= 2 * N_MANY * QN_DRAFT_TOKENS_MAX);
+    for (uint32_t i = 0; i < N_MANY; i++) {
+        assert_memory_equal(all[i].ids, expected[i % 2].ids, N_TAKEN * sizeof(int32_t));
+    }
+    qn_runner_close(&runner);
+}
+
 /* ---------------------------------------------------------------------------------- failures */
 
 /* One gives its pages back to another that matters more, and goes on behind the first of them. */
@@ -253,10 +290,12 @@ int main(int argc, char **argv)
     const struct CMUnitTest on_device[] = {
         TEST(test_adjusted_draws_what_a_sampler_draws),
         TEST(test_adjusted_counts_drafts_that_are_taken_unseen),
+        TEST(test_adjusted_draws_of_many_rows),
     };
     const struct CMUnitTest emulated[] = {
         TEST(test_adjusted_draws_what_a_sampler_draws),
         TEST(test_adjusted_counts_drafts_that_are_taken_unseen),
+        TEST(test_adjusted_draws_of_many_rows),
         TEST(test_adjusted_steps_are_not_waited_for),
         TEST(test_adjusted_is_right_behind_a_step_that_failed),
         TEST(test_adjusted_goes_on_where_it_gave_its_pages_back),
