@@ -19,12 +19,12 @@ def run(script, *arguments, **changes):
 
 class Scripts(unittest.TestCase):
     def test_help_and_wrong_options(self):
-        for script in ("bundle.sh", "check.sh", "sanitize.sh", "bench.sh", "profile.sh"):
+        for script in ("bundle.sh", "check.sh", "layer.sh", "sanitize.sh", "bench.sh", "profile.sh"):
             done = run(script, "--help")
             self.assertEqual(done.returncode, 0, script)
             self.assertIn("usage: tools/gpu/" + script, done.stdout)
             self.assertEqual(run(script, "--hepl").returncode, 2, script)
-        for script in ("check.sh", "sanitize.sh", "bench.sh", "profile.sh"):
+        for script in ("check.sh", "layer.sh", "sanitize.sh", "bench.sh", "profile.sh"):
             self.assertIn("a value expected", run(script, "--device").stderr)
 
     def test_say_which_build_has_no_checks(self):
