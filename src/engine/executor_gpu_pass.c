@@ -4,16 +4,12 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/minmax.h"
 
 /* Rows of a graph. */
 static const uint32_t sizes[QN_PASS_SIZES] = {1,    2,    4,    8,    16,   24,   32,   48,
                                               64,   96,   128,  192,  256,  384,  512,  768,
                                               1024, 1536, 2048, 3072, 4096, 6144, 8192, 9216};
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
 
 /* Place among the sizes; QN_PASS_SIZES: it is too large. */
 static uint32_t size_of(uint32_t n_rows)
@@ -28,7 +24,7 @@ static uint32_t size_of(uint32_t n_rows)
 uint32_t qn_gpu_steps_round(uint32_t n_rows, uint32_t n_rows_max)
 {
     const uint32_t i = size_of(n_rows);
-    return n_rows > 0 && i < QN_PASS_SIZES ? min_u32(sizes[i], n_rows_max) : n_rows;
+    return n_rows > 0 && i < QN_PASS_SIZES ? qn_min_u32(sizes[i], n_rows_max) : n_rows;
 }
 
 /* Contexts are rounded up to what needs no indexer, to 4 times as much and so on up to the model's.
@@ -96,9 +92,9 @@ static void draw_rows(const qn_executor *e, const uint32_t *rows, uint32_t n_row
                       const qn_gpu_sampling *settings, int32_t *drawn)
 {
     const qn_gpu_steps *const g = e->gpu;
-    const uint32_t n_most = min_u32(g->glm->ws.n_logit_rows, QN_SAMPLE_ROWS);
+    const uint32_t n_most = qn_min_u32(g->glm->ws.n_logit_rows, QN_SAMPLE_ROWS);
     for (uint32_t first = 0; first < n_rows; first += n_most) {
-        const uint32_t n = min_u32(n_most, n_rows - first);
+        const uint32_t n = qn_min_u32(n_most, n_rows - first);
         qn_gpu_glm_head(g->glm, rows != NULL ? rows + first : NULL, rows != NULL ? 0 : first, n);
         qn_gpu_sample(&g->glm->ops, &(qn_gpu_sample_args){
                                         .tokens = drawn + first,
@@ -239,8 +235,8 @@ static void launch(qn_executor *e, uint32_t pass, uint32_t n_rows)
 static uint32_t capture_size(qn_executor *e, uint32_t i_size)
 {
     qn_gpu_steps *const g = e->gpu;
-    const uint32_t n_trunk = min_u32(sizes[i_size], e->n_logit_rows);
-    const uint32_t n_chain = min_u32(sizes[i_size], e->n_slots);
+    const uint32_t n_trunk = qn_min_u32(sizes[i_size], e->n_logit_rows);
+    const uint32_t n_chain = qn_min_u32(sizes[i_size], e->n_slots);
     const bool has_chains = size_of(n_chain) == i_size; /* else there are not so many */
     const uint32_t n_passes = !e->with_mtp ? 1 : has_chains ? QN_N_PASSES : QN_PASS_CHAIN;
     for (uint32_t pass = 0; pass < n_passes; pass++) {
