@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Times operations, against what the machine reads and multiplies in the same run. */
+#include "device/gpu_block.h"
 #include "gpucheck.h"
 #include "kernels/gpu/list.h"
 
@@ -80,7 +81,7 @@ static double time_call(gc *run, const gc_bench *bench)
     run->op = bench->op;
     (void)snprintf(run->shape, sizeof run->shape, "%s", bench->shape);
     gc_watch(run);
-    const size_t set_bytes = (bench->set_bytes + 255) / 256 * 256;
+    const size_t set_bytes = qn_gpu_align(bench->set_bytes);
     size_t n_sets = sweep_bytes / set_bytes;
     n_sets = n_sets > N_CALLS_MAX ? N_CALLS_MAX : n_sets < 4 ? 4 : n_sets;
     n_sets = run->is_emulated ? 2 : n_sets;
@@ -144,7 +145,7 @@ double gc_time(gc *run, const gc_bench *bench)
 
 /* ---------------------------------------------------------------------- what a machine can -- */
 
-static void fill_nothing(gc *run, const gc_bench *bench, uint8_t *set)
+void gc_fill_nothing(gc *run, const gc_bench *bench, uint8_t *set)
 {
     (void)run;
     (void)bench;
@@ -178,7 +179,7 @@ static void measure_roof(gc *run)
     const gc_bench reads = {.op = "read",
                             .shape = "1 GiB",
                             .set_bytes = n + 256,
-                            .fill = fill_nothing,
+                            .fill = gc_fill_nothing,
                             .queue = queue_read};
     read_gb_s = (double)n / time_call(run, &reads) * 1e-9;
     (void)printf("reads %.0f GB/s\n", read_gb_s);
@@ -188,7 +189,7 @@ static void measure_roof(gc *run)
         const gc_bench matmul = {.op = "matmul",
                                  .shape = "no loads",
                                  .set_bytes = sweep_bytes / 4 /* few calls */,
-                                 .fill = fill_nothing,
+                                 .fill = gc_fill_nothing,
                                  .queue = queue_matmul};
         matmul_tflop_s = n_sms * (double)N_MATMUL_STEPS * 0x1p24 / time_call(run, &matmul) * 1e-12;
         (void)printf("multiplies %.0f TFLOP/s of bf16\n", matmul_tflop_s);

@@ -186,6 +186,8 @@ typedef struct gc_bench {
  * Returns the microseconds of a call; NAN where another operation was asked for.
  */
 double gc_time(gc *run, const gc_bench *bench);
+/** gc_bench.fill of a set whose zeros do. */
+void gc_fill_nothing(gc *run, const gc_bench *bench, uint8_t *set);
 /** Upload to a set. */
 void gc_put(gc *run, void *to, const void *host, size_t n_bytes);
 /** Measure what the machine can, run all groups' benchmarks, write the rows as JSON where a file
