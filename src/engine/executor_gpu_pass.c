@@ -180,6 +180,22 @@ static void queue(const qn_executor *e, uint32_t pass, uint32_t n_rows)
 
 /* ------------------------------------------------------------------------------------- graphs */
 
+static const char *name_of(uint32_t pass)
+{
+    return pass == QN_PASS_TRUNK ? "trunk" : pass == QN_PASS_FOLLOW ? "follow" : "draft";
+}
+
+/* Drafts behind the first may have fewer: they share what the indexer chose. */
+static void note_launches(qn_gpu_steps *g, uint32_t pass, const qn_gpu_graph *graph)
+{
+    qn_pass_launches *const to = &g->launches;
+    uint32_t *const counts[] = {
+        [QN_PASS_TRUNK] = &to->trunk, [QN_PASS_FOLLOW] = &to->follow, [QN_PASS_CHAIN] = &to->draft};
+    if (pass <= QN_PASS_CHAIN) {
+        *counts[pass] = (uint32_t)qn_gpu_graph_count(graph);
+    }
+}
+
 /* A pass that cannot be captured is queued as it is for some time: the reason may have passed. */
 static bool capture(qn_executor *e, uint32_t pass, uint32_t n_rows, qn_gpu_capture *to)
 {
@@ -188,10 +204,15 @@ static bool capture(qn_executor *e, uint32_t pass, uint32_t n_rows, qn_gpu_captu
     qn_gpu_capture_begin(g->glm->stream);
     queue(e, pass, n_rows);
     if (qn_gpu_capture_end(&to->graph, g->glm->stream, &err) < 0) {
-        qn_log(QN_LOG_WARN, "pass %u of %u rows is not captured: %s", pass, n_rows, err.text);
+        qn_log(QN_LOG_WARN, "a pass (%s) of %u rows is not captured: %s", name_of(pass), n_rows,
+               err.text);
         to->n_plain = QN_PASS_RETRY;
+        return false;
     }
-    return to->graph != NULL;
+    note_launches(g, pass, to->graph);
+    qn_log(QN_LOG_DEBUG, "graph: pass=%s rows=%u positions=%u launches=%zu", name_of(pass), n_rows,
+           g->extent.n_positions, qn_gpu_graph_count(to->graph));
+    return true;
 }
 
 void qn_gpu_steps_drop_graphs(qn_gpu_steps *g)
@@ -226,6 +247,7 @@ static void launch(qn_executor *e, uint32_t pass, uint32_t n_rows)
     }
     if (c->graph != NULL) {
         qn_gpu_graph_launch(g->glm->stream, c->graph);
+        note_launches(g, pass, c->graph);
     } else {
         queue(e, pass, n_rows);
     }
@@ -266,8 +288,11 @@ void qn_gpu_steps_capture(qn_executor *e)
         n_graphs += n;
     }
     const uint64_t left_bytes = qn_gpu_free_bytes(g->glm->gpu);
-    qn_log(QN_LOG_INFO, "graphs: n=%u rows=%u positions=%u bytes=%llu capture_s=%.2f", n_graphs,
-           e->n_logit_rows, g->extent.n_positions,
+    qn_log(QN_LOG_INFO,
+           "graphs: n=%u rows=%u positions=%u trunk_launches=%u draft_launches=%u "
+           "follow_launches=%u bytes=%llu capture_s=%.2f",
+           n_graphs, e->n_logit_rows, g->extent.n_positions, g->launches.trunk, g->launches.draft,
+           g->launches.follow,
            (unsigned long long)(free_bytes > left_bytes ? free_bytes - left_bytes : 0),
            qn_clock_seconds(start_ns, qn_clock_ns()));
 }
