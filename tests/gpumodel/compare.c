@@ -765,54 +765,76 @@ static gm_spread spread_of(double *off, uint32_t n, uint32_t n_agreeing)
     return spread;
 }
 
-static void compare_said(gm_teacher *out, const told said[2], const gm_texts *texts)
+/* Of two models that were told the same. */
+static gm_spread spread_between(const told *a, const told *b, uint32_t n)
 {
-    const uint32_t n = out->n_positions;
     double *const off = make(n, sizeof *off);
     uint32_t n_agreeing = 0;
     for (uint32_t i = 0; i < n; i++) {
-        out->cpu_nll -= said[0].logprobs[i] / n;
-        out->gpu_nll -= said[1].logprobs[i] / n;
-        n_agreeing += said[0].likely[i] == said[1].likely[i] ? 1 : 0;
-        off[i] = fabs(said[0].logprobs[i] - said[1].logprobs[i]);
+        n_agreeing += a->likely[i] == b->likely[i] ? 1 : 0;
+        off[i] = fabs(a->logprobs[i] - b->logprobs[i]);
     }
-    out->gpu = spread_of(off, n, n_agreeing);
-    out->has_bf16 = texts->bf16_off != NULL;
-    if (out->has_bf16) {
-        n_agreeing = 0;
-        for (uint32_t i = 0; i < n; i++) {
-            n_agreeing += texts->bf16_agrees[i];
-            off[i] = (double)texts->bf16_off[i];
-        }
-        out->bf16 = spread_of(off, n, n_agreeing);
-    }
+    const gm_spread spread = spread_of(off, n, n_agreeing);
     free(off);
+    return spread;
+}
+
+/* As a file has it. */
+static gm_spread spread_known(const gm_texts *texts, uint32_t n)
+{
+    double *const off = make(n, sizeof *off);
+    uint32_t n_agreeing = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        n_agreeing += texts->bf16_agrees[i];
+        off[i] = (double)texts->bf16_off[i];
+    }
+    const gm_spread spread = spread_of(off, n, n_agreeing);
+    free(off);
+    return spread;
+}
+
+static double nll_of(const told *said, uint32_t n)
+{
+    double nll = 0.0;
+    for (uint32_t i = 0; i < n; i++) {
+        nll -= said->logprobs[i] / n;
+    }
+    return nll;
 }
 
 qn_status gm_teach(gm_teacher *out, const gm_device *device, const gm_case *c,
                    const gm_texts *texts, uint32_t n_rows, qn_error *err)
 {
+    enum { WIDE, GPU, NARROW, N_SIDES }; /* the CPU in f32, the GPU, the CPU in bf16 */
     const uint32_t n = texts->starts[texts->n_texts] - texts->n_texts;
-    told said[2] = {0};
+    const int n_sides = texts->bf16_off != NULL ? NARROW : N_SIDES;
+    told said[N_SIDES] = {0};
     qn_status status = QN_OK;
-    *out = (gm_teacher){.n_positions = n};
-    for (int i = 0; i < 2 && status == QN_OK; i++) {
+    for (int i = 0; i < n_sides && status == QN_OK; i++) {
         side s;
         said[i].logprobs = make(n, sizeof *said[i].logprobs);
         said[i].likely = make(n, sizeof *said[i].likely);
-        status = i == 0 ? side_open(&s, c, NULL, QN_COMPUTE_F32, QN_KV_F32, n_rows, err)
-                        : side_open(&s, c, device, QN_COMPUTE_BF16, c->kv_dtype, n_rows, err);
+        status =
+            side_open(&s, c, i == GPU ? device : NULL, i == WIDE ? QN_COMPUTE_F32 : QN_COMPUTE_BF16,
+                      i == WIDE ? QN_KV_F32 : c->kv_dtype, n_rows, err);
         if (status == QN_OK) {
             teach(&s, c, texts, n_rows, &said[i]);
             side_close(&s);
         }
     }
     if (status == QN_OK) {
-        out->cpu_s = said[0].seconds / said[0].n_passes;
-        out->gpu_s = said[1].seconds / said[1].n_passes;
-        compare_said(out, said, texts);
+        *out =
+            (gm_teacher){.n_positions = n,
+                         .gpu = spread_between(&said[WIDE], &said[GPU], n),
+                         .bf16 = n_sides == N_SIDES ? spread_between(&said[WIDE], &said[NARROW], n)
+                                                    : spread_known(texts, n),
+                         .bound = n_sides == N_SIDES ? 3.0 : 1.5,
+                         .cpu_nll = nll_of(&said[WIDE], n),
+                         .gpu_nll = nll_of(&said[GPU], n),
+                         .cpu_s = said[WIDE].seconds / said[WIDE].n_passes,
+                         .gpu_s = said[GPU].seconds / said[GPU].n_passes};
     }
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < n_sides; i++) {
         free(said[i].logprobs);
         free(said[i].likely);
     }
@@ -821,7 +843,7 @@ qn_status gm_teach(gm_teacher *out, const gm_device *device, const gm_case *c,
 
 bool gm_is_near(const gm_teacher *teacher)
 {
-    const double bound = 1.5;
+    const double bound = teacher->bound;
     const gm_spread *const gpu = &teacher->gpu;
     const gm_spread *const bf16 = &teacher->bf16;
     return 1.0 - gpu->agreement <= bound * (1.0 - bf16->agreement) &&
