@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Checks of kernels/gpu/adjust.c, against the rules of engine/sampler.c. */
+#include "device/gpu_block.h"
 #include "gpucheck.h"
 
 #include <string.h>
@@ -186,61 +187,57 @@ typedef struct shape {
     uint32_t n_tokens;
 } shape;
 
-/* A set: logits, then tokens of pages, their table, positions, slots of rows, the slot. */
-static size_t offset_of(const shape *s, uint32_t i)
+/* Arguments in a set, whose length is returned; of NULL that is all. */
+static size_t lay_out(qn_gpu_adjust_args *args, const shape *s, uint8_t *set)
 {
-    const size_t n_bytes[] = {(size_t)s->args.n_rows * s->args.n_vocab * sizeof(float),
-                              (size_t)s->args.n_table_pages * PAGE * sizeof(int32_t),
-                              s->args.n_table_pages * sizeof(int32_t),
-                              s->args.n_rows * sizeof(int32_t),
-                              s->args.n_rows * sizeof(int32_t),
-                              sizeof(qn_gpu_slot)};
-    size_t offset = 0;
-    for (uint32_t k = 0; k < i; k++) {
-        offset += (n_bytes[k] + 15) / 16 * 16;
-    }
-    return offset;
+    qn_gpu_block at = {.base = set};
+    const size_t row_bytes = s->args.n_rows * sizeof(int32_t);
+    *args = s->args;
+    args->logits = qn_gpu_cut(&at, (size_t)s->args.n_rows * s->args.n_vocab * sizeof(float));
+    args->page_tokens = qn_gpu_cut(&at, s->n_tokens * sizeof(int32_t));
+    args->page_tables = qn_gpu_cut(&at, s->args.n_table_pages * sizeof(int32_t));
+    args->positions = qn_gpu_cut(&at, row_bytes);
+    args->slots_of = qn_gpu_cut(&at, row_bytes);
+    args->slots = qn_gpu_cut(&at, sizeof(qn_gpu_slot));
+    return at.n_bytes;
 }
 
 static void fill_adjust(gc *run, const gc_bench *bench, uint8_t *set)
 {
     const shape *const s = bench->context;
-    const uint32_t n_rows = s->args.n_rows;
-    const uint32_t n_pages = s->args.n_table_pages;
-    int32_t *const tokens = gc_host(run, (size_t)n_pages * PAGE * sizeof *tokens);
-    int32_t *const table = gc_host(run, n_pages * sizeof *table);
-    int32_t *const positions = gc_host(run, n_rows * sizeof *positions);
+    const size_t row_bytes = s->args.n_rows * sizeof(int32_t);
+    const size_t table_bytes = s->args.n_table_pages * sizeof(int32_t);
+    int32_t *const tokens = gc_host(run, s->n_tokens * sizeof *tokens);
+    int32_t *const table = gc_host(run, table_bytes);
+    int32_t *const positions = gc_host(run, row_bytes);
+    int32_t *const slots_of = gc_host(run, row_bytes);
     const qn_gpu_slot slot = {.n_prompt = s->n_tokens / 2,
                               .is_penalised = 1,
                               .repetition_penalty = 1.1F,
                               .frequency_penalty = 0.1F};
-    for (uint32_t i = 0; i < n_pages * PAGE; i++) { /* half of a text are few words */
+    for (uint32_t i = 0; i < s->n_tokens; i++) { /* half of a text are few words */
         tokens[i] = (int32_t)gc_below(run, i % 2 == 0 ? 100 : s->args.n_vocab);
     }
-    for (uint32_t i = 0; i < n_pages; i++) {
+    for (uint32_t i = 0; i < s->args.n_table_pages; i++) {
         table[i] = (int32_t)i;
     }
-    for (uint32_t t = 0; t < n_rows; t++) {
+    for (uint32_t t = 0; t < s->args.n_rows; t++) {
         positions[t] = (int32_t)s->n_tokens - 1;
+        slots_of[t] = 0;
     }
-    gc_put(run, set + offset_of(s, 1), tokens, (size_t)n_pages * PAGE * sizeof *tokens);
-    gc_put(run, set + offset_of(s, 2), table, n_pages * sizeof *table);
-    gc_put(run, set + offset_of(s, 3), positions, n_rows * sizeof *positions);
-    memset(positions, 0, n_rows * sizeof *positions);
-    gc_put(run, set + offset_of(s, 4), positions, n_rows * sizeof *positions); /* slot 0 */
-    gc_put(run, set + offset_of(s, 5), &slot, sizeof slot);
+    qn_gpu_adjust_args args;
+    (void)lay_out(&args, s, set);
+    gc_put(run, (void *)(uintptr_t)args.page_tokens, tokens, s->n_tokens * sizeof *tokens);
+    gc_put(run, (void *)(uintptr_t)args.page_tables, table, table_bytes);
+    gc_put(run, (void *)(uintptr_t)args.positions, positions, row_bytes);
+    gc_put(run, (void *)(uintptr_t)args.slots_of, slots_of, row_bytes);
+    gc_put(run, (void *)(uintptr_t)args.slots, &slot, sizeof slot);
 }
 
 static void queue_adjust(gc *run, const gc_bench *bench, uint8_t *set)
 {
-    const shape *const s = bench->context;
-    qn_gpu_adjust_args args = s->args;
-    args.logits = (float *)(void *)set;
-    args.page_tokens = (const int32_t *)(const void *)(set + offset_of(s, 1));
-    args.page_tables = (const int32_t *)(const void *)(set + offset_of(s, 2));
-    args.positions = (const int32_t *)(const void *)(set + offset_of(s, 3));
-    args.slots_of = (const int32_t *)(const void *)(set + offset_of(s, 4));
-    args.slots = (const qn_gpu_slot *)(const void *)(set + offset_of(s, 5));
+    qn_gpu_adjust_args args;
+    (void)lay_out(&args, bench->context, set);
     qn_gpu_adjust(&run->ops, &args);
 }
 
@@ -252,11 +249,12 @@ static void bench_adjust(gc *run, uint32_t n_rows, uint32_t n_tokens, const char
                               .n_vocab = n,
                               .n_table_pages = n_tokens / PAGE},
                      .n_tokens = n_tokens};
+    qn_gpu_adjust_args args;
     gc_time(run, &(gc_bench){.op = "adjust",
                              .shape = name,
                              .n_bytes = 4.0 * n_tokens *
                                         (1 + n_rows), /* tokens, and logits of half of them */
-                             .set_bytes = offset_of(&s, 6),
+                             .set_bytes = lay_out(&args, &s, NULL),
                              .fill = fill_adjust,
                              .queue = queue_adjust,
                              .context = &s});
