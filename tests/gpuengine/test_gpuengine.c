@@ -256,6 +256,14 @@ static void answer_alone(seen *out, uint32_t i)
     answer(out, &request);
 }
 
+/* follow is nine kernels and three products; what has no graphs tells none. */
+static void check_launches(const qn_runner *runner, bool with_graphs)
+{
+    const qn_engine_stats stats = qn_runner_count(runner);
+    assert_int_equal(stats.n_trunk_launches > stats.n_draft_launches, with_graphs);
+    assert_int_equal(stats.n_follow_launches, with_graphs ? 12 : 0);
+}
+
 /* By both lags, and by graphs and without. */
 static void test_gpuengine_draws_what_a_sequence_alone_draws(void **state)
 {
@@ -286,6 +294,7 @@ static void test_gpuengine_draws_what_a_sequence_alone_draws(void **state)
             assert_memory_equal(&s->logit_sum, &logit_sum, sizeof logit_sum);
             assert_true(s->stats.n_drafted > 0);
         }
+        check_launches(runner, k < 2);
         qn_runner_close(&runner);
     }
 }
@@ -841,15 +850,7 @@ static void test_gpuengine_tokens_are_right_whatever_happens_around_them(void **
 
 static qn_status open_and_close(qn_error *err)
 {
-    const qn_executor_options options = {.kernels = &g_t.kernels,
-                                         .pool = g_t.pool,
-                                         .kv_dtype = QN_KV_BF16,
-                                         .n_slots = N_SLOTS,
-                                         .n_pages = 8,
-                                         .n_step_rows = N_ROWS,
-                                         .n_context = N_IDS_MAX,
-                                         .lag = 1,
-                                         .with_mtp = true};
+    const qn_executor_options options = runner_options(1, false).executor;
     qn_executor *executor = NULL;
     const qn_status status = qn_executor_open(&executor, g_t.glm, &options, err);
     assert_int_equal(executor != NULL, status == QN_OK);
