@@ -12,6 +12,7 @@ struct qn_recorder {
     qn_safetensors_writer *trace;  /* likewise */
     qn_probe probe;
     uint32_t n_rows;  /* of the present step */
+    bool is_in_step;  /* of which the trace has some layers' rows, or may have */
     int32_t *set;     /* [index_topk] one padded row, owned */
     qn_error failure; /* the first one: a probe cannot return it */
 };
@@ -108,6 +109,7 @@ void qn_recorder_close(qn_recorder **recorder)
 const qn_probe *qn_recorder_begin_step(qn_recorder *recorder, uint32_t n_rows)
 {
     recorder->n_rows = n_rows;
+    recorder->is_in_step = recorder->trace != NULL;
     return recorder->trace != NULL ? &recorder->probe : NULL;
 }
 
@@ -137,10 +139,22 @@ qn_status qn_recorder_end_step(qn_recorder *recorder, uint32_t n_rows, const int
                                const float *logits, qn_error *err)
 {
     qn_recorder *const r = recorder;
+    r->is_in_step = false;
     if (r->logits != NULL && r->failure.status == QN_OK) {
         r->failure.status = append_logits(r, n_rows, ids, logits, &r->failure);
     }
     return report(r, err);
+}
+
+void qn_recorder_fail_step(qn_recorder *recorder, qn_status status)
+{
+    qn_recorder *const r = recorder;
+    if (r->is_in_step && r->failure.status == QN_OK) {
+        r->failure.status = qn_fail(&r->failure, status, 0, __func__,
+                                    "%s: a step failed of which rows were written, all expected",
+                                    qn_safetensors_writer_path(r->trace));
+    }
+    r->is_in_step = false;
 }
 
 /* Finish one file; accepts a writer that is NULL. */

@@ -287,6 +287,9 @@ static qn_status run_step(qn_session *s, qn_error *err)
     const bool is_prompt = qn_generator_state_of(s->generator) == QN_GENERATOR_PROMPT;
     const qn_status status = qn_generator_step(s->generator, &sink, err);
     *(is_prompt ? &s->prefill_s : &s->decode_s) += qn_clock_seconds(start_ns, qn_clock_ns());
+    if (status < 0 && s->recorder != NULL) {
+        qn_recorder_fail_step(s->recorder, status);
+    }
     return status;
 }
 

@@ -190,6 +190,7 @@ static qn_status step_prompt(qn_generator *g, qn_error *err)
             .with_mtp = g->with_mtp,
         };
         qn_sequence_step(s, &options);
+        QN_TRY(status, qn_sequence_take_failure(s, err), fail);
         QN_TRY(status,
                tell_rows(g, first, g->wants_prompt_logits ? qn_sequence_step_logits(s) : NULL, err),
                fail);
@@ -254,6 +255,10 @@ static qn_status step_answer(qn_generator *g, qn_error *err)
     const uint64_t drafted_ns = qn_clock_ns();
     qn_sequence_verify(s, drafts, n_drafts, g->with_mtp);
     const uint64_t verified_ns = qn_clock_ns();
+    qn_status status = qn_sequence_take_failure(s, err);
+    if (status < 0) { /* before a draft that is taken as it is */
+        return status;
+    }
     const bool is_pinned = g->acceptance_length > 0.0;
     const qn_accept_args args = {
         .logits = qn_sequence_step_logits(s),
@@ -265,7 +270,7 @@ static qn_status step_answer(qn_generator *g, qn_error *err)
         .n_forced = is_pinned ? qn_accept_forced(g->n.n_steps, g->acceptance_length, n_drafts) : 0,
         .emit = emit,
         .context = g};
-    const qn_status status = qn_accept_rows(&n_emitted, &n_accepted, g->sampler, &args, err);
+    status = qn_accept_rows(&n_emitted, &n_accepted, g->sampler, &args, err);
     if (args.is_pinned) { /* the token drawn may be the very draft that was not to be taken */
         qn_sequence_redo_last(s);
     }
@@ -292,20 +297,13 @@ static qn_status step_answer(qn_generator *g, qn_error *err)
     return tell_rows(g, first, args.logits, err);
 }
 
-/* A pass that failed on the device goes before what came of its logits. */
-static qn_status end_passes(qn_generator *g, qn_status status, qn_error *err)
-{
-    const qn_status failure = qn_sequence_take_failure(g->sequence, err);
-    return failure < 0 ? failure : status;
-}
-
 qn_status qn_generator_step(qn_generator *generator, const qn_generator_sink *sink, qn_error *err)
 {
     qn_generator *const g = generator;
     QN_ASSERT(g->state != QN_GENERATOR_IDLE);
     g->sink = sink;
-    const qn_status status = end_passes(
-        g, g->state == QN_GENERATOR_PROMPT ? step_prompt(g, err) : step_answer(g, err), err);
+    const qn_status status =
+        g->state == QN_GENERATOR_PROMPT ? step_prompt(g, err) : step_answer(g, err);
     g->sink = NULL;
     if (status < 0) {
         qn_generator_stop(g);
@@ -323,9 +321,12 @@ qn_status qn_generator_catch_up(qn_generator *generator, const qn_generator_sink
         return QN_OK;
     }
     qn_sequence_verify(g->sequence, NULL, 0, false);
+    qn_status status = qn_sequence_take_failure(g->sequence, err);
+    if (status < 0) {
+        return status;
+    }
     g->sink = sink;
-    const qn_status status =
-        end_passes(g, tell_rows(g, first, qn_sequence_step_logits(g->sequence), err), err);
+    status = tell_rows(g, first, qn_sequence_step_logits(g->sequence), err);
     g->sink = NULL;
     return status;
 }

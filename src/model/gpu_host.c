@@ -252,7 +252,10 @@ static void *look(qn_gpu_glm *g, const void *from, size_t n_bytes)
         return NULL;
     }
     qn_gpu_download(g->stream, to, from, n_bytes);
-    (void)finish(g);
+    if (!finish(g)) { /* or a probe would be shown what no layer has computed */
+        free(to);
+        return NULL;
+    }
     return to;
 }
 

@@ -9,31 +9,21 @@
 #include "engine/executor_gpu.h"
 #include "engine/generator.h"
 #include "engine/runner.h"
+#include "gpuengine/fixture.h"
 #include "kernels/gpu_tuning.h"
 #include "model/gpu_products.h"
-#include "support/emulated_gpu.h"
 #include "support/fake_gpu.h"
-#include "unit/model/fixture.h"
 
 #include <math.h>
 #include <stdio.h>
 
-enum {
-    N_REQUESTS = 3,
-    N_IDS_MAX = 128,
-    N_ROWS = 72,
-    N_SLOTS = 4,
-    N_TEXTS = 4,
-    N_VOCAB = 96,
-    N_TOLD = 9
-};
+enum { N_REQUESTS = 3, N_IDS_MAX = 128, N_SLOTS = 4, N_TEXTS = 4, N_TOLD = 9 };
 
 /*
  * Without is_deterministic sums go by the number of rows: logits differ by at most so much from
  * those of a sequence alone, with arithmetic in bf16, and tokens only where they are as close.
  */
 static const float near_tie = 0.05F;
-static bool g_is_free; /* of the model that is opened next: not deterministic */
 
 static const qn_sampling greedy = {.top_p = 1.0F, .repetition_penalty = 1.0F};
 static const qn_sampling drawn = {
@@ -44,11 +34,6 @@ static const qn_sampling penalised = {.temperature = 0.7F,
                                       .frequency_penalty = 0.5F,
                                       .seed = 11};
 static const qn_sampling *const samplings[N_REQUESTS] = {&greedy, &drawn, &penalised};
-
-static const char *g_device_name; /* NULL: emulated */
-static qn_gpu *g_gpu;
-static qn_gpu_kernels *g_kernels;
-static tiny g_t;
 
 /* What was told of one request. */
 typedef struct seen {
@@ -63,58 +48,12 @@ typedef struct seen {
 
 static seen g_seen[N_REQUESTS];
 
-static int open_model(void **state)
-{
-    (void)state;
-    qn_error err = {0};
-    qn_config config = tiny_config();
-    config.n_layers = 2; /* whole pieces of 16 bytes, and one layer of each kind */
-    config.n_vocab = N_VOCAB;
-    config.v_dim = 24;
-    config.kv_rank = 48;
-    config.n_experts = 3;
-    config.n_experts_used = 2;
-    config.is_index_full[1] = false;
-    config.is_index_full[2] = true;
-    qn_status status = g_device_name != NULL ? qn_gpu_open(&g_gpu, g_device_name, &err)
-                                             : emulated_gpu_open(&g_gpu, &err);
-    if (status == QN_OK) {
-        status =
-            g_device_name != NULL
-                ? qn_gpu_kernels_open(&g_kernels, g_gpu, qn_gpu_modules, qn_gpu_n_modules, &err)
-                : qn_gpu_kernels_open(&g_kernels, g_gpu, &emulated_module, 1, &err);
-    }
-    if (status < 0) {
-        fail_msg("%s", err.text);
-    }
-    qn_glm_options options = tiny_prepare(&g_t, &config, 1, N_ROWS, QN_KV_BF16);
-    options.compute = QN_COMPUTE_BF16;
-    options.gpu = g_gpu;
-    options.gpu_kernels = g_kernels;
-    options.is_deterministic = !g_is_free;
-    if (qn_glm_open_dummy(&g_t.glm, &g_t.config, 7, &options, &err) < 0) {
-        fail_msg("%s", err.text);
-    }
-    return 0;
-}
-
 static int open_free(void **state)
 {
     g_is_free = true;
     const int result = open_model(state);
     g_is_free = false;
     return result;
-}
-
-static int close_model(void **state)
-{
-    (void)state;
-    tiny_close(&g_t);
-    qn_gpu_kernels_close(&g_kernels);
-    qn_gpu_close(&g_gpu);
-    assert_string_equal(fake_gpu_problem(), "");
-    assert_int_equal(fake_gpu_used_bytes(), 0);
-    return 0;
 }
 
 /* A device that is lost gives nothing back. */

@@ -275,6 +275,39 @@ static void test_files_that_fail_end_the_request_and_are_given_up(void **state)
     qn_session_close(&session);
 }
 
+/* The second chunk of a prompt. */
+static qn_status want_no_more(void *context, uint32_t position, uint32_t n_rows, const int32_t *ids,
+                              const float *logits, qn_error *err)
+{
+    (void)context;
+    (void)n_rows;
+    (void)ids;
+    (void)logits;
+    return position == 0 ? QN_OK : qn_fail(err, QN_E_CANCELLED, 0, __func__, "enough");
+}
+
+/* A step that ends in its middle, as where a device fails, has left rows of some layers alone. */
+static void test_a_trace_of_a_part_of_a_step_is_given_up(void **state)
+{
+    (void)state;
+    static transcript t;
+    char dir[PATH_BYTES];
+    char path[2 * PATH_BYTES];
+    folder_make(dir);
+    (void)snprintf(path, sizeof path, "%s/trace.safetensors", dir);
+    const qn_request request = ask(QN_DRAFT_DEFAULT);
+    qn_session *session = open_session(
+        g_model,
+        &(qn_session_options){.trace_path = path, .logits_fn = want_no_more, .chunk_tokens = 16});
+    qn_error err = {0};
+    answer(&t, session, &request);
+    assert_int_equal(t.err.status, QN_E_CANCELLED);
+    assert_int_equal(qn_session_finish_files(session, &err), QN_E_CANCELLED);
+    assert_non_null(strstr(err.text, path));
+    qn_session_close(&session);
+    assert_int_equal(rmdir(dir), 0); /* empty */
+}
+
 static void test_files_in_the_folder_of_the_model_are_refused(void **state)
 {
     (void)state;
@@ -374,6 +407,7 @@ int main(void)
         cmocka_unit_test(test_files_that_are_not_wanted_are_finished_at_once),
         cmocka_unit_test(test_files_that_were_not_finished_vanish),
         cmocka_unit_test(test_files_that_fail_end_the_request_and_are_given_up),
+        cmocka_unit_test(test_a_trace_of_a_part_of_a_step_is_given_up),
         cmocka_unit_test(test_files_in_the_folder_of_the_model_are_refused),
         cmocka_unit_test(test_logits_are_told_as_the_file_has_them),
         cmocka_unit_test(test_an_error_of_who_hears_logits_ends_the_request),
