@@ -34,4 +34,9 @@ inside "/$name/bin/quern" run "/$name/models/glm-nano" --temperature 0 \
     -p "Quinn has 30 cookies and gives 2 of them to Kira. How many cookies are left?" >"$root/answer"
 cat "$root/answer"
 grep -q "The answer is 28." "$root/answer"
+if [ -x "$root/$name/bin/golden_cache" ]; then
+    # It has what it needs, but for the device.
+    inside "/$name/bin/golden_cache" --source "/$name" --device cuda:99 >"$root/answer" 2>&1 && exit 1
+    grep -q "ERROR: --device: cuda:99: " "$root/answer"
+fi
 [ ! -x "$root/$name/bin/gpucheck" ] || inside "/$name/bin/gpucheck" --only rope

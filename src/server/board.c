@@ -28,6 +28,8 @@ typedef struct activity {
 struct server_board {
     activity activities[BOARD_N_THREADS];
 
+    _Atomic bool is_device_lost;
+
     /* The watchdog. */
     pthread_t thread;
     bool is_watched;
@@ -178,6 +180,11 @@ double board_busy_s(const server_board *board, board_thread thread)
     return what != NULL ? qn_clock_seconds(begun_ns, now_ns) : 0.0;
 }
 
+void board_device_lost(server_board *board)
+{
+    atomic_store(&board->is_device_lost, true);
+}
+
 /* Write all of it.  False: stderr does not take it within a second, and abort() has to come. */
 static bool write_all(const char *text, size_t len)
 {
@@ -266,14 +273,18 @@ static void *watch(void *argument)
     server_board *const board = argument;
     uint64_t now_ns = qn_clock_ns();
     uint64_t pinged_ns = now_ns;
+    bool was_lost = false; /* a look ago: the requests of that step have had their errors */
     while (sleep_until(board, now_ns + board->tick_ns)) {
         const uint64_t before_ns = now_ns;
         now_ns = qn_clock_ns();
         look(board, now_ns - before_ns);
-        if (board->ping_ns > 0 && now_ns - pinged_ns >= board->ping_ns) {
+        if (board->ping_ns > 0 && was_lost) {
+            server_notify("WATCHDOG=trigger");
+        } else if (board->ping_ns > 0 && now_ns - pinged_ns >= board->ping_ns) {
             pinged_ns = now_ns;
             server_notify("WATCHDOG=1");
         }
+        was_lost = atomic_load(&board->is_device_lost);
     }
     return NULL;
 }

@@ -61,11 +61,15 @@ void board_idle(server_board *board, board_thread thread);
 /** How long it has been busy with one thing; 0: it waits.  Any thread. */
 double board_busy_s(const server_board *board, board_thread thread);
 
+/** The device is lost, and this process cannot do without.  Any thread. */
+void board_device_lost(server_board *board);
+
 /**
  * Start the watchdog: a thread that has been busy with one thing for @p timeout_s ends the process
  * by abort(), after telling on stderr which thread, in what, for how long, and what each request
  * was doing.  Time in which the whole process stood still does not count.  0: it never does.
- * Under systemd (NOTIFY_SOCKET, WATCHDOG_USEC) it also pings while all is well.
+ * Under systemd (NOTIFY_SOCKET, WATCHDOG_USEC) it also pings while all is well; when the device is
+ * lost it asks for what follows pings that stay away, to be ended and started again.
  * Returns  QN_OK; QN_E_IO: no thread
  */
 QN_MUST_CHECK qn_status board_watch(server_board *board, double timeout_s, qn_error *err);

@@ -22,12 +22,6 @@ static const char *bool_name(bool value)
 
 /* ---------------------------------------------------------------------------------------- state */
 
-bool page_health(const http_connection *connection, qn_buf *out, server_error *error)
-{
-    (void)connection;
-    return finish(qn_buf_append_printf(out, NULL, "{\"status\":\"ok\"}\n"), error);
-}
-
 /* A step takes a share of the watchdog's time: others had better be asked.  It is not too late for
  * it, so that /health leaves it to the watchdog, which tells why. */
 static bool is_stalled(const qn_server *server, server_error *error)
@@ -43,7 +37,8 @@ static bool is_stalled(const qn_server *server, server_error *error)
     return true;
 }
 
-/* Steps fail one like the other then: requests had better go elsewhere.  The log has the reason. */
+/* Steps fail one like the other then: requests had better go elsewhere, and nothing but another
+ * process mends it.  The log has the reason. */
 static bool is_lost(qn_server *server, server_error *error)
 {
     if (!worker_get_stats(server->worker).is_lost) {
@@ -52,6 +47,12 @@ static bool is_lost(qn_server *server, server_error *error)
     server_fail(error, MHD_HTTP_SERVICE_UNAVAILABLE, "device_lost", "",
                 "server: its device is lost, expected this process to be started again");
     return true;
+}
+
+bool page_health(const http_connection *connection, qn_buf *out, server_error *error)
+{
+    return !is_lost(connection->server, error) &&
+           finish(qn_buf_append_printf(out, NULL, "{\"status\":\"ok\"}\n"), error);
 }
 
 bool page_ready(const http_connection *connection, qn_buf *out, server_error *error)

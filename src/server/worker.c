@@ -311,6 +311,9 @@ static void step(server_worker *w)
     collect(w);
     w->stats = count(w);
     unlock(w);
+    if (w->stats.is_lost && w->board != NULL) {
+        board_device_lost(w->board);
+    }
     publish(w);
 }
 

@@ -90,7 +90,8 @@ static inline void question_read(question *out, qn_str line, const char *path)
     qn_json_doc_close(&doc);
 }
 
-static inline void questions_open(questions *q)
+/* Read them all, below the folder @p source. */
+static inline void questions_open(questions *q, const char *source)
 {
     static const char *const names[N_TASKS] = {"tool_call", "needle",      "arithmetic",
                                                "choice",    "code",        "extract",
@@ -99,8 +100,7 @@ static inline void questions_open(questions *q)
     for (uint32_t i_task = 0; i_task < N_TASKS; i_task++) {
         char path[512];
         qn_buf *const file = &q->files[i_task];
-        (void)snprintf(path, sizeof path, "%s/tests/eval/nano_%s.jsonl", QN_SOURCE_DIR,
-                       names[i_task]);
+        (void)snprintf(path, sizeof path, "%s/tests/eval/nano_%s.jsonl", source, names[i_task]);
         qn_buf_init(file, 1 << 20);
         must(qn_file_read(file, path, &err), &err);
         const char *at = file->ptr;

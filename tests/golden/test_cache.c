@@ -5,26 +5,50 @@
  * among 31 others, with and without speculation, with rows in bf16 and FP8; every other one is
  * greedy, the others drawn, and with rows of the other kind the other way round.  A session of one
  * sequence, cleared before each prompt, says what is right: tokens and log-probabilities have to be
- * the same bits, and drafts accepted at the same places.
+ * the same bits, and drafts accepted at the same places.  On a GPU the session is there, too, the
+ * crowd is one of 64, and half of all want no log-probabilities, so that their steps run ahead.
  *
- * Without arguments a slice of the 200 conversations; with --all each of them.
+ * Without arguments a slice of the 200 conversations on the CPU.
+ *
+ * --all         each of them
+ * --device NAME "cuda[:N]", "hip[:N]"
+ * --free        sums may go by the number of rows: all are greedy, and the first token that is
+ *               another has to be as likely as the session's, but for epsilon
+ * --epsilon X   of a log-probability, as the session has both (epsilon_default)
+ * --source DIR  where models/glm-nano and tests/eval are, if not where this was built
  */
 #include "base/page.h"
 #include "conversations.h"
+
+#include <math.h>
 
 enum {
     N_TOKENS_MAX = 96, /* of an answer */
     CONTEXT = 4096,    /* of a session */
     CROWD = 32,
-    STEP_ROWS = 1024,   /* room for all drafts of a crowd beside the rows kept for prompts */
-    CROWD_PAGES = 1024, /* none of the crowd has to wait or to give pages back */
-    TURNS_BETWEEN = 24, /* conversations that take turns in one narrow cache */
+    CROWD_GPU = 64,
+    STEP_ROWS = 1024,        /* room for all drafts of a crowd beside the rows kept for prompts */
+    CROWD_PAGES_OF_ONE = 32, /* none of the crowd has to wait or to give pages back */
+    TURNS_BETWEEN = 24,      /* conversations that take turns in one narrow cache */
     DEPTH = 5,
     N_SLICE = 12,    /* conversations without --all */
     MIN_TOKENS = 40, /* of every fourth conversation: answers that are longer than the model's */
+    N_TOP = 5,       /* of which one is the token that is drawn where sums are others */
 };
 
-static bool g_is_all = false;
+/*
+ * Four times the most by which logits of a tiny model differ where bits are free
+ * (tests/gpuengine): each of two tokens may be off by it, in either direction, and this model is
+ * deeper.
+ */
+static const float epsilon_default = 0.2F;
+
+/* As the arguments say. */
+static struct arguments {
+    const char *device, *source;
+    float epsilon;
+    bool is_all, is_free;
+} g = {.source = QN_SOURCE_DIR, .epsilon = epsilon_default};
 
 /* One prompt and what is right. */
 typedef struct turn {
@@ -32,6 +56,7 @@ typedef struct turn {
     size_t n_ids;
     int32_t tokens[N_TOKENS_MAX];
     float logprobs[N_TOKENS_MAX];
+    qn_token_logprob top[N_TOKENS_MAX][N_TOP];
     uint32_t n_tokens;
     qn_session_stats stats; /* at depth DEPTH */
 } turn;
@@ -56,7 +81,19 @@ typedef struct fixture {
     uint32_t n_talks;
     uint32_t n_turns;       /* of all */
     uint32_t n_pages_least; /* that hold the longest prompt and its answer */
+    uint32_t n_crowd;
+    bool is_on_gpu;
 } fixture;
+
+/* Answers to be near, not the same. */
+typedef struct nearness {
+    uint32_t n_answers;
+    uint32_t n_others; /* of them that have another token */
+    float gap_most;    /* between what both say, where that is the first one */
+    float shift_most;  /* of the log-probability of a token that is the same */
+} nearness;
+
+static nearness g_near;
 
 /* Who answers, and what has to be equal. */
 typedef enum cached {
@@ -85,13 +122,15 @@ typedef struct client {
     uint32_t i_turn;
     uint32_t n_tokens; /* seen */
     int depth;
+    bool wants_logprobs;
+    bool is_another; /* has had a token that is not the session's */
     bool has_ended;
 } client;
 
 static qn_sampling sampling_of(const fixture *f, const talk *t, uint32_t i_turn)
 {
     qn_sampling s = qn_model_get_info(f->model)->sampling;
-    s.temperature = t->number % 2 == f->setting->i_drawn ? 1.0F : 0.0F;
+    s.temperature = !g.is_free && t->number % 2 == f->setting->i_drawn ? 1.0F : 0.0F;
     s.seed = t->number * 10 + i_turn;
     return s;
 }
@@ -123,6 +162,8 @@ static void ask_session(turn *out, said *s, qn_session *session, const qn_reques
         while (qn_session_poll(&event, session)) {
             if (event.kind == QN_EVENT_TOKEN) {
                 assert_true(out->n_tokens < N_TOKENS_MAX);
+                assert_int_equal(event.n_top, N_TOP);
+                memcpy(out->top[out->n_tokens], event.top, sizeof out->top[0]);
                 out->logprobs[out->n_tokens] = event.token.logprob;
                 out->tokens[out->n_tokens++] = event.token.token;
             }
@@ -151,6 +192,7 @@ static void talk_make(talk *t, const fixture *f, const questions *q, qn_session 
         qn_request request = request_of(t, i, &sampling, DEPTH);
         request.tools_json = c.options.tools_json;
         request.tools_len = c.options.tools_len;
+        request.n_top_logprobs = N_TOP;
         ask_session(out, &s, session, &request);
         conversation_answer(&c, &s);
         said_close(&s);
@@ -163,16 +205,22 @@ static void fixture_open(fixture *f, const setting *s)
     questions *const q = calloc(1, sizeof *q);
     qn_session *session = NULL;
     qn_error err = {0};
-    const qn_model_options options = {.kv_dtype = s->kv_dtype};
+    const qn_model_options options = {
+        .device = g.device, .kv_dtype = s->kv_dtype, .is_deterministic = !g.is_free};
+    char path[512];
     const qn_session_options session_options = {.context_tokens = CONTEXT};
     *f = (fixture){.setting = s};
     assert_non_null(q);
-    questions_open(q);
-    must(qn_model_open(&f->model, QN_SOURCE_DIR "/models/glm-nano", &options, &err), &err);
+    questions_open(q, g.source);
+    (void)snprintf(path, sizeof path, "%s/models/glm-nano", g.source);
+    must(qn_model_open(&f->model, path, &options, &err), &err);
+    f->is_on_gpu = strcmp(qn_model_get_info(f->model)->device, "cpu") != 0;
+    f->n_crowd = f->is_on_gpu ? CROWD_GPU : CROWD;
+    g_near = (nearness){0};
     must(qn_session_open(&session, f->model, &session_options, &err), &err);
     f->talks = calloc(N_CONVERSATIONS, sizeof *f->talks);
     assert_non_null(f->talks);
-    for (uint32_t i = 0; i < (g_is_all ? N_CONVERSATIONS : N_SLICE); i++) {
+    for (uint32_t i = 0; i < (g.is_all ? N_CONVERSATIONS : N_SLICE); i++) {
         talk *const t = &f->talks[f->n_talks++];
         t->number = i;
         talk_make(t, f, q, session);
@@ -259,8 +307,9 @@ static void check_cached(run *r, const client *c, uint64_t n_cached)
     r->n_partly += n_cached > 0 && n_cached < most;
     if (r->cached == CACHED_NONE) {
         most = 0;
-    } else if (r->cached == CACHED_GROWN) {
+    } else if (r->cached == CACHED_GROWN && !g.is_free) { /* else with answers of another text */
         expect_grown(&least, &most, c->talk, c->i_turn);
+        least = c->wants_logprobs ? least : 0; /* what runs ahead is not all kept */
     }
     if (n_cached < least || n_cached > most || n_cached % QN_PAGE_TOKENS != 0) {
         fail_turn(r, c, "%llu of %zu tokens were in the cache, expected %u to %u",
@@ -296,28 +345,80 @@ static uint32_t bits_of(float value)
     return bits;
 }
 
-static void take_event(run *r, client *c, const qn_event *event)
+static void check_token(const run *r, const client *c, uint32_t i, const qn_token_logprob *got)
 {
     const turn *const t = &c->talk->turns[c->i_turn];
-    if (event->kind == QN_EVENT_TOKEN) {
-        const uint32_t i = c->n_tokens++;
-        if (i >= t->n_tokens || event->token.token != t->tokens[i]) {
-            fail_turn(r, c, "token %u of the answer is %d, expected %d", i, event->token.token,
-                      i < t->n_tokens ? t->tokens[i] : -1);
+    if (i >= t->n_tokens || got->token != t->tokens[i]) {
+        fail_turn(r, c, "token %u of the answer is %d, expected %d", i, got->token,
+                  i < t->n_tokens ? t->tokens[i] : -1);
+    }
+    if (c->wants_logprobs && bits_of(got->logprob) != bits_of(t->logprobs[i])) {
+        fail_turn(r, c, "the log-probability of token %u is %.9g, expected %.9g", i,
+                  (double)got->logprob, (double)t->logprobs[i]);
+    }
+}
+
+/* By how much a session has the token at @p i, its own, for likelier than @p token; INFINITY: that
+ * is none of its likeliest. */
+static float gap_to(const turn *t, uint32_t i, int32_t token)
+{
+    for (uint32_t k = 0; k < N_TOP; k++) {
+        if (t->top[i][k].token == token) {
+            return t->logprobs[i] - t->top[i][k].logprob;
         }
-        if (bits_of(event->token.logprob) != bits_of(t->logprobs[i])) {
-            fail_turn(r, c, "the log-probability of token %u is %.9g, expected %.9g", i,
-                      (double)event->token.logprob, (double)t->logprobs[i]);
+    }
+    return INFINITY;
+}
+
+/* What stands behind the first other token answers another text. */
+static void check_near(const run *r, client *c, uint32_t i, const qn_token_logprob *got)
+{
+    const turn *const t = &c->talk->turns[c->i_turn];
+    if (c->is_another) {
+        return;
+    }
+    if (i >= t->n_tokens) {
+        fail_turn(r, c, "token %u of the answer is %d, its end expected", i, got->token);
+    }
+    if (got->token != t->tokens[i]) {
+        const float gap = gap_to(t, i, got->token);
+        if (!(gap <= g.epsilon)) {
+            fail_turn(
+                r, c,
+                "token %u of the answer is %d, less likely than %d by %g, at most %g expected", i,
+                got->token, t->tokens[i], (double)gap, (double)g.epsilon);
         }
+        g_near.gap_most = fmaxf(g_near.gap_most, gap);
+        g_near.n_others++;
+        c->is_another = true;
+    } else if (c->wants_logprobs) {
+        g_near.shift_most = fmaxf(g_near.shift_most, fabsf(got->logprob - t->logprobs[i]));
+    }
+}
+
+static void check_end(run *r, const client *c, const qn_event *event)
+{
+    const turn *const t = &c->talk->turns[c->i_turn];
+    if (event->finish == QN_FINISH_ERROR || (!c->is_another && c->n_tokens != t->n_tokens)) {
+        fail_turn(r, c, "ended by \"%s\" after %u tokens, expected %u%s%s",
+                  qn_finish_name(event->finish), c->n_tokens, t->n_tokens,
+                  event->error != NULL ? ": " : "", event->error != NULL ? event->error->text : "");
+    }
+    check_cached(r, c, event->stats->n_cached_tokens);
+    if (c->depth == DEPTH && r->has_same_steps && c->wants_logprobs && !g.is_free) {
+        check_acceptance(r, c, event->stats);
+    }
+}
+
+static void take_event(run *r, client *c, const qn_event *event)
+{
+    if (event->kind == QN_EVENT_TOKEN && g.is_free) {
+        check_near(r, c, c->n_tokens++, &event->token);
+    } else if (event->kind == QN_EVENT_TOKEN) {
+        check_token(r, c, c->n_tokens++, &event->token);
     } else if (event->kind == QN_EVENT_END) {
-        if (event->finish == QN_FINISH_ERROR || c->n_tokens != t->n_tokens) {
-            fail_turn(r, c, "ended by \"%s\" after %u tokens, expected %u",
-                      qn_finish_name(event->finish), c->n_tokens, t->n_tokens);
-        }
-        check_cached(r, c, event->stats->n_cached_tokens);
-        if (c->depth == DEPTH && r->has_same_steps) {
-            check_acceptance(r, c, event->stats);
-        }
+        check_end(r, c, event);
+        g_near.n_answers++;
         c->has_ended = true;
     }
 }
@@ -329,7 +430,9 @@ static void submit(run *r, client *c, const talk *t, uint32_t i_turn, int depth)
     qn_error err = {0};
     *c = (client){.talk = t, .i_turn = i_turn, .depth = depth};
     const qn_sampling sampling = sampling_of(r->fixture, t, i_turn);
-    const qn_request request = request_of(t, i_turn, &sampling, depth);
+    qn_request request = request_of(t, i_turn, &sampling, depth);
+    request.wants_logprobs = !r->fixture->is_on_gpu || t->number / 4 % 2 == 0;
+    c->wants_logprobs = request.wants_logprobs;
     must(qn_engine_submit(&c->id, r->engine, &request, &err), &err);
     r->n_turns++;
 }
@@ -416,19 +519,19 @@ static void run_evicted(run *r)
     assert_true(r->n_partly > 0);
 }
 
-/* 32 hold conversations at once, all of them at least once. */
+/* A crowd holds conversations at once, all of them at least once. */
 static void run_crowd(run *r)
 {
     const fixture *const f = r->fixture;
-    const uint32_t n_jobs = f->n_talks > CROWD ? f->n_talks : CROWD;
-    client clients[CROWD] = {0};
+    const uint32_t n_jobs = f->n_talks > f->n_crowd ? f->n_talks : f->n_crowd;
+    client clients[CROWD_GPU] = {0};
     uint32_t i_job = 0;
     uint32_t n_active = 0;
     r->cached = CACHED_AT_MOST;
     do {
         /* Where pages are few they come one by one: who comes late and goes first pushes out. */
-        uint32_t n_may_begin = r->has_same_steps ? CROWD : 1;
-        for (uint32_t i = 0; i < CROWD; i++) {
+        uint32_t n_may_begin = r->has_same_steps ? f->n_crowd : 1;
+        for (uint32_t i = 0; i < f->n_crowd; i++) {
             client *const c = &clients[i];
             const bool has_more = c->has_ended && c->i_turn + 1 < c->talk->n_turns;
             n_active -= c->has_ended;
@@ -448,7 +551,7 @@ static void run_crowd(run *r)
             }
         }
         if (n_active > 0) {
-            step(r, clients, CROWD);
+            step(r, clients, f->n_crowd);
         }
     } while (n_active > 0);
     assert_true(r->n_cached > 0);
@@ -487,15 +590,16 @@ static void engine_close(qn_engine **engine, uint32_t n_pages)
 static void run_all(const fixture *f, int depth)
 {
     const bool no_mtp = depth == QN_DRAFT_NONE;
+    const uint32_t n_crowd_pages = f->n_crowd * CROWD_PAGES_OF_ONE;
     run r = {.fixture = f, .depth = depth, .has_same_steps = true};
-    r.engine = engine_open(f, no_mtp, CROWD, CROWD_PAGES);
+    r.engine = engine_open(f, no_mtp, f->n_crowd, n_crowd_pages);
     run_cold_and_warm(&r);
     qn_engine_flush(r.engine);
     r.name = no_mtp ? "crowd" : "crowd, MTP";
     run_crowd(&r);
     assert_int_equal(qn_engine_get_stats(r.engine).n_preempted, 0);
-    engine_close(&r.engine, CROWD_PAGES);
-    if (no_mtp && !g_is_all) {
+    engine_close(&r.engine, n_crowd_pages);
+    if (no_mtp && !g.is_all) {
         return; /* the rest is longest, and with MTP more can go wrong */
     }
 
@@ -507,7 +611,7 @@ static void run_all(const fixture *f, int depth)
     /* A sequence that gave its pages back computes its own tokens as a prompt, whose last row draws
      * one: verification begins elsewhere, and so other drafts are made.  Tokens alone are equal. */
     r = (run){.fixture = f, .depth = depth, .name = no_mtp ? "tight crowd" : "tight crowd, MTP"};
-    r.engine = engine_open(f, no_mtp, CROWD, f->n_pages_least);
+    r.engine = engine_open(f, no_mtp, f->n_crowd, f->n_pages_least);
     run_crowd(&r);
     assert_true(qn_engine_get_stats(r.engine).n_preempted > 0);
     assert_true(qn_engine_get_stats(r.engine).n_evicted > 0);
@@ -548,11 +652,47 @@ static void test_no_answer_depends_on_what_is_in_the_cache(void **state)
     fixture_open(&f, *state);
     const uint64_t n_accepted = summarize(&f);
     assert_true(n_accepted > f.n_turns); /* or acceptance says nothing */
-    if (g_is_all || !f.setting->is_brief) {
+    if (g.is_all || !f.setting->is_brief) {
         run_all(&f, QN_DRAFT_NONE);
     }
     run_all(&f, DEPTH);
+    if (g.is_free) {
+        (void)printf("%s: %u of %u answers have another token, likelier by at most %g than the "
+                     "session's; log-probabilities differ by at most %g before it\n",
+                     f.setting->name, g_near.n_others, g_near.n_answers, (double)g_near.gap_most,
+                     (double)g_near.shift_most);
+    }
     fixture_close(&f);
+}
+
+static bool parse(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        const bool has_value = i + 1 < argc;
+        char *end = NULL;
+        if (strcmp(argv[i], "--all") == 0) {
+            g.is_all = true;
+        } else if (strcmp(argv[i], "--free") == 0) {
+            g.is_free = true;
+        } else if (has_value && strcmp(argv[i], "--device") == 0) {
+            g.device = argv[++i];
+        } else if (has_value && strcmp(argv[i], "--source") == 0) {
+            g.source = argv[++i];
+        } else if (has_value && strcmp(argv[i], "--epsilon") == 0) {
+            g.epsilon = strtof(argv[++i], &end);
+            if (end == argv[i] || *end != '\0' || !(g.epsilon >= 0.0F)) {
+                (void)fprintf(stderr, "--epsilon: %s, a number of at least 0 expected\n", argv[i]);
+                return false;
+            }
+        } else {
+            (void)fprintf(stderr,
+                          "%s: not an option, or without its value; expected --all, --device NAME, "
+                          "--free, --epsilon X or --source DIR\n",
+                          argv[i]);
+            return false;
+        }
+    }
+    return true;
 }
 
 int main(int argc, char **argv)
@@ -562,7 +702,9 @@ int main(int argc, char **argv)
         {"FP8 rows", QN_KV_FP8, 0, true},
     };
     struct CMUnitTest tests[sizeof settings / sizeof settings[0]] = {0};
-    g_is_all = argc > 1 && strcmp(argv[1], "--all") == 0;
+    if (!parse(argc, argv)) {
+        return 2;
+    }
     for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) {
         tests[i] = (struct CMUnitTest){.name = settings[i].name,
                                        .test_func = test_no_answer_depends_on_what_is_in_the_cache,

@@ -91,7 +91,7 @@ typedef struct gm_teacher {
     gm_spread bf16; /**< On the same positions, transformers in bf16 and in f32; where the texts do
                          not say, the CPU in bf16, with the GPU's storage of rows, and in f32. */
     double bound;   /**< The GPU may be so many times as far off as bf16: 1.5 of transformers, 3 of
-                       the   CPU, which keeps more in f32 (what attention adds up and divides by). */
+                         the CPU, which keeps more in f32 (what attention adds up). */
     double cpu_nll, gpu_nll; /**< Mean of -log-probability of the next id. */
     double cpu_s, gpu_s;     /**< Time of a pass, in the mean. */
 } gm_teacher;

@@ -11,11 +11,11 @@ usage() {
     cat <<END
 usage: tools/gpu/bundle.sh [--model] [--output FILE] [--help]
 
-Makes quern-VERSION-linux-ARCH.tar.gz: bin/quern, bin/gpucheck (where tests are built), in lib/ all
-libraries that they need but for glibc's, their licences, tools/gpu. It runs wherever it is unpacked,
-on a glibc that is no older than the one said at the end.
+Makes quern-VERSION-linux-ARCH.tar.gz: bin/quern, bin/gpucheck and bin/golden_cache (where tests are
+built), in lib/ all libraries that they need but for glibc's, their licences, tools/gpu. It runs
+wherever it is unpacked, on a glibc that is no older than the one said at the end.
 
-  --model        with models/glm-nano (42 MB)
+  --model        with models/glm-nano (42 MB) and the problems that golden_cache asks it
   --output FILE  instead of build/release/quern-VERSION-linux-ARCH.tar.gz
 
 QUERN_BUILD: a build folder, where it is not build/release.
@@ -39,7 +39,7 @@ log=$(mktemp)
 work=$(mktemp -d)
 trap 'rm -rf "$log" "$work"' EXIT
 programs=quern_bundled
-for name in gpucheck unit_device_cuda; do # not in a build without tests or kernels
+for name in gpucheck unit_device_cuda golden_cache; do # not in a build without tests or kernels
     ! grep -q "^build tests/$name: " "$build/build.ninja" || programs="$programs $name"
 done
 cmake --build "$build" --target $programs >"$log" 2>&1 || {
@@ -79,6 +79,8 @@ cp docs/gpu.md "$root/README.md"
 if [ "$model" = yes ]; then
     mkdir "$root/models"
     cp -r models/glm-nano "$root/models/"
+    mkdir -p "$root/tests/eval"
+    cp tests/eval/nano_*.jsonl "$root/tests/eval"
 fi
 glibc=$(objdump -T "$root"/bin/* "$root"/lib/* | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -1)
 tar --sort=name --owner=0 --group=0 --numeric-owner -C "$work" -czf "$output" "$name"

@@ -100,7 +100,7 @@ static qn_status append(qn_report *report, room *r, uint32_t i_side, uint32_t i_
         status = qn_buf_append(&reply.calls, calls, strlen(calls), err);
     }
     r->outcomes[i_side][i_problem] = an_outcome;
-    r->answers.infos[i_side] = (qn_side_info){"mxfp4", "trained", "int8", "bf16", 5};
+    r->answers.infos[i_side] = (qn_side_info){"mxfp4", "trained", "cuda:0", "int8", "bf16", 5};
     if (status == QN_OK) {
         status = qn_report_append(report, &r->answers, i_side, i_problem, &reply, err);
     }
@@ -137,6 +137,7 @@ static void expect_read(bool has_last)
     assert_false(r.outcomes[0][1].is_done);
     assert_int_equal(r.outcomes[1][1].is_done, has_last);
     assert_string_equal(r.answers.infos[0].quantization, "mxfp4");
+    assert_string_equal(r.answers.infos[0].device, "cuda:0");
     assert_string_equal(r.answers.infos[0].compute, "int8");
     assert_int_equal(r.answers.infos[0].draft_tokens, 5);
     qn_report_close(&report);

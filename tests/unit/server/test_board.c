@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fake_engine.h"
+#include "manager.h"
 #include "server/board.h"
 #include "server/worker.h"
 #include "support/fail_alloc.h"
@@ -12,7 +13,6 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -258,21 +258,6 @@ static void test_busy_is_not_hung(void **state)
 
 /* ----------------------------------------------------------------------------- pings of systemd */
 
-static int listen_for_pings(void)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    const int len =
-        snprintf(address.sun_path, sizeof address.sun_path, "@quern-board-%ld", (long)getpid());
-    assert_int_equal(setenv("NOTIFY_SOCKET", address.sun_path, 1), 0);
-    address.sun_path[0] = '\0';
-    const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    assert_true(fd >= 0);
-    assert_int_equal(bind(fd, (const struct sockaddr *)&address,
-                          (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)len)),
-                     0);
-    return fd;
-}
-
 static void test_pings(void **state)
 {
     (void)state;
@@ -280,21 +265,31 @@ static void test_pings(void **state)
     for (size_t i = 0; i < 2; i++) { /* it pings also where it ends nothing */
         server_board *board = open_board(2);
         qn_error err = {0};
-        const int fd = listen_for_pings();
-        assert_int_equal(setenv("WATCHDOG_USEC", "20000", 1), 0);
+        const int fd = manager_listen();
         assert_int_equal(board_watch(board, timeouts_s[i], &err), QN_OK);
         for (size_t i_ping = 0; i_ping < 3; i_ping++) {
-            char bytes[64];
-            struct pollfd descriptor = {.fd = fd, .events = POLLIN};
-            assert_int_equal(poll(&descriptor, 1, WAIT_MS), 1);
-            assert_int_equal(recv(fd, bytes, sizeof bytes, 0), strlen("WATCHDOG=1"));
-            assert_memory_equal(bytes, "WATCHDOG=1", strlen("WATCHDOG=1"));
+            assert_true(manager_hears(fd, "WATCHDOG=1"));
         }
         board_close(&board);
-        (void)close(fd);
+        manager_close(fd);
     }
-    assert_int_equal(unsetenv("NOTIFY_SOCKET"), 0);
-    assert_int_equal(unsetenv("WATCHDOG_USEC"), 0);
+}
+
+/* Of a lost device the manager is told, and no ping comes behind that. */
+static void test_a_lost_device_triggers_the_manager(void **state)
+{
+    (void)state;
+    server_board *board = open_board(2);
+    qn_error err = {0};
+    const int fd = manager_listen();
+    assert_int_equal(board_watch(board, 0.0, &err), QN_OK);
+    board_device_lost(board);
+    manager_await(fd, "WATCHDOG=trigger");
+    for (size_t i = 0; i < 5; i++) {
+        assert_true(manager_hears(fd, "WATCHDOG=trigger"));
+    }
+    board_close(&board);
+    manager_close(fd);
 }
 
 /* Without a manager and a timeout there is nothing to watch; odd values of the variable are none.
@@ -324,6 +319,7 @@ int main(void)
         cmocka_unit_test(test_hung_process_ends_though_nobody_reads),
         cmocka_unit_test(test_busy_is_not_hung),
         cmocka_unit_test(test_pings),
+        cmocka_unit_test(test_a_lost_device_triggers_the_manager),
         cmocka_unit_test(test_no_watchdog),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fake_engine.h"
+#include "manager.h"
 #include "server/server.h"
 #include "support/fail_alloc.h"
 
@@ -317,18 +318,28 @@ static void test_a_step_that_takes_long_is_not_ready(void **state)
     assert_int_equal(stop(), QN_OK);
 }
 
-/* The engine goes on telling requests of errors: whoever sends them is to know before. */
-static void test_a_lost_device_is_not_ready(void **state)
+/* The engine goes on telling requests of errors: whoever sends them is to know before, and whoever
+ * starts servers again by /health. */
+static void test_a_lost_device_is_neither_ready_nor_well(void **state)
 {
     (void)state;
-    start(false);
-    w.engine.stats.is_lost = true;
-    set(&w.may_load);
+    const int fd = manager_listen();
+    start(true);
     await(&w.is_ready);
-    assert_answer(ask("/ready", NULL), 503, "\"device_lost\"");
-    assert_answer(ask("/metrics", NULL), 200, "\nquern_ready 0\n");
     assert_answer(ask("/health", NULL), 200, "ok");
+    fake_hold(&w.engine);
+    const int whole = send_request("/v1/chat/completions", chat);
+    fake_await_step(&w.engine);
+    w.engine.stats.is_lost = true;
+    fake_release(&w.engine);
+    (void)read_answer(whole);
+    assert_answer(ask("/ready", NULL), 503, "\"device_lost\"");
+    assert_answer(ask("/health", NULL), 503, "\"device_lost\"");
+    assert_null(strstr(ask("/metrics", NULL), "endpoint=\"/health\"")); /* told, not refused */
+    assert_answer(ask("/metrics", NULL), 200, "\nquern_ready 0\n");
+    manager_await(fd, "WATCHDOG=trigger");
     assert_int_equal(stop(), QN_OK);
+    manager_close(fd);
 }
 
 static void test_a_second_stop_cuts_off(void **state)
@@ -441,7 +452,7 @@ int main(void)
         cmocka_unit_test(test_it_stops_while_it_loads),
         cmocka_unit_test(test_a_device_that_is_lost_is_told_to_all),
         cmocka_unit_test(test_a_step_that_takes_long_is_not_ready),
-        cmocka_unit_test(test_a_lost_device_is_not_ready),
+        cmocka_unit_test(test_a_lost_device_is_neither_ready_nor_well),
         cmocka_unit_test(test_a_second_stop_cuts_off),
         cmocka_unit_test(test_allocations_may_fail_while_it_runs),
     };
