@@ -179,6 +179,32 @@ QN_DEV void qn_warp_barrier(void)
 #endif
 }
 
+/**
+ * Waits until all launches before this one have ended, and sees what they wrote; all threads of the
+ * block, at one place.  Of no effect but in a dependent launch (device/gpu.h): there nothing that
+ * these write, nor anything that they read and this one writes, may be touched before.
+ */
+QN_DEV void qn_await_earlier(void)
+{
+#if defined(QN_GPU_EMULATED)
+    qn_emu_await_earlier();
+#elif defined(__NVPTX__)
+    __asm__ volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/**
+ * A dependent launch behind this one may begin once a thread of each block has been here, or has
+ * ended; it still waits for the end of this one.  In a kernel that may itself be dependent only
+ * after qn_await_earlier(): what is behind begins when all but this launch has ended.
+ */
+QN_DEV void qn_release_later(void)
+{
+#if defined(__NVPTX__)
+    __asm__ volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 /** What this thread wrote before is seen on the whole device before what it writes after. */
 QN_DEV void qn_fence(void)
 {
