@@ -143,6 +143,18 @@ QN_DEV uint32_t qn_warp(void)
     return QN_THREAD() / QN_LANES;
 }
 
+/**
+ * An argument where memory is read instead in other cases.  clang makes one load by either address
+ * of the two, and what is quick to read where it was passed would come from memory.
+ */
+QN_DEV uint32_t qn_argument(uint32_t value)
+{
+#if defined(__NVPTX__)
+    __asm__("" : "+r"(value));
+#endif
+    return value;
+}
+
 /* 2. Exchange: barriers, shuffles, votes, sums. */
 
 QN_DEV uint32_t qn_f32_bits(float value)

@@ -98,7 +98,8 @@ QN_DEV mma_item item_at(const mma_block *b, uint32_t i)
     item.split = rest % args->n_splits;
     item.group = args->active != NULL ? args->active[rank] : rank;
     item.slot = args->first_of != NULL ? args->first_of[item.group] : 0;
-    item.slot_end = args->first_of != NULL ? args->first_of[item.group + 1] : args->n_rows;
+    item.slot_end =
+        args->first_of != NULL ? args->first_of[item.group + 1] : qn_argument(args->n_rows);
     item.unit = item.split * b->split_units;
     item.unit_end = qn_min_u32(item.unit + b->split_units, b->n_units);
     const uint32_t n_units = item.unit < item.unit_end ? item.unit_end - item.unit : 1;
@@ -565,8 +566,9 @@ QN_DEV mma_block make_block(const qn_gpu_matmul_args *args, mma_kind kind)
     b.split_units = (b.split_units + (1U << b.log_k) - 1) >> b.log_k << b.log_k;
     b.n_strips = qn_tile_strips(args->w.n_out) << (args->w.is_pair != 0 ? 1 : 0);
     b.n_blocks = (b.n_strips + (2U << args->log_strips) - 1) >> (1 + args->log_strips);
-    b.n_items =
-        b.n_blocks * args->n_splits * (args->n_active != NULL ? args->n_active[0] : args->n_groups);
+    const uint32_t n_active =
+        args->n_active != NULL ? args->n_active[0] : qn_argument(args->n_groups);
+    b.n_items = b.n_blocks * args->n_splits * n_active;
     b.row_bytes = (kind.unit * 2 << b.log_k) + 16;
     b.unit_bytes = 2 * QN_TILE_BYTES;
     b.scales_at = N_WARPS * 2 * b.unit_bytes;
@@ -607,7 +609,8 @@ QN_DEV void multiply(const qn_gpu_matmul_args *args, mma_kind kind)
         multiply_stage(sums, &b, &p, kind, b.ring + at);
         if (--p.n_left == 0) {
             item = item_at(&b, p.item);
-            p.n_rows = rows_at(&b, &item, p.slot); /* else it takes a register all the time */
+            p.n_rows = rows_at(&b, &item, p.slot);
+            p.unit = p.n_none = 0; /* else these three take registers all the time */
             finish_pass(sums, &b, &p, &item, kind);
             (void)next_pass(&b, &p, &item);
         }
