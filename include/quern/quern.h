@@ -676,9 +676,14 @@ typedef struct qn_engine_stats {
     uint64_t n_recomputed_tokens; /**< Computed again after that. */
     uint64_t n_evicted;           /**< Cached pages that had to go. */
     uint64_t n_exchanged;         /**< Pages given up for others of the same tokens. */
-    double prompt_s;              /**< Time of steps that computed prompts only, */
-    double mixed_s;               /**< prompts and answers, */
-    double decode_s;              /**< answers only. */
+    uint32_t n_trunk_launches;  /**< On a GPU kernels, copies and fills of a pass, as the graph has
+                                     them that was captured or launched last, 0 before: of the
+                                     trunk's, */
+    uint32_t n_draft_launches;  /**< of the first draft's, */
+    uint32_t n_follow_launches; /**< of what the MTP layer then adds to the cache. */
+    double prompt_s;            /**< Time of steps that computed prompts only, */
+    double mixed_s;             /**< prompts and answers, */
+    double decode_s;            /**< answers only. */
     bool is_lost; /**< The device did not serve the last step: every request ends with an error
                        until the process is started again. */
 } qn_engine_stats;

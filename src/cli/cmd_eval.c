@@ -19,7 +19,7 @@ typedef struct eval_values {
     cli_model model;
     cli_list tasks;
     const char *text, *report, *spool, *draft_tokens;
-    const char *against, *against_draft_tokens;
+    const char *against, *against_device, *against_draft_tokens;
     uint64_t limit, context_tokens, text_tokens;
     uint64_t max_tokens, top_k, seed;
     double temperature, top_p, min_p;
@@ -50,8 +50,10 @@ static const cli_option what_options[] = {
 static const cli_option against_options[] = {
     {"against", 0, CLI_TEXT, "MODEL2", EVAL(against), 0, 0,
      "Run a second checkpoint on the same problems and say whether it differs"},
+    {"against-device", 0, CLI_TEXT, "DEVICE", EVAL(against_device), 0, 0,
+     "The second there; without --against it is the same checkpoint"},
     {"against-compute", 0, CLI_CHOICE, "auto|f32|bf16|int8", EVAL(against_compute), 0, 0,
-     "The second with this arithmetic; without --against it is the same checkpoint"},
+     "The second with this arithmetic"},
     {"against-kv-dtype", 0, CLI_CHOICE, "auto|bf16|f32|fp8", EVAL(against_kv_dtype), 0, 0,
      "The second with this storage of cache rows"},
     {"against-draft-tokens", 0, CLI_TEXT, "N|auto", EVAL(against_draft_tokens), 0, 0,
@@ -177,8 +179,8 @@ static qn_status split(const char *names[FILES_MAX], size_t *n_names, char **roo
 
 static bool is_compared(const eval_values *v)
 {
-    return v->against != NULL || v->against_draft_tokens != NULL || v->against_compute >= 0 ||
-           v->against_kv_dtype >= 0 || v->against_thinking >= 0;
+    return v->against != NULL || v->against_device != NULL || v->against_draft_tokens != NULL ||
+           v->against_compute >= 0 || v->against_kv_dtype >= 0 || v->against_thinking >= 0;
 }
 
 static qn_status fill_sides(qn_eval_side sides[2], const eval_values *v, const char *model,
@@ -186,6 +188,7 @@ static qn_status fill_sides(qn_eval_side sides[2], const eval_values *v, const c
 {
     qn_status status = QN_OK;
     sides[0] = (qn_eval_side){.model = model,
+                              .device = v->model.device,
                               .compute = (qn_compute)v->model.compute,
                               .kv_dtype = (qn_kv_dtype)v->model.kv_dtype,
                               .no_thinking = v->thinking == 1};
@@ -199,6 +202,9 @@ static qn_status fill_sides(qn_eval_side sides[2], const eval_values *v, const c
     }
     if (v->against != NULL) {
         sides[1].model = v->against;
+    }
+    if (v->against_device != NULL) {
+        sides[1].device = v->against_device;
     }
     if (v->against_compute >= 0) { /* the words stand in the order of the enumerations */
         sides[1].compute = (qn_compute)v->against_compute;

@@ -122,18 +122,18 @@ static void print_finding(const json_t *paired)
     }
 }
 
-/* "first: MODEL (unquantized, compute bf16, cache bf16, thinking on); 12345 tokens, 4.20 a step, 12
- * s" */
+/* "first: MODEL (unquantized, device cpu, compute bf16, cache bf16, thinking on); 12345
+ * tokens, 4.20 a step, 12 s" */
 static void print_side(const char *label, const json_t *side)
 {
     const json_t *const usage = json_object_get(side, "usage");
     const json_t *const all = json_object_get(side, "all");
     const char *const quantization = qn_json_text(side, "quantization");
-    (void)printf("%s: %s (%s, compute %s, cache %s, thinking %s%s)", label,
+    (void)printf("%s: %s (%s, device %s, compute %s, cache %s, thinking %s%s)", label,
                  qn_json_text(side, "model"),
                  strcmp(quantization, "none") == 0 ? "unquantized" : quantization,
-                 qn_json_text(side, "compute"), qn_json_text(side, "kv_dtype"),
-                 qn_json_text(side, "thinking"),
+                 qn_json_text(side, "device"), qn_json_text(side, "compute"),
+                 qn_json_text(side, "kv_dtype"), qn_json_text(side, "thinking"),
                  strcmp(qn_json_text(side, "weights"), "dummy") == 0 ? ", dummy weights" : "");
     if (usage != NULL) {
         (void)printf(": ");

@@ -221,7 +221,7 @@ qn_status qn_gpu_open_driver(qn_gpu **out, const qn_gpu_driver *driver, uint32_t
     (void)snprintf(gpu->name, sizeof gpu->name, "%s:%" PRIu32, driver->name, i_device);
     qn_status status = qn_gpu_describe(&gpu->info, driver, i_device, err);
     if (status == QN_OK) {
-        const int code = driver->open(&gpu->context, i_device);
+        const int code = driver->open_context(&gpu->context, i_device);
         status = code == 0 ? QN_OK : fail(gpu, code, err, __func__, "%s", gpu->info.name);
     }
     if (status != QN_OK) {
@@ -250,7 +250,7 @@ void qn_gpu_close(qn_gpu **gpu)
     if (at == NULL) {
         return;
     }
-    (void)at->driver->close(at->context, at->i_device);
+    (void)at->driver->close_context(at->context, at->i_device);
     free(at);
     *gpu = NULL;
 }
@@ -266,7 +266,7 @@ uint64_t qn_gpu_free_bytes(qn_gpu *gpu)
     if (enter(gpu, NULL) != QN_OK) {
         return 0;
     }
-    const int code = gpu->driver->memory(&n_bytes);
+    const int code = gpu->driver->free_bytes(&n_bytes);
     if (code != 0) {
         (void)fail(gpu, code, NULL, __func__, "free memory");
         return 0;
@@ -287,7 +287,7 @@ qn_status qn_gpu_alloc(void **out, qn_gpu *gpu, size_t n_bytes, const char *what
     if (code != 0) {
         *out = NULL;
         uint64_t free_bytes = 0;
-        (void)gpu->driver->memory(&free_bytes);
+        (void)gpu->driver->free_bytes(&free_bytes);
         return fail(gpu, code, err, __func__,
                     "%s: %zu bytes of device memory, %" PRIu64 " of %" PRIu64 " free", what,
                     n_bytes, free_bytes, gpu->info.memory_bytes);
@@ -299,7 +299,7 @@ void qn_gpu_free(qn_gpu *gpu, void *memory)
 {
     if (memory != NULL) {
         enter_to_release(gpu);
-        released(gpu, gpu->driver->free(memory), "device memory");
+        released(gpu, gpu->driver->free_memory(memory), "device memory");
     }
 }
 

@@ -82,13 +82,13 @@ typedef struct qn_gpu_driver {
     int (*info)(qn_gpu_info *out, uint32_t i_device);
 
     /** The context that a process shares; NULL where the number of the device is all there is. */
-    int (*open)(void **context, uint32_t i_device);
-    int (*close)(void *context, uint32_t i_device);
+    int (*open_context)(void **context, uint32_t i_device);
+    int (*close_context)(void *context, uint32_t i_device);
     /** What follows in this thread is meant for it. */
     int (*use)(void *context, uint32_t i_device);
-    int (*memory)(uint64_t *free_bytes);
+    int (*free_bytes)(uint64_t *out);
     int (*alloc)(void **out, size_t n_bytes);
-    int (*free)(void *memory);
+    int (*free_memory)(void *memory);
     int (*alloc_host)(void **out, size_t n_bytes);
     int (*free_host)(void *memory);
 
@@ -143,6 +143,22 @@ typedef struct qn_gpu_driver {
     int (*ipc_open)(void **memory, const uint8_t handle[QN_GPU_IPC_BYTES]);
     int (*ipc_close)(void *memory);
 } qn_gpu_driver;
+
+/**
+ * X(NAME) of each function: a file that has all of these names fills its table by
+ * QN_GPU_DRIVER_FUNCTIONS(QN_GPU_DRIVER_FUNCTION), and does not compile where it lacks one.
+ */
+#define QN_GPU_DRIVER_FUNCTIONS(X)                                                                 \
+    X(load), X(classify), X(describe), X(count), X(info), X(open_context), X(close_context),       \
+        X(use), X(free_bytes), X(alloc), X(free_memory), X(alloc_host), X(free_host),              \
+        X(stream_open), X(stream_close), X(stream_query), X(stream_wait), X(upload), X(download),  \
+        X(copy), X(fill), X(launch), X(event_open), X(event_close), X(event_record),               \
+        X(event_follow), X(event_wait), X(event_seconds), X(module_load), X(module_unload),        \
+        X(module_find), X(allow_shared), X(capture_begin), X(capture_end), X(graph_close),         \
+        X(graph_nodes), X(graph_node_kind), X(graph_ready), X(graph_update), X(graph_launch),      \
+        X(exec_close), X(tensor_map), X(can_access_peer), X(enable_peer), X(ipc_export),           \
+        X(ipc_open), X(ipc_close)
+#define QN_GPU_DRIVER_FUNCTION(NAME) .NAME = NAME
 
 extern const qn_gpu_driver qn_gpu_cuda, qn_gpu_hip;
 

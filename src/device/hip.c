@@ -275,11 +275,11 @@ static int use(void *context, uint32_t i_device)
     return hip.set_device((int)i_device);
 }
 
-static int memory(uint64_t *free_bytes)
+static int free_bytes(uint64_t *out)
 {
     size_t n_free = 0, n_total = 0;
     const int code = hip.memory(&n_free, &n_total);
-    *free_bytes = code == 0 ? n_free : 0;
+    *out = code == 0 ? n_free : 0;
     return code;
 }
 
@@ -525,51 +525,5 @@ const qn_gpu_driver qn_gpu_hip = {
     .name = "hip",
     .vendor = "AMD",
     .node = "kfd",
-    .load = load,
-    .classify = classify,
-    .describe = describe,
-    .count = count,
-    .info = info,
-    .open = open_context,
-    .close = close_context,
-    .use = use,
-    .memory = memory,
-    .alloc = alloc,
-    .free = free_memory,
-    .alloc_host = alloc_host,
-    .free_host = free_host,
-    .stream_open = stream_open,
-    .stream_close = stream_close,
-    .stream_query = stream_query,
-    .stream_wait = stream_wait,
-    .upload = upload,
-    .download = download,
-    .copy = copy,
-    .fill = fill,
-    .launch = launch,
-    .event_open = event_open,
-    .event_close = event_close,
-    .event_record = event_record,
-    .event_follow = event_follow,
-    .event_wait = event_wait,
-    .event_seconds = event_seconds,
-    .module_load = module_load,
-    .module_unload = module_unload,
-    .module_find = module_find,
-    .allow_shared = allow_shared,
-    .capture_begin = capture_begin,
-    .capture_end = capture_end,
-    .graph_close = graph_close,
-    .graph_nodes = graph_nodes,
-    .graph_node_kind = graph_node_kind,
-    .graph_ready = graph_ready,
-    .graph_update = graph_update,
-    .graph_launch = graph_launch,
-    .exec_close = exec_close,
-    .tensor_map = tensor_map,
-    .can_access_peer = can_access_peer,
-    .enable_peer = enable_peer,
-    .ipc_export = ipc_export,
-    .ipc_open = ipc_open,
-    .ipc_close = ipc_close,
+    QN_GPU_DRIVER_FUNCTIONS(QN_GPU_DRIVER_FUNCTION),
 };

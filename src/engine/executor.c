@@ -422,6 +422,11 @@ const qn_sampler *qn_executor_sampler(const qn_executor *executor, uint32_t slot
     return executor->slots[slot].sampler;
 }
 
+qn_pass_launches qn_executor_launches(const qn_executor *executor)
+{
+    return executor->gpu != NULL ? executor->gpu->launches : (qn_pass_launches){0};
+}
+
 uint64_t qn_executor_page_bytes(const qn_executor *executor)
 {
     return executor->pages.layout.page_bytes;

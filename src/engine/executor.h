@@ -120,6 +120,14 @@ const float *qn_executor_prompt_logits(qn_executor *executor, uint32_t i_seq, ui
 /** The sampler of a slot, for log-probabilities; borrowed. */
 const qn_sampler *qn_executor_sampler(const qn_executor *executor, uint32_t slot);
 
+/** Kernels, copies and fills of passes that are graphs. */
+typedef struct qn_pass_launches {
+    uint32_t trunk, draft, follow;
+} qn_pass_launches;
+
+/** Of the graphs that were captured or launched last; zeros before, and on a CPU. */
+qn_pass_launches qn_executor_launches(const qn_executor *executor);
+
 /** Bytes of one page. */
 uint64_t qn_executor_page_bytes(const qn_executor *executor);
 

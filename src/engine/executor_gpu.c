@@ -3,13 +3,13 @@
 
 #include "base/log.h"
 #include "base/try.h"
+#include "device/gpu_block.h"
 #include "engine/accept.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 
-enum { ALIGN = 256 };
 _Static_assert((int)QN_GPU_STEP_TOKENS == (int)QN_STEP_TOKENS_MAX, "host and device agree");
 _Static_assert((int)QN_GPU_SLOT_STOPS == (int)QN_SAMPLER_STOPS_MAX, "host and device agree");
 _Static_assert(1 << QN_GPU_PLACE_BITS >= QN_STEP_SEQS_MAX, "a place names any sequence");
@@ -17,21 +17,13 @@ _Static_assert(1 << QN_GPU_PLACE_BITS >= QN_STEP_SEQS_MAX, "a place names any se
 /* -------------------------------------------------------------------------------- open and close
  */
 
-/* A block that is cut up, or NULL: measured. */
-typedef struct cutter {
-    uint8_t *block;
-    uint64_t n_bytes;
-} cutter;
-
-static void *cut(cutter *c, uint64_t n, size_t element_bytes)
+static void *cut(qn_gpu_block *c, uint64_t n, size_t element_bytes)
 {
-    void *const at = c->block != NULL ? c->block + c->n_bytes : NULL;
-    c->n_bytes += (n * element_bytes + ALIGN - 1) / ALIGN * ALIGN;
-    return at;
+    return qn_gpu_cut(c, n * element_bytes);
 }
 
 /* The first three are uploaded as one where there are no prompts. */
-static qn_gpu_orders cut_orders(cutter *c, const qn_executor *e)
+static qn_gpu_orders cut_orders(qn_gpu_block *c, const qn_executor *e)
 {
     const uint64_t n_slots = e->n_slots;
     qn_gpu_orders o;
@@ -46,7 +38,7 @@ static qn_gpu_orders cut_orders(cutter *c, const qn_executor *e)
     return o;
 }
 
-static void cut_device(qn_gpu_steps *g, cutter *c, const qn_executor *e)
+static void cut_device(qn_gpu_steps *g, qn_gpu_block *c, const qn_executor *e)
 {
     const uint64_t n_slots = e->n_slots;
     g->orders = cut_orders(c, e);
@@ -70,7 +62,7 @@ static qn_status open_flight(qn_gpu_flight *f, const qn_executor *e, uint64_t n_
     qn_status status = QN_OK;
     void *memory = NULL;
     QN_TRY(status, qn_gpu_alloc_host(&memory, e->gpu->glm->gpu, n_bytes, "steps", err), fail);
-    cutter c = {.block = memory};
+    qn_gpu_block c = {.base = memory};
     f->orders = cut_orders(&c, e);
     for (uint32_t i = 0; i < QN_FLIGHT_EVENTS; i++) {
         QN_TRY(status, qn_gpu_event_open(&f->events[i], e->gpu->glm->gpu, err), fail);
@@ -93,7 +85,7 @@ static qn_status clear(qn_gpu_steps *g, const qn_executor *e, qn_error *err)
 
 uint64_t qn_gpu_steps_measure(const qn_executor *e)
 {
-    cutter c = {0};
+    qn_gpu_block c = {0};
     qn_gpu_steps *const g = calloc(1, sizeof *g);
     if (g != NULL) {
         cut_device(g, &c, e);
@@ -112,19 +104,19 @@ qn_status qn_gpu_steps_open(qn_executor *e, qn_error *err)
     e->gpu = g;
     g->glm = qn_glm_gpu(e->glm);
     QN_ASSERT(g->glm->n_rows_max >= e->n_step_rows);
-    cutter of_orders = {0};
+    qn_gpu_block of_orders = {0};
     (void)cut_orders(&of_orders, e);
     for (uint32_t i = 0; i <= e->lag; i++) {
         QN_TRY(status, open_flight(&g->flights[i], e, of_orders.n_bytes, err), fail);
     }
     g->host_bytes = sizeof *g + (e->lag + 1) * of_orders.n_bytes;
-    cutter c = {0};
+    qn_gpu_block c = {0};
     cut_device(g, &c, e);
     void *block = NULL;
     QN_TRY(status, qn_gpu_alloc(&block, g->glm->gpu, c.n_bytes, "sequences", err), fail);
     g->block = block;
     g->block_bytes = c.n_bytes;
-    c = (cutter){.block = block};
+    c = (qn_gpu_block){.base = block};
     cut_device(g, &c, e);
     QN_TRY(status, clear(g, e, err), fail);
 fail:

@@ -101,9 +101,10 @@ struct qn_gpu_steps {
     bool must_restore; /* page tables of a step that failed were not taken */
     bool is_lost;      /* so was the last step that failed */
     bool without_graphs;
-    uint32_t n_reserves;  /* of the model's workspace, when graphs were captured */
-    qn_gpu_extent extent; /* of the step that is being queued, as the next two */
-    qn_status status;     /* the first failure */
+    uint32_t n_reserves;       /* of the model's workspace, when graphs were captured */
+    qn_pass_launches launches; /* of the graphs captured or launched last */
+    qn_gpu_extent extent;      /* of the step that is being queued, as the next two */
+    qn_status status;          /* the first failure */
     qn_error error;
     qn_gpu_capture captures[QN_N_PASSES][QN_PASS_SIZES][QN_PASS_EXTENTS];
 };

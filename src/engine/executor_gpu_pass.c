@@ -4,16 +4,12 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/minmax.h"
 
 /* Rows of a graph. */
 static const uint32_t sizes[QN_PASS_SIZES] = {1,    2,    4,    8,    16,   24,   32,   48,
                                               64,   96,   128,  192,  256,  384,  512,  768,
                                               1024, 1536, 2048, 3072, 4096, 6144, 8192, 9216};
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
 
 /* Place among the sizes; QN_PASS_SIZES: it is too large. */
 static uint32_t size_of(uint32_t n_rows)
@@ -28,7 +24,7 @@ static uint32_t size_of(uint32_t n_rows)
 uint32_t qn_gpu_steps_round(uint32_t n_rows, uint32_t n_rows_max)
 {
     const uint32_t i = size_of(n_rows);
-    return n_rows > 0 && i < QN_PASS_SIZES ? min_u32(sizes[i], n_rows_max) : n_rows;
+    return n_rows > 0 && i < QN_PASS_SIZES ? qn_min_u32(sizes[i], n_rows_max) : n_rows;
 }
 
 /* Contexts are rounded up to what needs no indexer, to 4 times as much and so on up to the model's.
@@ -96,9 +92,9 @@ static void draw_rows(const qn_executor *e, const uint32_t *rows, uint32_t n_row
                       const qn_gpu_sampling *settings, int32_t *drawn)
 {
     const qn_gpu_steps *const g = e->gpu;
-    const uint32_t n_most = min_u32(g->glm->ws.n_logit_rows, QN_SAMPLE_ROWS);
+    const uint32_t n_most = qn_min_u32(g->glm->ws.n_logit_rows, QN_SAMPLE_ROWS);
     for (uint32_t first = 0; first < n_rows; first += n_most) {
-        const uint32_t n = min_u32(n_most, n_rows - first);
+        const uint32_t n = qn_min_u32(n_most, n_rows - first);
         qn_gpu_glm_head(g->glm, rows != NULL ? rows + first : NULL, rows != NULL ? 0 : first, n);
         qn_gpu_sample(&g->glm->ops, &(qn_gpu_sample_args){
                                         .tokens = drawn + first,
@@ -184,6 +180,22 @@ static void queue(const qn_executor *e, uint32_t pass, uint32_t n_rows)
 
 /* ------------------------------------------------------------------------------------- graphs */
 
+static const char *name_of(uint32_t pass)
+{
+    return pass == QN_PASS_TRUNK ? "trunk" : pass == QN_PASS_FOLLOW ? "follow" : "draft";
+}
+
+/* Drafts behind the first may have fewer: they share what the indexer chose. */
+static void note_launches(qn_gpu_steps *g, uint32_t pass, const qn_gpu_graph *graph)
+{
+    qn_pass_launches *const to = &g->launches;
+    uint32_t *const counts[] = {
+        [QN_PASS_TRUNK] = &to->trunk, [QN_PASS_FOLLOW] = &to->follow, [QN_PASS_CHAIN] = &to->draft};
+    if (pass <= QN_PASS_CHAIN) {
+        *counts[pass] = (uint32_t)qn_gpu_graph_count(graph);
+    }
+}
+
 /* A pass that cannot be captured is queued as it is for some time: the reason may have passed. */
 static bool capture(qn_executor *e, uint32_t pass, uint32_t n_rows, qn_gpu_capture *to)
 {
@@ -192,10 +204,15 @@ static bool capture(qn_executor *e, uint32_t pass, uint32_t n_rows, qn_gpu_captu
     qn_gpu_capture_begin(g->glm->stream);
     queue(e, pass, n_rows);
     if (qn_gpu_capture_end(&to->graph, g->glm->stream, &err) < 0) {
-        qn_log(QN_LOG_WARN, "pass %u of %u rows is not captured: %s", pass, n_rows, err.text);
+        qn_log(QN_LOG_WARN, "a pass (%s) of %u rows is not captured: %s", name_of(pass), n_rows,
+               err.text);
         to->n_plain = QN_PASS_RETRY;
+        return false;
     }
-    return to->graph != NULL;
+    note_launches(g, pass, to->graph);
+    qn_log(QN_LOG_DEBUG, "graph: pass=%s rows=%u positions=%u launches=%zu", name_of(pass), n_rows,
+           g->extent.n_positions, qn_gpu_graph_count(to->graph));
+    return true;
 }
 
 void qn_gpu_steps_drop_graphs(qn_gpu_steps *g)
@@ -230,6 +247,7 @@ static void launch(qn_executor *e, uint32_t pass, uint32_t n_rows)
     }
     if (c->graph != NULL) {
         qn_gpu_graph_launch(g->glm->stream, c->graph);
+        note_launches(g, pass, c->graph);
     } else {
         queue(e, pass, n_rows);
     }
@@ -239,8 +257,8 @@ static void launch(qn_executor *e, uint32_t pass, uint32_t n_rows)
 static uint32_t capture_size(qn_executor *e, uint32_t i_size)
 {
     qn_gpu_steps *const g = e->gpu;
-    const uint32_t n_trunk = min_u32(sizes[i_size], e->n_logit_rows);
-    const uint32_t n_chain = min_u32(sizes[i_size], e->n_slots);
+    const uint32_t n_trunk = qn_min_u32(sizes[i_size], e->n_logit_rows);
+    const uint32_t n_chain = qn_min_u32(sizes[i_size], e->n_slots);
     const bool has_chains = size_of(n_chain) == i_size; /* else there are not so many */
     const uint32_t n_passes = !e->with_mtp ? 1 : has_chains ? QN_N_PASSES : QN_PASS_CHAIN;
     for (uint32_t pass = 0; pass < n_passes; pass++) {
@@ -270,8 +288,11 @@ void qn_gpu_steps_capture(qn_executor *e)
         n_graphs += n;
     }
     const uint64_t left_bytes = qn_gpu_free_bytes(g->glm->gpu);
-    qn_log(QN_LOG_INFO, "graphs: n=%u rows=%u positions=%u bytes=%llu capture_s=%.2f", n_graphs,
-           e->n_logit_rows, g->extent.n_positions,
+    qn_log(QN_LOG_INFO,
+           "graphs: n=%u rows=%u positions=%u trunk_launches=%u draft_launches=%u "
+           "follow_launches=%u bytes=%llu capture_s=%.2f",
+           n_graphs, e->n_logit_rows, g->extent.n_positions, g->launches.trunk, g->launches.draft,
+           g->launches.follow,
            (unsigned long long)(free_bytes > left_bytes ? free_bytes - left_bytes : 0),
            qn_clock_seconds(start_ns, qn_clock_ns()));
 }

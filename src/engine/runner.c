@@ -542,5 +542,9 @@ qn_engine_stats qn_runner_count(const qn_runner *runner)
     stats.n_recomputed_tokens = n.n_recomputed_tokens;
     stats.n_evicted = n.n_evicted;
     stats.n_exchanged = n.n_exchanged;
+    const qn_pass_launches launches = qn_executor_launches(runner->executor);
+    stats.n_trunk_launches = launches.trunk;
+    stats.n_draft_launches = launches.draft;
+    stats.n_follow_launches = launches.follow;
     return stats;
 }

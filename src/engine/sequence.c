@@ -2,6 +2,7 @@
 #include "engine/sequence.h"
 
 #include "base/assert.h"
+#include "base/minmax.h"
 #include "engine/page_pool.h"
 
 #include <errno.h>
@@ -132,22 +133,17 @@ void qn_sequence_close(qn_sequence **sequence)
 
 /* ----------------------------------------------------------------------------------------- ids */
 
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 /* The trunk has to compute positions from @p n on again. */
 static void recompute_from(qn_sequence *s, uint32_t n)
 {
     const uint32_t end_step = s->first_step + s->n_step_rows;
-    s->n_valid = min_u32(s->n_valid, n);
-    s->end_hidden = min_u32(s->end_hidden, n);
-    s->first_hidden = min_u32(s->first_hidden, s->end_hidden);
+    s->n_valid = qn_min_u32(s->n_valid, n);
+    s->end_hidden = qn_min_u32(s->end_hidden, n);
+    s->first_hidden = qn_min_u32(s->first_hidden, s->end_hidden);
     if (end_step > n) { /* rows of the last step that are left */
         const uint32_t n_rows = n > s->first_step ? n - s->first_step : 0;
         const uint32_t n_gone = s->n_step_rows - n_rows;
-        s->n_logits -= min_u32(s->n_logits, n_gone);
+        s->n_logits -= qn_min_u32(s->n_logits, n_gone);
         s->n_step_rows = n_rows;
     }
 }
@@ -156,7 +152,7 @@ static void recompute_from(qn_sequence *s, uint32_t n)
 static void invalidate_from(qn_sequence *s, uint32_t n)
 {
     recompute_from(s, n);
-    s->n_mtp = min_u32(s->n_mtp, n > 0 ? n : 1);
+    s->n_mtp = qn_min_u32(s->n_mtp, n > 0 ? n : 1);
 }
 
 void qn_sequence_rewind(qn_sequence *sequence)
@@ -191,9 +187,9 @@ void qn_sequence_begin(qn_sequence *sequence, bool with_mtp)
     }
     /* What was computed beyond the prompt must not meet a token by chance in the middle of a step.
      */
-    s->n_valid = min_u32(s->n_valid, s->n_tokens);
-    s->end_hidden = min_u32(s->end_hidden, s->n_tokens);
-    s->n_mtp = min_u32(s->n_mtp, s->n_tokens);
+    s->n_valid = qn_min_u32(s->n_valid, s->n_tokens);
+    s->end_hidden = qn_min_u32(s->end_hidden, s->n_tokens);
+    s->n_mtp = qn_min_u32(s->n_mtp, s->n_tokens);
     if (with_mtp && (s->n_mtp <= s->first_hidden || s->end_hidden != s->n_valid)) {
         recompute_from(s, s->n_mtp - 1); /* for hidden vectors that were not kept */
     }
@@ -232,7 +228,7 @@ uint32_t qn_sequence_count(const qn_sequence *sequence)
 
 uint32_t qn_sequence_computed(const qn_sequence *sequence)
 {
-    return min_u32(sequence->n_valid, sequence->n_tokens);
+    return qn_min_u32(sequence->n_valid, sequence->n_tokens);
 }
 
 const int32_t *qn_sequence_ids(const qn_sequence *sequence)
@@ -284,9 +280,9 @@ static qn_batch make_batch(qn_sequence *s, uint32_t first, uint32_t n_rows, uint
 static void follow(qn_sequence *s, uint32_t end)
 {
     const size_t n_embd = qn_glm_config(s->glm)->n_embd;
-    end = min_u32(end, min_u32(s->end_hidden + 1, s->n_tokens));
+    end = qn_min_u32(end, qn_min_u32(s->end_hidden + 1, s->n_tokens));
     while (s->n_mtp < end && can_follow(s)) {
-        const uint32_t n_rows = min_u32(end - s->n_mtp, s->n_rows_max);
+        const uint32_t n_rows = qn_min_u32(end - s->n_mtp, s->n_rows_max);
         const qn_batch batch = make_batch(s, s->n_mtp, n_rows, 0);
         qn_glm_mtp_cache(s->glm, &s->pages.kv, &batch,
                          s->hidden + (s->n_mtp - 1 - s->first_hidden) * n_embd);
@@ -304,7 +300,7 @@ static float *make_hidden_room(qn_sequence *s, uint32_t first, uint32_t n_rows)
     }
     if (s->end_hidden - s->first_hidden + n_rows > HIDDEN_STEPS * s->n_rows_max) {
         follow(s, s->n_tokens);
-        const uint32_t keep = min_u32(s->n_mtp - 1, s->end_hidden);
+        const uint32_t keep = qn_min_u32(s->n_mtp - 1, s->end_hidden);
         QN_ASSERT(keep >= s->first_hidden);
         memmove(s->hidden, s->hidden + (keep - s->first_hidden) * n_embd,
                 (s->end_hidden - keep) * n_embd * sizeof *s->hidden);
@@ -334,8 +330,8 @@ static void compute(qn_sequence *s, uint32_t n_rows, uint32_t n_logits, bool wit
 uint32_t qn_sequence_next_rows(const qn_sequence *sequence, bool wants_all_logits)
 {
     const uint32_t n_pending = sequence->n_tokens - qn_sequence_computed(sequence);
-    const uint32_t n_rows = min_u32(n_pending, sequence->n_chunk_rows);
-    return wants_all_logits ? min_u32(n_rows, QN_LOGIT_ROWS_MAX) : n_rows;
+    const uint32_t n_rows = qn_min_u32(n_pending, sequence->n_chunk_rows);
+    return wants_all_logits ? qn_min_u32(n_rows, QN_LOGIT_ROWS_MAX) : n_rows;
 }
 
 void qn_sequence_step(qn_sequence *sequence, const qn_sequence_step_options *options)
@@ -366,7 +362,7 @@ static int32_t most_likely(const qn_sequence *s)
 
 uint32_t qn_sequence_mtp_backlog(const qn_sequence *sequence)
 {
-    return sequence->n_tokens - min_u32(sequence->n_mtp, sequence->n_tokens);
+    return sequence->n_tokens - qn_min_u32(sequence->n_mtp, sequence->n_tokens);
 }
 
 uint32_t qn_sequence_draft(qn_sequence *sequence, int32_t *drafts, uint32_t n)

@@ -74,6 +74,7 @@ static qn_status open_model(run *r, bool tokenizer_only, qn_error *err)
     qn_model_options options = r->options->model != NULL ? *r->options->model : defaults;
     options.progress = tell_load;
     options.progress_context = r;
+    options.device = side->device;
     options.compute = side->compute;
     options.kv_dtype = side->kv_dtype;
     options.tokenizer_only = tokenizer_only;
@@ -212,6 +213,7 @@ static void note_info(qn_side_info *out, const qn_eval_side *side, const qn_mode
     out->draft_tokens = draft_in_force(side->draft_tokens, info->has_mtp);
     (void)snprintf(out->quantization, sizeof out->quantization, "%s", info->quantization);
     (void)snprintf(out->weights, sizeof out->weights, "%s", info->weights);
+    (void)snprintf(out->device, sizeof out->device, "%s", info->device);
     (void)snprintf(out->compute, sizeof out->compute, "%s", info->compute);
     (void)snprintf(out->kv_dtype, sizeof out->kv_dtype, "%s", info->kv_dtype);
 }
@@ -246,11 +248,17 @@ fail:
     return status;
 }
 
+/* Devices by their names; the same one by another name is opened once more. */
+static bool is_same_device(const char *a, const char *b)
+{
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
 /* Do two sides differ in nothing that the model is opened with? */
 static bool is_same_model(const qn_eval_side *a, const qn_eval_side *b)
 {
-    return strcmp(a->model, b->model) == 0 && a->compute == b->compute &&
-           a->kv_dtype == b->kv_dtype;
+    return strcmp(a->model, b->model) == 0 && is_same_device(a->device, b->device) &&
+           a->compute == b->compute && a->kv_dtype == b->kv_dtype;
 }
 
 static qn_status run_side(run *r, qn_error *err)

@@ -66,6 +66,7 @@ static void take_info(qn_side_info *info, const json_t *object)
 {
     take_name(info->quantization, object, "quantization");
     take_name(info->weights, object, "weights");
+    take_name(info->device, object, "device");
     take_name(info->compute, object, "compute");
     take_name(info->kv_dtype, object, "kv_dtype");
     const json_t *const draft = json_object_get(object, "draft_tokens");
@@ -370,6 +371,7 @@ qn_status qn_report_append(qn_report *report, const qn_answers *answers, uint32_
     QN_TRY(status, append_reply(&line, reply, err), fail);
     QN_TRY(status, append_text(&line, "quantization", qn_str_of(info->quantization), err), fail);
     QN_TRY(status, append_text(&line, "weights", qn_str_of(info->weights), err), fail);
+    QN_TRY(status, append_text(&line, "device", qn_str_of(info->device), err), fail);
     QN_TRY(status, append_text(&line, "compute", qn_str_of(info->compute), err), fail);
     QN_TRY(status, append_text(&line, "kv_dtype", qn_str_of(info->kv_dtype), err), fail);
     QN_TRY(status, qn_buf_append_printf(&line, err, ", \"draft_tokens\": "), fail);

@@ -17,6 +17,7 @@ typedef struct qn_side_info {
     char quantization[16];
     char weights[16];
     char compute[16];
+    char device[16];
     char kv_dtype[16];
     int draft_tokens; /**< 0: no speculation; QN_DRAFT_AUTO. */
 } qn_side_info;

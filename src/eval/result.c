@@ -62,6 +62,10 @@ static qn_status append_header_side(qn_buf *out, const qn_eval_side *side, const
     const char *const kv_dtype = name_of(kv_names, 4, (int)side->kv_dtype);
     QN_TRY(status, qn_buf_append_printf(out, err, ", \"%smodel\": ", prefix), fail);
     QN_TRY(status, qn_json_quote_append(out, qn_str_of(side->model), err), fail);
+    QN_TRY(status, qn_buf_append_printf(out, err, ", \"%sdevice\": ", prefix), fail);
+    QN_TRY(status,
+           qn_json_quote_append(out, qn_str_of(side->device != NULL ? side->device : "auto"), err),
+           fail);
     QN_TRY(status,
            qn_buf_append_printf(out, err,
                                 ", \"%sfingerprint\": \"%s\", \"%scompute\": \"%s\", "
@@ -363,6 +367,7 @@ static qn_status append_side(qn_buf *out, const qn_result_args *args, uint32_t i
     QN_TRY(status, append_text(out, "", "model", side->model, err), fail);
     QN_TRY(status, append_text(out, ", ", "quantization", info->quantization, err), fail);
     QN_TRY(status, append_text(out, ", ", "weights", info->weights, err), fail);
+    QN_TRY(status, append_text(out, ", ", "device", info->device, err), fail);
     QN_TRY(status, append_text(out, ", ", "compute", info->compute, err), fail);
     QN_TRY(status, append_text(out, ", ", "kv_dtype", info->kv_dtype, err), fail);
     QN_TRY(status, append_text(out, ", ", "thinking", side->no_thinking ? "off" : "on", err), fail);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Packed weights: their sizes, the kernel that makes them, and the one that makes them up. */
+#include "device/gpu_block.h"
 #include "kernels/gpu/list.h"
 #include "kernels/gpu/tiles.h"
 #include "kernels/gpu_ops.h"
@@ -12,7 +13,7 @@ _Static_assert(QN_WEIGHT_F32 == 0 && QN_WEIGHT_BF16 == 1 && QN_WEIGHT_FP8_BLOCK 
 
 static uint64_t all_strips(uint32_t n_out, bool is_pair, uint64_t strip_bytes)
 {
-    return ((uint64_t)qn_tile_strips(n_out) * (is_pair ? 2 : 1) * strip_bytes + 255) / 256 * 256;
+    return qn_gpu_align((uint64_t)qn_tile_strips(n_out) * (is_pair ? 2 : 1) * strip_bytes);
 }
 
 uint64_t qn_gpu_weight_data_bytes(uint32_t kind, uint32_t n_out, uint32_t n_in, bool is_pair)

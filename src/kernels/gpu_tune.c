@@ -19,7 +19,6 @@ enum {
     MANY_ROWS = 128, /* of a group */
     SAMPLES = 64,    /* rows of results that are compared */
     CHUNK = 4 << 20, /* bytes that fills repeat */
-    ALIGN = 256,
 };
 static const uint64_t k_results_max = 1ULL << 30;
 /* Of the sum of squares of a row; roundings to bf16 within make 1e-5. */
@@ -44,11 +43,23 @@ typedef struct session {
 
 /* ------------------------------------------------------------------------------------ memory -- */
 
-void *qn_gpu_tune_carve(uint8_t *block, uint64_t *at, uint64_t n_bytes)
+qn_status qn_gpu_tune_reserve(qn_gpu_subject *s, size_t own_bytes, qn_gpu_tune_lay_out_fn *lay_out,
+                              const char *what, qn_error *err)
 {
-    void *const from = block != NULL ? block + *at : NULL;
-    *at += (n_bytes + ALIGN - 1) / ALIGN * ALIGN;
-    return from;
+    s->own = malloc(own_bytes);
+    if (s->own == NULL) {
+        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "tuning: no memory");
+    }
+    qn_gpu_block block = {0};
+    lay_out(s, &block);
+    void *memory = NULL;
+    const qn_status status = qn_gpu_alloc(&memory, s->tuner->gpu, block.n_bytes, what, err);
+    if (status == QN_OK) {
+        s->block = memory;
+        block = (qn_gpu_block){.base = memory};
+        lay_out(s, &block);
+    }
+    return status;
 }
 
 /* Lay the first @p n_there bytes down again and again. */

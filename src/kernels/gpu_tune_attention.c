@@ -18,7 +18,6 @@ typedef struct cache {
     uint16_t *q, *q_rope;
     float *w;
     uint32_t n_pages; /* of a sequence */
-    uint64_t n_bytes;
 } cache;
 
 static bool is_index(const qn_gpu_subject *s)
@@ -36,27 +35,25 @@ static uint32_t latent_dim(const qn_gpu_subject *s)
     return s->key.n_in - (is_index(s) ? 0 : s->tuner->rope_dim);
 }
 
-static cache lay_out(const qn_gpu_subject *s, uint8_t *block)
+static void lay_out(const qn_gpu_subject *s, qn_gpu_block *at)
 {
+    cache *const c = s->own;
     const qn_gpu_tuner *const t = s->tuner;
     const uint64_t n = s->n_rows_max > s->n_ref ? s->n_rows_max : s->n_ref;
     const uint64_t n_heads = s->key.n_out;
-    cache c = {.n_pages = (t->n_positions + QN_PAGE_TOKENS - 1) / QN_PAGE_TOKENS};
-    uint64_t *const at = &c.n_bytes;
-    c.rows = qn_gpu_tune_carve(block, at,
-                               (uint64_t)SEQS_MAX * c.n_pages * QN_PAGE_TOKENS * row_bytes(s));
-    c.page_tables = qn_gpu_tune_carve(block, at, (uint64_t)SEQS_MAX * c.n_pages * sizeof(int32_t));
-    c.positions = qn_gpu_tune_carve(block, at, n * sizeof(int32_t));
-    c.seqs = qn_gpu_tune_carve(block, at, n * sizeof(int32_t));
-    c.q = qn_gpu_tune_carve(block, at, n * n_heads * latent_dim(s) * sizeof(uint16_t));
+    *c = (cache){.n_pages = (t->n_positions + QN_PAGE_TOKENS - 1) / QN_PAGE_TOKENS};
+    c->rows = qn_gpu_cut(at, (uint64_t)SEQS_MAX * c->n_pages * QN_PAGE_TOKENS * row_bytes(s));
+    c->page_tables = qn_gpu_cut(at, (uint64_t)SEQS_MAX * c->n_pages * sizeof(int32_t));
+    c->positions = qn_gpu_cut(at, n * sizeof(int32_t));
+    c->seqs = qn_gpu_cut(at, n * sizeof(int32_t));
+    c->q = qn_gpu_cut(at, n * n_heads * latent_dim(s) * sizeof(uint16_t));
     if (is_index(s)) {
-        c.w = qn_gpu_tune_carve(block, at, n * n_heads * sizeof(float));
-        return c;
+        c->w = qn_gpu_cut(at, n * n_heads * sizeof(float));
+        return;
     }
-    c.q_rope = qn_gpu_tune_carve(block, at, n * n_heads * t->rope_dim * sizeof(uint16_t));
-    c.sets = qn_gpu_tune_carve(block, at, n * t->n_topk * sizeof(int32_t));
-    c.n_sets = qn_gpu_tune_carve(block, at, n * sizeof(uint32_t));
-    return c;
+    c->q_rope = qn_gpu_cut(at, n * n_heads * t->rope_dim * sizeof(uint16_t));
+    c->sets = qn_gpu_cut(at, n * t->n_topk * sizeof(int32_t));
+    c->n_sets = qn_gpu_cut(at, n * sizeof(uint32_t));
 }
 
 /* ------------------------------------------------------------------------------------- calls -- */
@@ -292,18 +289,6 @@ qn_status qn_gpu_subject_attention(qn_gpu_subject *s, qn_error *err)
     s->prepare = prepare;
     s->launch = launch;
     s->launch_ref = launch_ref;
-    cache *const c = malloc(sizeof *c);
-    if (c == NULL) {
-        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "tuning: no memory");
-    }
-    s->own = c;
-    *c = lay_out(s, NULL);
-    void *block = NULL;
-    const qn_status status = qn_gpu_alloc(&block, s->tuner->gpu, c->n_bytes, "cache rows", err);
-    if (status < 0) {
-        return status;
-    }
-    s->block = block;
-    *c = lay_out(s, block);
-    return fill(s, err);
+    const qn_status status = qn_gpu_tune_reserve(s, sizeof(cache), lay_out, "cache rows", err);
+    return status < 0 ? status : fill(s, err);
 }

@@ -20,7 +20,6 @@ typedef struct product {
     uint32_t n_copies;
     uint16_t *x; /* [rows][groups][n_in], of experts [slots][n_in] */
     route routes[N_ROUTES], ref_route;
-    uint64_t n_bytes;
 } product;
 
 static bool is_grouped(const qn_gpu_subject *s)
@@ -33,43 +32,42 @@ static uint32_t up_to_ref(const qn_gpu_subject *s, uint32_t n)
     return n > s->n_ref ? n : s->n_ref;
 }
 
-static route carve_route(const qn_gpu_subject *s, uint8_t *block, uint64_t *at)
+static route cut_route(const qn_gpu_subject *s, qn_gpu_block *at)
 {
     const uint32_t n_groups = s->key.n_groups;
     return (route){
-        .first_of = qn_gpu_tune_carve(block, at, (n_groups + 1) * sizeof(uint32_t)),
-        .row_of = qn_gpu_tune_carve(block, at, up_to_ref(s, s->n_rows_max) * sizeof(uint32_t)),
-        .active = qn_gpu_tune_carve(block, at, n_groups * sizeof(uint32_t)),
-        .n_active = qn_gpu_tune_carve(block, at, sizeof(uint32_t)),
+        .first_of = qn_gpu_cut(at, (n_groups + 1) * sizeof(uint32_t)),
+        .row_of = qn_gpu_cut(at, up_to_ref(s, s->n_rows_max) * sizeof(uint32_t)),
+        .active = qn_gpu_cut(at, n_groups * sizeof(uint32_t)),
+        .n_active = qn_gpu_cut(at, sizeof(uint32_t)),
     };
 }
 
-/* All of it at @p block, or NULL: how long it is. */
-static product lay_out(const qn_gpu_subject *s, uint8_t *block)
+static void lay_out(const qn_gpu_subject *s, qn_gpu_block *at)
 {
+    product *const p = s->own;
     const qn_gpu_tuning_key *const k = &s->key;
-    product p = {.w = {.kind = k->kind, .n_out = k->n_out, .n_in = k->n_in, .is_pair = k->is_pair}};
-    uint64_t *const at = &p.n_bytes;
-    p.w.data_stride = qn_gpu_weight_data_bytes(k->kind, k->n_out, k->n_in, k->is_pair != 0);
-    p.w.scales_stride = qn_gpu_weight_scale_bytes(k->kind, k->n_out, k->n_in, k->is_pair != 0);
-    p.copy_bytes = p.w.data_stride * k->n_groups;
-    p.copy_scale_bytes = p.w.scales_stride * k->n_groups;
-    p.n_copies = 1;
+    *p = (product){
+        .w = {.kind = k->kind, .n_out = k->n_out, .n_in = k->n_in, .is_pair = k->is_pair}};
+    p->w.data_stride = qn_gpu_weight_data_bytes(k->kind, k->n_out, k->n_in, k->is_pair != 0);
+    p->w.scales_stride = qn_gpu_weight_scale_bytes(k->kind, k->n_out, k->n_in, k->is_pair != 0);
+    p->copy_bytes = p->w.data_stride * k->n_groups;
+    p->copy_scale_bytes = p->w.scales_stride * k->n_groups;
+    p->n_copies = 1;
     if (!is_grouped(s)) { /* experts take turns anyway */
-        const uint64_t n = s->tuner->cold_bytes / p.copy_bytes + 1;
-        p.n_copies = n < QN_GPU_TUNE_CALLS_MAX ? (uint32_t)n : QN_GPU_TUNE_CALLS_MAX;
+        const uint64_t n = s->tuner->cold_bytes / p->copy_bytes + 1;
+        p->n_copies = n < QN_GPU_TUNE_CALLS_MAX ? (uint32_t)n : QN_GPU_TUNE_CALLS_MAX;
     }
-    p.w.data = qn_gpu_tune_carve(block, at, p.copy_bytes * p.n_copies);
-    p.w.scales = qn_gpu_tune_carve(block, at, p.copy_scale_bytes * p.n_copies);
+    p->w.data = qn_gpu_cut(at, p->copy_bytes * p->n_copies);
+    p->w.scales = qn_gpu_cut(at, p->copy_scale_bytes * p->n_copies);
     const uint64_t n_groups = is_grouped(s) ? 1 : k->n_groups;
-    p.x = qn_gpu_tune_carve(block, at, 2 * n_groups * k->n_in * up_to_ref(s, s->n_rows_max));
+    p->x = qn_gpu_cut(at, 2 * n_groups * k->n_in * up_to_ref(s, s->n_rows_max));
     for (uint32_t i = 0; is_grouped(s) && i < N_ROUTES; i++) {
-        p.routes[i] = carve_route(s, block, at);
+        p->routes[i] = cut_route(s, at);
     }
     if (is_grouped(s)) {
-        p.ref_route = carve_route(s, block, at);
+        p->ref_route = cut_route(s, at);
     }
-    return p;
 }
 
 /* ---------------------------------------------------------------------------------- experts -- */
@@ -338,19 +336,10 @@ qn_status qn_gpu_subject_matmul(qn_gpu_subject *s, qn_error *err)
     s->prepare = prepare;
     s->launch = launch;
     s->launch_ref = launch_ref;
-    product *const p = malloc(sizeof *p);
-    if (p == NULL) {
-        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "tuning: no memory");
-    }
-    s->own = p;
-    *p = lay_out(s, NULL);
-    void *block = NULL;
-    const qn_status status = qn_gpu_alloc(&block, s->tuner->gpu, p->n_bytes, "weights", err);
+    const qn_status status = qn_gpu_tune_reserve(s, sizeof(product), lay_out, "weights", err);
     if (status < 0) {
         return status;
     }
-    s->block = block;
-    *p = lay_out(s, block);
-    s->n_calls = is_grouped(s) ? N_ROUTES : p->n_copies;
+    s->n_calls = is_grouped(s) ? N_ROUTES : ((const product *)s->own)->n_copies;
     return fill(s, err);
 }

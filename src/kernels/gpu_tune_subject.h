@@ -2,6 +2,7 @@
 /** @file gpu_tune_subject.h  What gpu_tune.c measures: an operation with its memory. */
 #ifndef QN_KERNELS_GPU_TUNE_SUBJECT_H
 #define QN_KERNELS_GPU_TUNE_SUBJECT_H
+#include "device/gpu_block.h"
 #include "kernels/gpu_tune.h"
 
 enum {
@@ -54,8 +55,16 @@ struct qn_gpu_subject {
 QN_MUST_CHECK qn_status qn_gpu_subject_matmul(qn_gpu_subject *s, qn_error *err);
 QN_MUST_CHECK qn_status qn_gpu_subject_attention(qn_gpu_subject *s, qn_error *err);
 
-/** Take n_bytes of a block at *at, on 256 bytes; NULL stays NULL and is only measured. */
-void *qn_gpu_tune_carve(uint8_t *block, uint64_t *at, uint64_t n_bytes);
+/** Lays a subject's memory out in s->own: where it lies in @p block. */
+typedef void qn_gpu_tune_lay_out_fn(const qn_gpu_subject *s, qn_gpu_block *block);
+/**
+ * Make s->own, of @p own_bytes, and s->block as long as @p lay_out needs it.
+ * @param what  names the block in errors
+ * Returns  QN_OK; QN_E_NOMEM; QN_E_DEVICE
+ */
+QN_MUST_CHECK qn_status qn_gpu_tune_reserve(qn_gpu_subject *s, size_t own_bytes,
+                                            qn_gpu_tune_lay_out_fn *lay_out, const char *what,
+                                            qn_error *err);
 /** Random bf16 in -1 .. 1: n_rows rows of n, repeated after QN_GPU_TUNE_PERIOD of them. */
 QN_MUST_CHECK qn_status qn_gpu_tune_fill_rows(const qn_gpu_tuner *tuner, void *to, uint64_t n_rows,
                                               uint64_t n, qn_error *err);

@@ -2,12 +2,13 @@
 #include "model/gpu_glm.h"
 
 #include "base/assert.h"
+#include "base/minmax.h"
 #include "base/try.h"
+#include "device/gpu_block.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-enum { ALIGN = 256 };
 /* What index scores, partial sums of attention or logits may take: rows go in turns beyond it. */
 static const uint64_t k_scratch_bytes = 256U << 20;
 
@@ -109,18 +110,23 @@ void qn_gpu_glm_each(qn_gpu_glm *g, qn_gpu_weight_fn *fn, void *context)
     }
 }
 
+qn_gpu_matmul_shape qn_gpu_glm_shape(const qn_gpu_glm *g, const qn_gpu_weight *w, uint32_t n_groups,
+                                     bool is_grouped, uint32_t n_rows)
+{
+    return (qn_gpu_matmul_shape){
+        .kind = w->kind,
+        .n_out = w->n_out,
+        .n_in = w->n_in,
+        .is_pair = w->is_pair,
+        .n_groups = n_groups,
+        .n_rows = n_rows * (is_grouped ? g->config->n_experts_used : 1),
+        .is_grouped = is_grouped,
+        .is_deterministic = g->is_deterministic,
+    };
+}
+
 /* ------------------------------------------------------------------------------------ workspace
  */
-
-static uint64_t max_u64(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
-static uint64_t min_u64(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
 
 /* The most that products need for partial sums. */
 typedef struct partial_walk {
@@ -132,26 +138,10 @@ typedef struct partial_walk {
 static void see_partial(void *context, qn_gpu_weight *w, uint32_t n_groups, bool is_grouped)
 {
     partial_walk *const walk = context;
-    const qn_gpu_matmul_shape shape = {
-        .kind = w->kind,
-        .n_out = w->n_out,
-        .n_in = w->n_in,
-        .is_pair = w->is_pair,
-        .n_groups = n_groups,
-        .n_rows = walk->n_rows * (is_grouped ? walk->g->config->n_experts_used : 1),
-        .is_grouped = is_grouped,
-        .is_deterministic = walk->g->is_deterministic,
-    };
+    const qn_gpu_matmul_shape shape =
+        qn_gpu_glm_shape(walk->g, w, n_groups, is_grouped, walk->n_rows);
     walk->n_bytes =
-        max_u64(walk->n_bytes, qn_gpu_matmul_partial_bytes(walk->g->ops.kernels, &shape));
-}
-
-/* The next @p n_bytes of a block; NULL where it is only measured. */
-static void *carve(qn_gpu_workspace *ws, uint64_t n_bytes)
-{
-    void *const at = ws->block != NULL ? ws->block + ws->block_bytes : NULL;
-    ws->block_bytes += (n_bytes + ALIGN - 1) / ALIGN * ALIGN;
-    return at;
+        qn_max_u64(walk->n_bytes, qn_gpu_matmul_partial_bytes(walk->g->ops.kernels, &shape));
 }
 
 /* Index scores and partial sums of attention of as many rows as fit, of one at least. */
@@ -172,30 +162,32 @@ static uint64_t scratch_bytes(const qn_gpu_glm *g, uint32_t n_rows)
             .n_splits = (longest + QN_GPU_ATTEND_SPLIT - 1) / QN_GPU_ATTEND_SPLIT,
         };
         const uint64_t n_floats = qn_gpu_attend_partial_floats(g->ops.kernels, &args);
-        attend_bytes[i] = (n_floats / c->kv_rank + 1) * (c->kv_rank + 2) * sizeof(float) + ALIGN;
+        attend_bytes[i] =
+            (n_floats / c->kv_rank + 1) * (c->kv_rank + 2) * sizeof(float) + QN_GPU_ALIGN;
     }
-    const uint64_t least_bytes = max_u64(score_bytes, attend_bytes[0]);
-    const uint64_t all_bytes = max_u64(score_bytes * n_rows, attend_bytes[1]);
-    return max_u64(least_bytes, min_u64(k_scratch_bytes, all_bytes));
+    const uint64_t least_bytes = qn_max_u64(score_bytes, attend_bytes[0]);
+    const uint64_t all_bytes = qn_max_u64(score_bytes * n_rows, attend_bytes[1]);
+    return qn_max_u64(least_bytes, qn_min_u64(k_scratch_bytes, all_bytes));
 }
 
 /* What experts' choices and products take. */
-static void lay_out_experts(qn_gpu_workspace *ws, const qn_config *c, uint64_t rows)
+static void lay_out_experts(qn_gpu_workspace *ws, qn_gpu_block *at, const qn_config *c,
+                            uint64_t rows)
 {
     const uint64_t slots = rows * c->n_experts_used;
-    const uint64_t n_ff = max_u64(c->n_ff_dense, (uint64_t)c->n_experts_shared * c->n_ff_expert);
+    const uint64_t n_ff = qn_max_u64(c->n_ff_dense, (uint64_t)c->n_experts_shared * c->n_ff_expert);
     ws->router_stride = (c->n_experts + 3) / 4 * 4;
-    ws->router_logits = carve(ws, rows * ws->router_stride * sizeof(float));
-    ws->experts = carve(ws, slots * sizeof(int32_t));
-    ws->expert_weights = carve(ws, slots * sizeof(float));
-    ws->slot_of = carve(ws, slots * sizeof(uint32_t));
-    ws->row_of = carve(ws, slots * sizeof(uint32_t));
-    ws->first_of = carve(ws, ((uint64_t)c->n_experts + 1) * sizeof(uint32_t));
-    ws->active = carve(ws, c->n_experts * sizeof(uint32_t));
-    ws->n_active = carve(ws, sizeof(uint32_t));
-    ws->gated = carve(ws, rows * n_ff * sizeof(uint16_t));
-    ws->expert_gated = carve(ws, slots * c->n_ff_expert * sizeof(uint16_t));
-    ws->expert_y = carve(ws, slots * c->n_embd * sizeof(float));
+    ws->router_logits = qn_gpu_cut(at, rows * ws->router_stride * sizeof(float));
+    ws->experts = qn_gpu_cut(at, slots * sizeof(int32_t));
+    ws->expert_weights = qn_gpu_cut(at, slots * sizeof(float));
+    ws->slot_of = qn_gpu_cut(at, slots * sizeof(uint32_t));
+    ws->row_of = qn_gpu_cut(at, slots * sizeof(uint32_t));
+    ws->first_of = qn_gpu_cut(at, ((uint64_t)c->n_experts + 1) * sizeof(uint32_t));
+    ws->active = qn_gpu_cut(at, c->n_experts * sizeof(uint32_t));
+    ws->n_active = qn_gpu_cut(at, sizeof(uint32_t));
+    ws->gated = qn_gpu_cut(at, rows * n_ff * sizeof(uint16_t));
+    ws->expert_gated = qn_gpu_cut(at, slots * c->n_ff_expert * sizeof(uint16_t));
+    ws->expert_y = qn_gpu_cut(at, slots * c->n_embd * sizeof(float));
 }
 
 /* The workspace at @p block, or NULL: its size in block_bytes. */
@@ -206,34 +198,36 @@ static qn_gpu_workspace lay_out(const qn_gpu_glm *g, uint32_t n_rows, uint8_t *b
     const uint64_t latents = rows * c->n_heads * c->kv_rank;
     qn_gpu_workspace made = {.block = block};
     qn_gpu_workspace *const ws = &made;
-    ws->x = carve(ws, rows * c->n_embd * sizeof(float));
-    ws->xn = carve(ws, rows * c->n_embd * sizeof(uint16_t));
-    ws->concat = carve(ws, g->has_mtp ? rows * 2 * c->n_embd * sizeof(uint16_t) : 0);
-    ws->hidden_prev = carve(ws, g->has_mtp ? rows * c->n_embd * sizeof(float) : 0);
-    ws->hidden = carve(ws, rows * c->n_embd * sizeof(float));
-    ws->angles = carve(ws, rows * c->rope_dim * sizeof(float));
-    ws->qa = carve(ws, rows * c->q_rank * sizeof(float));
-    ws->qr = carve(ws, rows * c->q_rank * sizeof(uint16_t));
-    ws->q = carve(ws, rows * c->n_heads * (c->nope_dim + c->rope_dim) * sizeof(uint16_t));
-    ws->kv = carve(ws, rows * (c->kv_rank + c->rope_dim) * sizeof(float));
-    ws->ql = carve(ws, latents * sizeof(uint16_t));
-    ws->u = carve(ws, latents * sizeof(uint16_t));
-    ws->o = carve(ws, rows * c->n_heads * c->v_dim * sizeof(uint16_t));
-    ws->qi = carve(ws, rows * c->n_index_heads * c->index_dim * sizeof(uint16_t));
-    ws->ki = carve(ws, rows * c->index_dim * sizeof(float));
-    ws->wi = carve(ws, rows * c->n_index_heads * sizeof(float));
-    ws->sets = carve(ws, rows * c->index_topk * sizeof(int32_t));
-    ws->n_sets = carve(ws, rows * sizeof(uint32_t));
-    lay_out_experts(ws, c, rows);
+    qn_gpu_block at = {.base = block};
+    ws->x = qn_gpu_cut(&at, rows * c->n_embd * sizeof(float));
+    ws->xn = qn_gpu_cut(&at, rows * c->n_embd * sizeof(uint16_t));
+    ws->concat = qn_gpu_cut(&at, g->has_mtp ? rows * 2 * c->n_embd * sizeof(uint16_t) : 0);
+    ws->hidden_prev = qn_gpu_cut(&at, g->has_mtp ? rows * c->n_embd * sizeof(float) : 0);
+    ws->hidden = qn_gpu_cut(&at, rows * c->n_embd * sizeof(float));
+    ws->angles = qn_gpu_cut(&at, rows * c->rope_dim * sizeof(float));
+    ws->qa = qn_gpu_cut(&at, rows * c->q_rank * sizeof(float));
+    ws->qr = qn_gpu_cut(&at, rows * c->q_rank * sizeof(uint16_t));
+    ws->q = qn_gpu_cut(&at, rows * c->n_heads * (c->nope_dim + c->rope_dim) * sizeof(uint16_t));
+    ws->kv = qn_gpu_cut(&at, rows * (c->kv_rank + c->rope_dim) * sizeof(float));
+    ws->ql = qn_gpu_cut(&at, latents * sizeof(uint16_t));
+    ws->u = qn_gpu_cut(&at, latents * sizeof(uint16_t));
+    ws->o = qn_gpu_cut(&at, rows * c->n_heads * c->v_dim * sizeof(uint16_t));
+    ws->qi = qn_gpu_cut(&at, rows * c->n_index_heads * c->index_dim * sizeof(uint16_t));
+    ws->ki = qn_gpu_cut(&at, rows * c->index_dim * sizeof(float));
+    ws->wi = qn_gpu_cut(&at, rows * c->n_index_heads * sizeof(float));
+    ws->sets = qn_gpu_cut(&at, rows * c->index_topk * sizeof(int32_t));
+    ws->n_sets = qn_gpu_cut(&at, rows * sizeof(uint32_t));
+    lay_out_experts(ws, &at, c, rows);
     const uint64_t n_fit = k_scratch_bytes / (c->n_vocab * sizeof(float));
-    ws->n_logit_rows = (uint32_t)min_u64(rows, max_u64(n_fit, 1));
-    ws->head_rows = carve(ws, (uint64_t)ws->n_logit_rows * c->n_embd * sizeof(uint16_t));
-    ws->logits = carve(ws, (uint64_t)ws->n_logit_rows * c->n_vocab * sizeof(float));
+    ws->n_logit_rows = (uint32_t)qn_min_u64(rows, qn_max_u64(n_fit, 1));
+    ws->head_rows = qn_gpu_cut(&at, (uint64_t)ws->n_logit_rows * c->n_embd * sizeof(uint16_t));
+    ws->logits = qn_gpu_cut(&at, (uint64_t)ws->n_logit_rows * c->n_vocab * sizeof(float));
     ws->scratch_bytes = scratch_bytes(g, n_rows);
-    ws->scratch = carve(ws, ws->scratch_bytes);
+    ws->scratch = qn_gpu_cut(&at, ws->scratch_bytes);
     partial_walk walk = {.g = g, .n_rows = n_rows};
     qn_gpu_glm_each((qn_gpu_glm *)(uintptr_t)g, see_partial, &walk);
-    ws->partial = carve(ws, walk.n_bytes);
+    ws->partial = qn_gpu_cut(&at, walk.n_bytes);
+    ws->block_bytes = at.n_bytes;
     return made;
 }
 

@@ -169,6 +169,9 @@ QN_MUST_CHECK qn_status qn_gpu_glm_plan(qn_gpu_glm *g, const qn_checkpoint *chec
 typedef void qn_gpu_weight_fn(void *context, qn_gpu_weight *w, uint32_t n_groups, bool is_grouped);
 /** Every matrix there is, once it is loaded or planned. */
 void qn_gpu_glm_each(qn_gpu_glm *g, qn_gpu_weight_fn *fn, void *context);
+/** The product of one of these, with @p n_rows rows of a pass. */
+qn_gpu_matmul_shape qn_gpu_glm_shape(const qn_gpu_glm *g, const qn_gpu_weight *w, uint32_t n_groups,
+                                     bool is_grouped, uint32_t n_rows);
 
 /** Bytes of the workspace for @p n_rows rows. */
 uint64_t qn_gpu_glm_workspace_bytes(const qn_gpu_glm *g, uint32_t n_rows);

@@ -7,16 +7,12 @@
  */
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/minmax.h"
 #include "model/gpu_glm.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
 
 /* ------------------------------------------------------------------------------------- failures
  */
@@ -151,7 +147,7 @@ static void download_logits(qn_gpu_glm *g, const uint32_t *rows, uint32_t n_rows
 {
     const size_t n_vocab = g->config->n_vocab;
     for (uint32_t first = 0; first < n_rows; first += g->ws.n_logit_rows) {
-        const uint32_t n = min_u32(n_rows - first, g->ws.n_logit_rows);
+        const uint32_t n = qn_min_u32(n_rows - first, g->ws.n_logit_rows);
         qn_gpu_glm_head(g, rows != NULL ? rows + first : NULL, rows != NULL ? 0 : first, n);
         qn_gpu_download(g->stream, logits + first * n_vocab, g->ws.logits,
                         n * n_vocab * sizeof *logits);

@@ -1,17 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One decoder layer on a GPU: launches in the order of docs/model.md. */
 #include "base/assert.h"
+#include "base/minmax.h"
 #include "model/gpu_glm.h"
 
 #include <math.h>
 
 /* LayerNorm eps of k_norm is a constant of the architecture, not in the config (docs/model.md). */
 static const float k_norm_eps = 1e-6F;
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
 
 /* A product with fields as given; a projection where groups are not. */
 static void multiply(const qn_gpu_glm *g, qn_gpu_matmul_args args)
@@ -230,7 +226,7 @@ static void select_sets(qn_gpu_glm *g, const qn_gpu_call *call)
     const uint32_t n_chunk = has_scores && n_fit < n_rows ? (uint32_t)n_fit : n_rows;
     QN_ASSERT(n_chunk > 0);
     for (uint32_t first = 0; first < n_rows; first += n_chunk) {
-        select_rows(g, call, first, min_u32(n_chunk, n_rows - first), has_scores);
+        select_rows(g, call, first, qn_min_u32(n_chunk, n_rows - first), has_scores);
     }
 }
 
@@ -241,7 +237,7 @@ static qn_gpu_attend_args attend_args(const qn_gpu_glm *g, const qn_gpu_call *ca
     const qn_config *const c = g->config;
     const uint32_t qk_dim = c->nope_dim + c->rope_dim;
     const uint32_t longest =
-        min_u32(call->batch->n_positions_max - call->first_position, c->index_topk);
+        qn_min_u32(call->batch->n_positions_max - call->first_position, c->index_topk);
     const size_t latents = (size_t)first * c->n_heads * c->kv_rank;
     return (qn_gpu_attend_args){
         .kv = cache_of(call, call->kv->layout->latent_of[call->i_layer]),

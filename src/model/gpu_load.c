@@ -6,6 +6,7 @@
  */
 #include "base/assert.h"
 #include "base/try.h"
+#include "device/gpu_block.h"
 #include "kernels/gpu/tiles.h"
 #include "model/dummy.h"
 #include "model/gpu_glm.h"
@@ -17,7 +18,6 @@
 enum {
     HALF_BYTES = 64 << 20,
     ROWS_UNIT = QN_FP8_BLOCK, /* pieces begin with a block of scales, and with a strip */
-    ALIGN = 256,
 };
 
 typedef struct loader {
@@ -177,37 +177,24 @@ static qn_status plan(void *context, const qn_tensor_spec *spec, qn_weight_kind 
     return QN_OK;
 }
 
-/* Addresses in the block, or how long it is. */
-typedef struct carving {
-    uint8_t *base; /* NULL: only measured */
-    uint64_t used;
-} carving;
-
-static void *carve(carving *c, uint64_t n_bytes)
-{
-    void *const at = c->base != NULL ? c->base + c->used : NULL;
-    c->used += (n_bytes + ALIGN - 1) / ALIGN * ALIGN;
-    return at;
-}
-
-static void carve_weight(void *context, qn_gpu_weight *w, uint32_t n_groups, bool is_grouped)
+static void cut_weight(void *context, qn_gpu_weight *w, uint32_t n_groups, bool is_grouped)
 {
     (void)is_grouped;
-    carving *const c = context;
+    qn_gpu_block *const c = context;
     w->data_stride = qn_gpu_weight_data_bytes(w->kind, w->n_out, w->n_in, w->is_pair != 0);
     w->scales_stride = qn_gpu_weight_scale_bytes(w->kind, w->n_out, w->n_in, w->is_pair != 0);
-    w->data = carve(c, w->data_stride * n_groups);
-    w->scales = w->scales_stride > 0 ? carve(c, w->scales_stride * n_groups) : NULL;
+    w->data = qn_gpu_cut(c, w->data_stride * n_groups);
+    w->scales = w->scales_stride > 0 ? qn_gpu_cut(c, w->scales_stride * n_groups) : NULL;
 }
 
 /* Everything in the block; returns the place of vectors, inv_freq behind them. */
-static float *lay_out(loader *l, carving *c)
+static float *lay_out(loader *l, qn_gpu_block *c)
 {
     const size_t n_floats = l->weights->n_vector_floats + l->config->rope_dim / 2;
-    qn_gpu_glm_each(l->g, carve_weight, c);
-    l->g->weights.embed = carve(c, l->table_bytes);
-    l->flags = carve(c, l->n_tensors * sizeof *l->flags);
-    return carve(c, n_floats * sizeof(float));
+    qn_gpu_glm_each(l->g, cut_weight, c);
+    l->g->weights.embed = qn_gpu_cut(c, l->table_bytes);
+    l->flags = qn_gpu_cut(c, l->n_tensors * sizeof *l->flags);
+    return qn_gpu_cut(c, n_floats * sizeof(float));
 }
 
 static qn_status check_room(const loader *l, uint64_t block_bytes, qn_error *err)
@@ -232,18 +219,18 @@ static qn_status reserve(void *context, qn_error *err)
     loader *const l = context;
     qn_gpu_glm *const g = l->g;
     qn_status status = QN_OK;
-    carving sizes = {0};
+    qn_gpu_block sizes = {0};
     (void)lay_out(l, &sizes);
     const uint32_t head_rows = l->config->nope_dim + l->config->v_dim;
     const size_t unit_rows = head_rows > ROWS_UNIT ? head_rows : ROWS_UNIT;
     const size_t least_bytes = unit_rows * l->n_in_max * sizeof(float);
     l->half_bytes = HALF_BYTES > least_bytes ? HALF_BYTES : least_bytes;
-    QN_TRY(status, check_room(l, sizes.used, err), fail);
+    QN_TRY(status, check_room(l, sizes.n_bytes, err), fail);
     void *block = NULL;
-    QN_TRY(status, qn_gpu_alloc(&block, g->gpu, sizes.used, "weights", err), fail);
+    QN_TRY(status, qn_gpu_alloc(&block, g->gpu, sizes.n_bytes, "weights", err), fail);
     g->weights.block = block;
-    g->weights.block_bytes = sizes.used;
-    carving at = {.base = block};
+    g->weights.block_bytes = sizes.n_bytes;
+    qn_gpu_block at = {.base = block};
     g->weights.inv_freq = lay_out(l, &at) + l->weights->n_vector_floats;
     void *host = NULL;
     void *device = NULL;
@@ -288,7 +275,7 @@ static qn_status take_piece(loader *l, piece *out, size_t n_bytes, qn_error *err
     }
     const size_t at = l->i_half * l->half_bytes + l->half_used;
     *out = (piece){l->host + at, l->device + at};
-    l->half_used += (n_bytes + ALIGN - 1) / ALIGN * ALIGN;
+    l->half_used += qn_gpu_align(n_bytes);
     l->half_used = l->half_used < l->half_bytes ? l->half_used : l->half_bytes;
     return QN_OK;
 }

@@ -19,16 +19,7 @@ static bool is_same(const qn_gpu_matmul_shape *a, const qn_gpu_matmul_shape *b)
 static void add(void *context, qn_gpu_weight *w, uint32_t n_groups, bool is_grouped)
 {
     list *const to = context;
-    const qn_gpu_matmul_shape shape = {
-        .kind = w->kind,
-        .n_out = w->n_out,
-        .n_in = w->n_in,
-        .is_pair = w->is_pair,
-        .n_groups = n_groups,
-        .n_rows = is_grouped ? to->g->config->n_experts_used : 1,
-        .is_grouped = is_grouped,
-        .is_deterministic = to->g->is_deterministic,
-    };
+    const qn_gpu_matmul_shape shape = qn_gpu_glm_shape(to->g, w, n_groups, is_grouped, 1);
     uint32_t i = 0;
     while (i < to->n && !is_same(&to->products[i].shape, &shape)) {
         i++;

@@ -105,6 +105,7 @@ static void write_sides(sheet *s, const json_t *result)
     } rows[] = {{"Model", "model"},
                 {"Weights", "weights"},
                 {"Quantization", "quantization"},
+                {"Device", "device"},
                 {"Arithmetic", "compute"},
                 {"Cache rows", "kv_dtype"},
                 {"Thinking", "thinking"},

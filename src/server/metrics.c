@@ -459,6 +459,27 @@ static void append_pages(server_writer *page, const qn_engine_stats *engine)
     }
 }
 
+/* Passes that are graphs; on a CPU the family is left out. */
+static void append_launches(server_writer *page, const qn_engine_stats *engine)
+{
+    static const char name[] = "quern_graph_launches";
+    const struct {
+        const char *pass;
+        uint32_t n;
+    } passes[] = {{"trunk", engine->n_trunk_launches},
+                  {"draft", engine->n_draft_launches},
+                  {"follow", engine->n_follow_launches}};
+    if (engine->n_trunk_launches > 0) {
+        prom_family(page, name, gauge, "Kernels, copies and fills of a pass on a GPU.");
+    }
+    for (size_t i = 0; i < sizeof passes / sizeof passes[0]; i++) {
+        const prom_label labels[] = {{"pass", passes[i].pass}, {NULL, NULL}};
+        if (passes[i].n > 0) {
+            prom_sample(page, name, "", labels, (double)passes[i].n);
+        }
+    }
+}
+
 /* Acceptance by position; where nothing was ever drafted the families are left out. */
 static void append_positions(server_writer *page, const metrics_now *now)
 {
@@ -568,6 +589,7 @@ qn_status metrics_append(qn_buf *out, const server_metrics *metrics, const metri
                                  {NULL, NULL}};
     append_values(&page, metrics, now);
     append_pages(&page, &now->engine);
+    append_launches(&page, &now->engine);
     append_positions(&page, now);
     append_histograms(&page, metrics, now);
     append_ends(&page, metrics, now);

@@ -257,14 +257,16 @@ static qn_status append_engine(qn_buf *out, const qn_engine_stats *stats)
         "\"pages_cached\":%llu,\"page_bytes\":%llu,\"workspace_bytes\":%llu,\"steps\":%llu,"
         "\"prompt_tokens\":%llu,\"cached_tokens\":%llu,\"generated_tokens\":%llu,"
         "\"drafted_tokens\":%llu,\"accepted_tokens\":%llu,\"preempted\":%llu,"
-        "\"evicted_pages\":%llu}",
+        "\"evicted_pages\":%llu,\"trunk_launches\":%u,\"draft_launches\":%u,"
+        "\"follow_launches\":%u}",
         stats->n_running, stats->n_waiting, (unsigned long long)stats->n_pages_free,
         (unsigned long long)stats->n_pages_used, (unsigned long long)stats->n_pages_cached,
         (unsigned long long)stats->page_bytes, (unsigned long long)stats->workspace_bytes,
         (unsigned long long)stats->n_steps, (unsigned long long)stats->n_prompt_tokens,
         (unsigned long long)stats->n_cached_tokens, (unsigned long long)stats->n_generated_tokens,
         (unsigned long long)stats->n_drafted, (unsigned long long)stats->n_accepted,
-        (unsigned long long)stats->n_preempted, (unsigned long long)stats->n_evicted);
+        (unsigned long long)stats->n_preempted, (unsigned long long)stats->n_evicted,
+        stats->n_trunk_launches, stats->n_draft_launches, stats->n_follow_launches);
 }
 
 static qn_status append_requests(qn_buf *out, const qn_server *server)

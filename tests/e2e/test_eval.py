@@ -224,6 +224,14 @@ class Comparisons(Case):
         self.assertEqual((result["thinking"], result["against"]["thinking"]), ("on", "off"))
         self.assertLess(result["paired"]["same_answers"], 5)
 
+    def test_a_second_device_is_a_second_side(self):
+        result = evaluate(NANO, "--tasks", TASKS["arithmetic"], "--limit", "5", "--max-tokens", "8",
+                          "--against-device", "cpu")
+        self.assertEqual((result["device"], result["against"]["device"]), ("cpu", "cpu"))
+        self.assertEqual(result["paired"]["same_answers"], 5)
+        self.assert_fails(4, "hip:99", NANO, "--tasks", TASKS["arithmetic"], "--against-device",
+                          "hip:99")
+
     def test_a_text_gives_perplexity_and_divergence(self):
         text = str(ROOT / "docs/model.md")
         result = evaluate(NANO, "--text", text, "--text-tokens", "600", "--context-tokens", "202",

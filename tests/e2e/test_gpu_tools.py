@@ -19,12 +19,12 @@ def run(script, *arguments, **changes):
 
 class Scripts(unittest.TestCase):
     def test_help_and_wrong_options(self):
-        for script in ("bundle.sh", "check.sh", "sanitize.sh", "bench.sh", "profile.sh"):
+        for script in ("bundle.sh", "check.sh", "layer.sh", "sanitize.sh", "bench.sh", "profile.sh"):
             done = run(script, "--help")
             self.assertEqual(done.returncode, 0, script)
             self.assertIn("usage: tools/gpu/" + script, done.stdout)
             self.assertEqual(run(script, "--hepl").returncode, 2, script)
-        for script in ("check.sh", "sanitize.sh", "bench.sh", "profile.sh"):
+        for script in ("check.sh", "layer.sh", "sanitize.sh", "bench.sh", "profile.sh"):
             self.assertIn("a value expected", run(script, "--device").stderr)
 
     def test_say_which_build_has_no_checks(self):
@@ -45,6 +45,43 @@ class States(unittest.TestCase):
                     self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
                 with open(os.path.join(folder, "generated/quern_build.h"), encoding="utf-8") as file:
                     self.assertIn('GPU_KERNELS "' + state, file.read())
+
+
+class Gaps(unittest.TestCase):
+    TRACE = """Processing [whole.sqlite] with [cuda_gpu_trace.py]...
+
+Start (ns),Duration (ns),CorrId,GrdX,Device,Strm,Name
+1000,500,1,,NVIDIA H200 (0),7,[CUDA memcpy Host-to-Device]
+900000,9000,2,1,NVIDIA H200 (0),7,qn_gpu_pack
+2000000,1000,3,1,NVIDIA H200 (0),7,qn_gpu_embed
+2002500,3000,4,1,NVIDIA H200 (0),7,qn_gpu_rmsnorm
+2004000,2000,4,1,NVIDIA H200 (0),8,"qn_gpu_rope"
+2006500,500,5,,NVIDIA H200 (0),7,[CUDA memset]
+2107000,2000,6,1,NVIDIA H200 (0),7,qn_gpu_embed
+"""
+
+    def profile(self, trace, *arguments):
+        with tempfile.TemporaryDirectory() as folder:
+            fake = os.path.join(folder, "nsys")
+            with open(fake, "w", encoding="utf-8") as file:
+                file.write(f'#!/bin/sh\n[ "$1" = stats ] || {{ echo "$@"; exit; }}\ncat <<END\n{trace}END\n')
+            os.chmod(fake, 0o755)
+            return run("profile.sh", "--whole", *arguments, PATH=folder + ":" + os.environ["PATH"])
+
+    def test_what_loads_is_left_out_and_waits_are_no_gaps(self):
+        done = self.profile(self.TRACE, "model", "--batch", "4")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        command, *sums = done.stdout.splitlines()
+        self.assertRegex(command, r"^profile .* --output whole .*quern bench engine model --device \w+ --batch 4$")
+        self.assertEqual(sums, ["5 kernels, copies and fills: 0.007 ms of work",
+                                "2 gaps: 0.002 ms, 1.00 us in the mean, 22.2 % of work and gaps",
+                                "1 waits: 0.100 ms"])
+
+    def test_a_trace_of_nothing_is_an_error(self):
+        done = self.profile("Start (ns),Duration (ns),Name\n", "model")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("whole.nsys-rep: no kernels", done.stderr)
+        self.assertIn("--load-format dummy", done.stdout)
 
 
 @unittest.skipUnless(HAS_GPUCHECK, "no gpucheck in this build")

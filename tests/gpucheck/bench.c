@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Times operations, against what the machine reads and multiplies in the same run. */
+#include "device/gpu_block.h"
 #include "gpucheck.h"
 #include "kernels/gpu/list.h"
 
@@ -15,7 +16,7 @@ static const size_t sweep_bytes = (size_t)256 << 20;
 
 /* Of the run at hand. */
 static uint8_t *sweep;
-static double read_gb_s, matmul_tflop_s;
+static double read_gb_s, matmul_tflop_s, launch_us;
 static json_t *rows;
 static const char *only_op;
 
@@ -80,7 +81,7 @@ static double time_call(gc *run, const gc_bench *bench)
     run->op = bench->op;
     (void)snprintf(run->shape, sizeof run->shape, "%s", bench->shape);
     gc_watch(run);
-    const size_t set_bytes = (bench->set_bytes + 255) / 256 * 256;
+    const size_t set_bytes = qn_gpu_align(bench->set_bytes);
     size_t n_sets = sweep_bytes / set_bytes;
     n_sets = n_sets > N_CALLS_MAX ? N_CALLS_MAX : n_sets < 4 ? 4 : n_sets;
     n_sets = run->is_emulated ? 2 : n_sets;
@@ -144,7 +145,7 @@ double gc_time(gc *run, const gc_bench *bench)
 
 /* ---------------------------------------------------------------------- what a machine can -- */
 
-static void fill_nothing(gc *run, const gc_bench *bench, uint8_t *set)
+void gc_fill_nothing(gc *run, const gc_bench *bench, uint8_t *set)
 {
     (void)run;
     (void)bench;
@@ -172,13 +173,22 @@ static void queue_matmul(gc *run, const gc_bench *bench, uint8_t *set)
     qn_gpu_ops_launch(&run->ops, QN_GPU_KERNEL_roof_matmul, grid, 65536, &args, sizeof args);
 }
 
+/* One block that finds nothing to read, behind another. */
+static void queue_launch(gc *run, const gc_bench *bench, uint8_t *set)
+{
+    (void)bench;
+    const qn_gpu_roof_read_args args = {.sink = (uint32_t *)(void *)set, .x = set};
+    const uint32_t grid[3] = {1, 1, 1};
+    qn_gpu_ops_launch(&run->ops, QN_GPU_KERNEL_roof_read, grid, 0, &args, sizeof args);
+}
+
 static void measure_roof(gc *run)
 {
     const size_t n = run->is_emulated ? (size_t)1 << 16 : (size_t)1 << 30;
     const gc_bench reads = {.op = "read",
                             .shape = "1 GiB",
                             .set_bytes = n + 256,
-                            .fill = fill_nothing,
+                            .fill = gc_fill_nothing,
                             .queue = queue_read};
     read_gb_s = (double)n / time_call(run, &reads) * 1e-9;
     (void)printf("reads %.0f GB/s\n", read_gb_s);
@@ -188,11 +198,18 @@ static void measure_roof(gc *run)
         const gc_bench matmul = {.op = "matmul",
                                  .shape = "no loads",
                                  .set_bytes = sweep_bytes / 4 /* few calls */,
-                                 .fill = fill_nothing,
+                                 .fill = gc_fill_nothing,
                                  .queue = queue_matmul};
         matmul_tflop_s = n_sms * (double)N_MATMUL_STEPS * 0x1p24 / time_call(run, &matmul) * 1e-12;
         (void)printf("multiplies %.0f TFLOP/s of bf16\n", matmul_tflop_s);
     }
+    const gc_bench launches = {.op = "launch",
+                               .shape = "nothing",
+                               .set_bytes = sweep_bytes / N_CALLS_MAX,
+                               .fill = gc_fill_nothing,
+                               .queue = queue_launch};
+    launch_us = time_call(run, &launches) * 1e6;
+    (void)printf("launches a kernel of nothing in %.2f us\n", launch_us);
 }
 
 void gc_bench_all(gc *run, const char *only, const char *json_path)
@@ -213,8 +230,9 @@ void gc_bench_all(gc *run, const char *only, const char *json_path)
             gc_groups[i]->bench(run);
         }
     }
-    json_t *all = json_pack("{s:s,s:f,s:f,s:o}", "device", qn_gpu_get_info(run->gpu)->name,
-                            "read_gb_s", read_gb_s, "matmul_tflop_s", matmul_tflop_s, "rows", rows);
+    json_t *all = json_pack("{s:s,s:f,s:f,s:f,s:o}", "device", qn_gpu_get_info(run->gpu)->name,
+                            "read_gb_s", read_gb_s, "matmul_tflop_s", matmul_tflop_s, "launch_us",
+                            launch_us, "rows", rows);
     if (json_path != NULL && (all == NULL || json_dump_file(all, json_path, JSON_INDENT(1)) != 0)) {
         (void)printf("FAIL %s could not be written\n", json_path);
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Times of index scores, top-k and attention at GLM-5.2's shapes. */
+#include "device/gpu_block.h"
 #include "gpucheck.h"
 
 #include <stdio.h>
@@ -24,14 +25,6 @@ static void *host_words(size_t n)
         abort();
     }
     return words;
-}
-
-/* Cuts a set's memory into arrays. */
-static uint8_t *cut(uint8_t **at, size_t n_bytes)
-{
-    uint8_t *const from = *at;
-    *at += (n_bytes + 255) / 256 * 256;
-    return from;
 }
 
 /* Random bf16 near 1, the same megabyte over and over: products with it cost what any do. */
@@ -80,26 +73,26 @@ static void put_rows(gc *run, const shape *s, int32_t *positions, int32_t *seqs)
 static size_t index_cut(const shape *s, uint8_t *set, qn_gpu_index_scores_args *args)
 {
     const uint32_t n_pages = n_pages_of(s);
-    uint8_t *at = set;
+    qn_gpu_block at = {.base = set};
     *args = (qn_gpu_index_scores_args){
-        .keys = {.base = cut(&at, (size_t)n_seqs_of(s) * n_pages * N_PAGE * N_KEY * 2),
-                 .page_tables = (void *)cut(&at, (size_t)n_seqs_of(s) * n_pages * 4),
+        .keys = {.base = qn_gpu_cut(&at, (size_t)n_seqs_of(s) * n_pages * N_PAGE * N_KEY * 2),
+                 .page_tables = qn_gpu_cut(&at, (size_t)n_seqs_of(s) * n_pages * 4),
                  .n_table_pages = n_pages,
                  .row_bytes = 2 * N_KEY,
                  .dtype = QN_GPU_KV_BF16,
                  .latent_dim = N_KEY},
-        .scores = (void *)cut(&at, (size_t)s->n_rows * s->n_positions * 4),
-        .q = (void *)cut(&at, (size_t)s->n_rows * N_INDEX_HEADS * N_KEY * 2),
-        .w = (void *)cut(&at, (size_t)s->n_rows * N_INDEX_HEADS * 4),
-        .positions = (void *)cut(&at, (size_t)s->n_rows * 4),
-        .seqs = (void *)cut(&at, (size_t)s->n_rows * 4),
+        .scores = qn_gpu_cut(&at, (size_t)s->n_rows * s->n_positions * 4),
+        .q = qn_gpu_cut(&at, (size_t)s->n_rows * N_INDEX_HEADS * N_KEY * 2),
+        .w = qn_gpu_cut(&at, (size_t)s->n_rows * N_INDEX_HEADS * 4),
+        .positions = qn_gpu_cut(&at, (size_t)s->n_rows * 4),
+        .seqs = qn_gpu_cut(&at, (size_t)s->n_rows * 4),
         .scores_stride = s->n_positions,
         .n_rows = s->n_rows,
         .n_heads = N_INDEX_HEADS,
         .n_topk = N_TOPK,
         .n_positions_max = s->n_positions,
     };
-    return (size_t)(at - set);
+    return at.n_bytes;
 }
 
 static void index_fill(gc *run, const gc_bench *bench, uint8_t *set)
@@ -153,17 +146,17 @@ static void index_bench(gc *run, shape s, uint32_t variant)
 
 static size_t topk_cut(const shape *s, uint8_t *set, qn_gpu_topk_args *args)
 {
-    uint8_t *at = set;
+    qn_gpu_block at = {.base = set};
     *args = (qn_gpu_topk_args){
-        .sets = (void *)cut(&at, (size_t)s->n_rows * N_TOPK * 4),
-        .n_sets = (void *)cut(&at, (size_t)s->n_rows * 4),
-        .scores = (void *)cut(&at, (size_t)s->n_rows * s->n_positions * 4),
-        .positions = (void *)cut(&at, (size_t)s->n_rows * 4),
+        .sets = qn_gpu_cut(&at, (size_t)s->n_rows * N_TOPK * 4),
+        .n_sets = qn_gpu_cut(&at, (size_t)s->n_rows * 4),
+        .scores = qn_gpu_cut(&at, (size_t)s->n_rows * s->n_positions * 4),
+        .positions = qn_gpu_cut(&at, (size_t)s->n_rows * 4),
         .scores_stride = s->n_positions,
         .n_rows = s->n_rows,
         .n_topk = N_TOPK,
     };
-    return (size_t)(at - set);
+    return at.n_bytes;
 }
 
 static void topk_fill(gc *run, const gc_bench *bench, uint8_t *set)
@@ -223,22 +216,21 @@ static size_t attend_cut(const gc *run, const shape *s, uint8_t *set, qn_gpu_att
     const uint32_t n_pages = n_pages_of(s);
     const uint32_t row_bytes = qn_kv_row_bytes(s->dtype, N_LATENT, N_ROPE);
     const size_t n_u = (size_t)s->n_rows * s->n_heads * N_LATENT;
-    uint8_t *at = set;
+    qn_gpu_block at = {.base = set};
     *args = (qn_gpu_attend_args){
-        .kv = {.base = cut(&at, (size_t)n_seqs_of(s) * n_pages * N_PAGE * row_bytes),
-               .page_tables = (void *)cut(&at, (size_t)n_seqs_of(s) * n_pages * 4),
+        .kv = {.base = qn_gpu_cut(&at, (size_t)n_seqs_of(s) * n_pages * N_PAGE * row_bytes),
+               .page_tables = qn_gpu_cut(&at, (size_t)n_seqs_of(s) * n_pages * 4),
                .n_table_pages = n_pages,
                .row_bytes = row_bytes,
                .dtype = s->dtype == QN_KV_FP8 ? QN_GPU_KV_FP8 : QN_GPU_KV_BF16,
                .latent_dim = N_LATENT,
                .rope_dim = N_ROPE},
-        .u = (void *)cut(&at, n_u * 2),
-        .q_latent = (void *)cut(&at, n_u * 2),
-        .q_rope =
-            (uint16_t *)(void *)cut(&at, (size_t)s->n_rows * s->n_heads * N_HEAD * 2) + N_NOPE,
-        .seqs = (void *)cut(&at, (size_t)s->n_rows * 4),
-        .sets = (void *)cut(&at, (size_t)s->n_rows * N_TOPK * 4),
-        .n_sets = (void *)cut(&at, (size_t)s->n_rows * 4),
+        .u = qn_gpu_cut(&at, n_u * 2),
+        .q_latent = qn_gpu_cut(&at, n_u * 2),
+        .q_rope = (uint16_t *)qn_gpu_cut(&at, (size_t)s->n_rows * s->n_heads * N_HEAD * 2) + N_NOPE,
+        .seqs = qn_gpu_cut(&at, (size_t)s->n_rows * 4),
+        .sets = qn_gpu_cut(&at, (size_t)s->n_rows * N_TOPK * 4),
+        .n_sets = qn_gpu_cut(&at, (size_t)s->n_rows * 4),
         .q_row_stride = (uint64_t)s->n_heads * N_HEAD,
         .q_head_stride = N_HEAD,
         .n_rows = s->n_rows,
@@ -248,9 +240,9 @@ static size_t attend_cut(const gc *run, const shape *s, uint8_t *set, qn_gpu_att
         .scale = 1.0F / 16.0F,
     };
     const uint64_t n_partial = qn_gpu_attend_partial_floats(run->kernels, args);
-    args->partial_u = (void *)cut(&at, n_partial * 4);
-    args->partial_m = (void *)cut(&at, n_partial / N_LATENT * 8);
-    return (size_t)(at - set);
+    args->partial_u = qn_gpu_cut(&at, n_partial * 4);
+    args->partial_m = qn_gpu_cut(&at, n_partial / N_LATENT * 8);
+    return at.n_bytes;
 }
 
 static void attend_fill(gc *run, const gc_bench *bench, uint8_t *set)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Times of products at the shapes of GLM-5.2, and of packing. */
+#include "device/gpu_block.h"
 #include "gpucheck.h"
 #include "kernels/weight.h"
 
@@ -7,14 +8,6 @@
 #include <string.h>
 
 enum { N_EXPERTS = 256, N_USED = 8, N_EMBD = 6144 };
-
-/* A set is cut into arrays, each on a multiple of 256 bytes. */
-static void *carve(uint8_t **at, size_t n_bytes)
-{
-    void *array = *at;
-    *at += (n_bytes + 255) / 256 * 256;
-    return array;
-}
 
 enum { CHUNK = 1 << 20 };
 
@@ -49,14 +42,14 @@ static void fill_weight(gc *run, const qn_gpu_weight *w, size_t n_groups)
     }
 }
 
-static qn_gpu_weight make_weight(uint8_t **at, uint32_t kind, uint32_t n_out, uint32_t n_in,
+static qn_gpu_weight make_weight(qn_gpu_block *at, uint32_t kind, uint32_t n_out, uint32_t n_in,
                                  bool is_pair, size_t n_groups)
 {
     qn_gpu_weight w = {.kind = kind, .n_out = n_out, .n_in = n_in, .is_pair = is_pair};
     w.data_stride = qn_gpu_weight_data_bytes(kind, n_out, n_in, is_pair);
     w.scales_stride = qn_gpu_weight_scale_bytes(kind, n_out, n_in, is_pair);
-    w.data = carve(at, n_groups * w.data_stride);
-    w.scales = carve(at, n_groups * w.scales_stride);
+    w.data = qn_gpu_cut(at, n_groups * w.data_stride);
+    w.scales = qn_gpu_cut(at, n_groups * w.scales_stride);
     return w;
 }
 
@@ -89,15 +82,15 @@ static qn_gpu_matmul_shape shape_of(const qn_gpu_matmul_args *args, bool is_grou
 }
 
 static void finish_args(gc *run, const shape *s, qn_gpu_matmul_args *args, bool is_grouped,
-                        uint8_t **at)
+                        qn_gpu_block *at)
 {
     const qn_gpu_matmul_shape of = shape_of(args, is_grouped);
     const uint64_t n_partial = s->variant != NULL ? s->variant->partial_bytes(run->kernels, &of)
                                                   : qn_gpu_matmul_partial_bytes(run->kernels, &of);
     args->x_stride = args->w.n_in;
     args->y_stride = args->w.n_out;
-    args->y = carve(at, (size_t)args->n_rows * args->w.n_out * 4);
-    args->partial = n_partial > 0 ? carve(at, n_partial) : NULL;
+    args->y = qn_gpu_cut(at, (size_t)args->n_rows * args->w.n_out * 4);
+    args->partial = n_partial > 0 ? qn_gpu_cut(at, n_partial) : NULL;
 }
 
 static void multiply(gc *run, const shape *s, const qn_gpu_matmul_args *args)
@@ -112,25 +105,25 @@ static void multiply(gc *run, const shape *s, const qn_gpu_matmul_args *args)
 
 static layout lay_out(gc *run, const shape *s, uint8_t *set)
 {
-    uint8_t *at = set;
+    qn_gpu_block at = {.base = set};
     layout l = {0};
     if (!s->is_experts) {
         l.first.w = make_weight(&at, s->kind, s->n_out, s->n_in, false, 1);
         l.first.n_groups = 1;
         l.first.n_rows = s->n_rows;
-        l.x = carve(&at, (size_t)s->n_rows * s->n_in * 2);
+        l.x = qn_gpu_cut(&at, (size_t)s->n_rows * s->n_in * 2);
         l.first.x = (const uint16_t *)(const void *)l.x;
         l.first.y_dtype = QN_GPU_F32;
         finish_args(run, s, &l.first, false, &at);
-        l.n_bytes = (size_t)(at - set);
+        l.n_bytes = at.n_bytes;
         return l;
     }
     const uint32_t n_slots = s->n_rows * N_USED;
-    l.first_of = carve(&at, (N_EXPERTS + 1) * 4);
-    l.row_of = carve(&at, n_slots * 4);
-    l.active = carve(&at, N_EXPERTS * 4);
-    l.n_active = carve(&at, 4);
-    l.x = carve(&at, (size_t)s->n_rows * s->n_in * 2);
+    l.first_of = qn_gpu_cut(&at, (N_EXPERTS + 1) * 4);
+    l.row_of = qn_gpu_cut(&at, n_slots * 4);
+    l.active = qn_gpu_cut(&at, N_EXPERTS * 4);
+    l.n_active = qn_gpu_cut(&at, 4);
+    l.x = qn_gpu_cut(&at, (size_t)s->n_rows * s->n_in * 2);
     qn_gpu_matmul_args args = {.first_of = l.first_of,
                                .active = l.active,
                                .n_active = l.n_active,
@@ -147,7 +140,7 @@ static layout lay_out(gc *run, const shape *s, uint8_t *set)
     l.second.w = make_weight(&at, s->kind, s->n_in, s->n_out, false, N_EXPERTS);
     l.second.x = l.first.y;
     finish_args(run, s, &l.second, true, &at);
-    l.n_bytes = (size_t)(at - set);
+    l.n_bytes = at.n_bytes;
     return l;
 }
 
@@ -253,18 +246,12 @@ static qn_gpu_pack_args pack_args(const shape *s, uint8_t *set)
     static const uint32_t from_kinds[] = {QN_WEIGHT_BF16, QN_WEIGHT_FP8_BLOCK, QN_WEIGHT_MXFP4};
     const size_t n = (size_t)s->n_out * s->n_in;
     qn_gpu_pack_args args = {.from_kind = from_kinds[s->kind], .from_stride = s->n_in};
-    args.to = make_weight(&set, s->kind, s->n_out, s->n_in, false, 1);
-    args.from = carve(&set, qn_weight_bytes((qn_weight_kind)args.from_kind, n));
-    args.from_scales = carve(&set, n / 8);
-    args.flags = carve(&set, 4);
+    qn_gpu_block at = {.base = set};
+    args.to = make_weight(&at, s->kind, s->n_out, s->n_in, false, 1);
+    args.from = qn_gpu_cut(&at, qn_weight_bytes((qn_weight_kind)args.from_kind, n));
+    args.from_scales = qn_gpu_cut(&at, n / 8);
+    args.flags = qn_gpu_cut(&at, 4);
     return args;
-}
-
-static void fill_nothing(gc *run, const gc_bench *bench, uint8_t *set)
-{
-    (void)run;
-    (void)bench;
-    (void)set;
 }
 
 static void queue_pack(gc *run, const gc_bench *bench, uint8_t *set)
@@ -284,7 +271,7 @@ static void bench_pack(gc *run, const shape *s)
                             .shape = text,
                             .n_bytes = 2 * bytes[s->kind],
                             .set_bytes = (size_t)(2.3 * bytes[s->kind] + n / 8) + 4096,
-                            .fill = fill_nothing,
+                            .fill = gc_fill_nothing,
                             .queue = queue_pack,
                             .context = s};
     (void)gc_time(run, &bench);

@@ -513,8 +513,8 @@ static void attend_case(gc *run, const attend_shape *s)
         .seqs = gc_in(run, in.seqs, s->n_rows * sizeof *in.seqs),
         .sets = gc_in(run, in.sets, (size_t)s->n_rows * in.set_stride * sizeof *in.sets),
         .n_sets = gc_in(run, in.n_sets, s->n_rows * sizeof *in.n_sets),
-        .partial_u = gc_scratch(run, n_splits * n_u * sizeof *args.partial_u),
-        .partial_m = gc_scratch(run, n_splits * n_u / s->latent * 2 * sizeof *args.partial_m),
+        .partial_u = gc_scratch(run, NULL, n_splits * n_u * sizeof *args.partial_u),
+        .partial_m = gc_scratch(run, NULL, n_splits * n_u / s->latent * 2 * sizeof *args.partial_m),
         .q_row_stride = (uint64_t)s->n_heads * (s->rope + 16),
         .q_head_stride = s->rope + 16,
         .n_rows = s->n_rows,
@@ -532,8 +532,8 @@ static void attend_case(gc *run, const attend_shape *s)
     }
     /* What the model calls, with the room that it is told of. */
     const uint64_t n_partial = qn_gpu_attend_partial_floats(run->kernels, &args);
-    args.partial_u = gc_scratch(run, n_partial * sizeof *args.partial_u);
-    args.partial_m = gc_scratch(run, n_partial / s->latent * 2 * sizeof *args.partial_m);
+    args.partial_u = gc_scratch(run, NULL, n_partial * sizeof *args.partial_u);
+    args.partial_m = gc_scratch(run, NULL, n_partial / s->latent * 2 * sizeof *args.partial_m);
     args.u = gc_out(run, n_u * sizeof *args.u);
     qn_gpu_attend(&run->ops, gc_args(run, &args, sizeof args));
     gc_wait(run);

@@ -79,6 +79,10 @@ static void router_case(gc *run, uint32_t n_rows, uint32_t n, uint32_t n_used, r
                     : kind == ROUTER_WIDE    ? 60.0F * logits[i]
                                              : logits[i];
     }
+    if (kind == ROUTER_NORMAL) { /* the first row takes the last expert: one that misses it shows */
+        logits[n - 1] = 30.0F;
+        bias[n - 1] = 1.0F;
+    }
     for (uint32_t t = 0; t < n_rows; t++) {
         positions[t] = t % 4 == 1 ? -1 : (int32_t)t;
         for (uint32_t i = 0; i < n_used; i++) {
@@ -312,7 +316,9 @@ static void combine_case(gc *run, uint32_t n_rows, uint32_t n_used, uint32_t n, 
     const float *weights = gc_floats(run, n_slots, GC_UNIFORM);
     uint32_t *slots = gc_host(run, n_slots * sizeof *slots);
     for (uint32_t i = 0; i < n_slots; i++) {
-        slots[i] = gc_below(run, 5) == 0 ? UINT32_MAX : gc_below(run, n_slots);
+        const bool is_none = gc_below(run, 5) == 0;
+        /* The first row's last expert is there: one that misses it shows. */
+        slots[i] = is_none && i + 1 != n_used ? UINT32_MAX : gc_below(run, n_slots);
     }
     const qn_gpu_combine_args args = {
         .x = gc_inout(run, x, n_x * sizeof *x),

@@ -125,9 +125,11 @@ static void make_weights(gc *run, const product *p, operands *o)
     w->is_pair = is_pair;
     w->data_stride = qn_gpu_weight_data_bytes(w->kind, p->n_out, p->n_in, is_pair);
     w->scales_stride = qn_gpu_weight_scale_bytes(w->kind, p->n_out, p->n_in, is_pair);
-    uint8_t *data = gc_out(run, o->n_groups * w->data_stride);
-    uint8_t *scales = w->scales_stride > 0 ? gc_out(run, o->n_groups * w->scales_stride) : NULL;
-    uint32_t *flags = gc_inout(run, gc_host(run, 4), 4);
+    /* Results of packing, which has a check of its own. */
+    uint8_t *data = gc_scratch(run, NULL, o->n_groups * w->data_stride);
+    uint8_t *scales =
+        w->scales_stride > 0 ? gc_scratch(run, NULL, o->n_groups * w->scales_stride) : NULL;
+    uint32_t *flags = gc_scratch(run, gc_host(run, 4), 4);
     const size_t n = (size_t)p->n_out * p->n_in;
     o->w = gc_host(run, o->n_groups * o->n_matrices * n * sizeof *o->w);
     for (uint32_t i = 0; i < o->n_groups * o->n_matrices; i++) {
@@ -200,13 +202,18 @@ static qn_gpu_matmul_shape shape_of(const product *p, const operands *o)
                                  .n_splits = p->n_splits};
 }
 
-/* Zeros, where the variant wants room. */
-static void make_partial(gc *run, const product *p, operands *o)
+/* Zeros, where a launch wants room. */
+static void make_partial(gc *run, operands *o, uint64_t n_bytes)
 {
-    const qn_gpu_matmul_shape shape = shape_of(p, o);
-    const uint64_t n = qn_gpu_matmul_variants[p->variant].partial_bytes(run->kernels, &shape);
-    if (n > 0) {
-        o->args.partial = gc_inout(run, gc_host(run, n), n);
+    o->args.partial = n_bytes > 0 ? gc_scratch(run, gc_host(run, n_bytes), n_bytes) : NULL;
+}
+
+/* Of this room the counters are zero again. */
+static void compare_counters(gc *run, const float *partial)
+{
+    static const uint8_t zeros[QN_GPU_COUNTERS_BYTES];
+    if (partial != NULL) {
+        gc_same(run, "counters", gc_got(run, partial), zeros, sizeof zeros);
     }
 }
 
@@ -288,11 +295,12 @@ static void run_product(gc *run, const product *p)
              p->y_dtype == QN_GPU_F32 ? "f32" : "bf16", p->is_deterministic ? " fixed" : "",
              p->n_strips, p->n_splits);
     operands o = make_operands(run, p);
-    make_partial(run, p, &o);
     const qn_gpu_matmul_shape shape = shape_of(p, &o);
+    make_partial(run, &o, qn_gpu_matmul_variants[p->variant].partial_bytes(run->kernels, &shape));
     qn_gpu_matmul_variants[p->variant].launch(&run->ops, gc_args(run, &o.args, sizeof o.args),
                                               &shape);
     gc_wait(run);
+    compare_counters(run, o.args.partial);
     if (run->i_pass == 0) { /* later the same bits are wanted */
         compare(run, p, &o);
     }
@@ -367,10 +375,13 @@ static void check_matmul(gc *run)
     check_plans(run);
 }
 
-/* A row's bits with other rows beside it: all numbers of rows, against the most. */
+/* A row's bits with other rows beside it: all numbers of rows, against the most, and that one
+ * against the oracle, since some of its rows are in no other. */
 static void check_matmul_fixed(gc *run)
 {
     static const uint32_t rows[] = {70, 1, 2, 7, 8, 9, 16, 17, 33, 64, 65};
+    enum { N = sizeof rows / sizeof *rows };
+    const uint32_t step = run->is_emulated ? 4 : 1;
     for (qn_weight_kind kind = QN_WEIGHT_BF16; kind <= QN_WEIGHT_MXFP4; kind++) {
         product p = {.kind = kind,
                      .n_out = run->is_emulated ? 24 : 640,
@@ -380,24 +391,25 @@ static void check_matmul_fixed(gc *run)
                      .y_dtype = QN_GPU_F32,
                      .is_deterministic = true};
         gc_begin(run, "kind %u %u x %u", kind, p.n_out, p.n_in);
-        operands o = make_operands(run, &p);
-        void *y[sizeof rows / sizeof *rows];
-        for (uint32_t i = 0; i < sizeof rows / sizeof *rows; i += run->is_emulated ? 4 : 1) {
-            p.n_rows = rows[i];
-            o.args.n_rows = rows[i];
+        operands all = make_operands(run, &p);
+        qn_gpu_matmul_args calls[N];
+        for (uint32_t i = 0; i < N; i += step) {
+            operands o = all;
+            p.n_rows = o.args.n_rows = rows[i];
+            o.args.y = i == 0 ? all.args.y : gc_out(run, (size_t)rows[i] * o.y_stride * 4);
             const qn_gpu_matmul_shape shape = shape_of(&p, &o);
-            const uint64_t n_partial = qn_gpu_matmul_partial_bytes(run->kernels, &shape);
-            y[i] = gc_out(run, (size_t)rows[i] * o.y_stride * 4);
-            o.args.y = y[i];
-            o.args.partial =
-                n_partial > 0 ? gc_inout(run, gc_host(run, n_partial), n_partial) : NULL;
+            make_partial(run, &o, qn_gpu_matmul_partial_bytes(run->kernels, &shape));
+            calls[i] = o.args;
             qn_gpu_matmul(&run->ops, gc_args(run, &o.args, sizeof o.args), true);
         }
         gc_wait(run);
-        for (uint32_t i = 0; i < sizeof rows / sizeof *rows; i += run->is_emulated ? 4 : 1) {
-            gc_same(run, "y", gc_got(run, y[i]), gc_got(run, y[0]),
-                    (size_t)rows[i] * o.y_stride * 4);
+        for (uint32_t i = 0; i < N; i += step) {
+            compare_counters(run, calls[i].partial);
+            gc_same(run, "y", gc_got(run, calls[i].y), gc_got(run, all.args.y),
+                    (size_t)rows[i] * all.y_stride * 4);
         }
+        p.n_rows = rows[0];
+        compare(run, &p, &all);
         gc_end(run);
     }
 }
@@ -433,7 +445,9 @@ static void run_chain(gc *run, const product *p)
     gc_begin(run, "%s kind %u %u x %u rows %u, plan %u/%u", qn_gpu_matmul_variants[p->variant].name,
              p->kind, p->n_out, p->n_in, p->n_rows, p->n_strips, p->n_splits);
     operands o[2] = {make_operands(run, p), make_operands(run, p)};
-    make_partial(run, p, &o[0]);
+    const qn_gpu_matmul_shape shape = shape_of(p, &o[0]);
+    make_partial(run, &o[0],
+                 qn_gpu_matmul_variants[p->variant].partial_bytes(run->kernels, &shape));
     uint16_t *const alone[2] = {o[0].args.y, o[1].args.y};
     const size_t n_bytes = (size_t)p->n_rows * o[0].y_stride * 2;
     uint16_t *const chained[2] = {gc_out(run, n_bytes), gc_out(run, n_bytes)};
@@ -451,6 +465,7 @@ static void run_chain(gc *run, const product *p)
         gc_fail(run, "%s", err.text);
     }
     gc_wait(run);
+    compare_counters(run, o[0].args.partial);
     qn_gpu_graph_close(&graph);
     for (uint32_t i = 0; i < 2; i++) {
         gc_same(run, "y", gc_got(run, chained[i]), gc_got(run, alone[i]), n_bytes);

@@ -32,7 +32,7 @@ typedef enum gc_role {
     GC_IN,      /**< May not change. */
     GC_INOUT,   /**< Uploaded, then a result. */
     GC_OUT,     /**< A result; every byte 0xff before, a NaN or -1. */
-    GC_SCRATCH, /**< As GC_OUT, but what it holds afterwards means nothing. */
+    GC_SCRATCH, /**< What it holds afterwards is no result of what is checked. */
 } gc_role;
 
 /** One buffer on the device. */
@@ -133,7 +133,8 @@ int32_t *gc_page_tables(gc *run, uint32_t n_seqs, uint32_t n_table_pages);
 void *gc_in(gc *run, const void *host, size_t n_bytes);
 void *gc_inout(gc *run, const void *host, size_t n_bytes);
 void *gc_out(gc *run, size_t n_bytes);
-void *gc_scratch(gc *run, size_t n_bytes);
+/** As gc_inout(), or as gc_out() where host is NULL. */
+void *gc_scratch(gc *run, const void *host, size_t n_bytes);
 /**
  * A copy of a struct of arguments, changed where a wrong kernel is planted: what every operation of
  * a check is called with.
@@ -185,6 +186,8 @@ typedef struct gc_bench {
  * Returns the microseconds of a call; NAN where another operation was asked for.
  */
 double gc_time(gc *run, const gc_bench *bench);
+/** gc_bench.fill of a set whose zeros do. */
+void gc_fill_nothing(gc *run, const gc_bench *bench, uint8_t *set);
 /** Upload to a set. */
 void gc_put(gc *run, void *to, const void *host, size_t n_bytes);
 /** Measure what the machine can, run all groups' benchmarks, write the rows as JSON where a file

@@ -163,9 +163,9 @@ void *gc_out(gc *run, size_t n_bytes)
     return make_buffer(run, NULL, n_bytes, GC_OUT);
 }
 
-void *gc_scratch(gc *run, size_t n_bytes)
+void *gc_scratch(gc *run, const void *host, size_t n_bytes)
 {
-    return make_buffer(run, NULL, n_bytes, GC_SCRATCH);
+    return make_buffer(run, host, n_bytes, GC_SCRATCH);
 }
 
 void *gc_args(gc *run, const void *args, size_t n_bytes)
@@ -178,14 +178,18 @@ void *gc_args(gc *run, const void *args, size_t n_bytes)
     return copy;
 }
 
+static bool is_result(const gc_buffer *b)
+{
+    return b->role == GC_OUT || b->role == GC_INOUT;
+}
+
 /* One buffer of a role that holds bytes; NULL if there is none. */
 static gc_buffer *some_buffer(gc *run, bool is_input)
 {
     const size_t first = gc_below(run, (uint32_t)run->n_buffers);
     for (size_t i = 0; i < run->n_buffers; i++) {
         gc_buffer *b = &run->buffers[(first + i) % run->n_buffers];
-        const bool is_result = b->role == GC_OUT || b->role == GC_INOUT;
-        if (b->n_bytes >= 4 && (is_input ? b->role == GC_IN : is_result)) {
+        if (b->n_bytes >= 4 && (is_input ? b->role == GC_IN : is_result(b))) {
             return b;
         }
     }
@@ -207,15 +211,10 @@ static void plant_on_device(gc *run)
     }
 }
 
-/* Faults of results: a word that was written is another. */
-static void plant_in_result(gc *run)
+/* One word that was written is another; false where none was. */
+static bool spoil_word(gc *run, const gc_buffer *b, bool is_unsteady)
 {
-    const bool is_unsteady = run->fault == GC_FAULT_UNSTEADY && run->i_pass == 1;
-    if (run->n_buffers == 0 || (run->fault != GC_FAULT_RESULT && !is_unsteady)) {
-        return;
-    }
-    const gc_buffer *b = some_buffer(run, false);
-    const uint32_t n_words = b == NULL ? 0 : (uint32_t)(b->n_bytes / 4);
+    const uint32_t n_words = (uint32_t)(b->n_bytes / 4);
     const uint32_t first = n_words == 0 ? 0 : gc_below(run, n_words);
     for (uint32_t i = 0; i < n_words; i++) {
         const size_t at = GC_MARGIN + 4 * (size_t)((first + i) % n_words);
@@ -223,6 +222,23 @@ static void plant_in_result(gc *run)
             for (int k = 0; k < 4; k++) { /* an exponent of any format, and a bit of any number */
                 b->after[at + (size_t)k] ^= is_unsteady ? k == 0 : 0x41;
             }
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Faults of results, in one of the buffers that were written. */
+static void plant_in_result(gc *run)
+{
+    const bool is_unsteady = run->fault == GC_FAULT_UNSTEADY && run->i_pass == 1;
+    if (run->n_buffers == 0 || (run->fault != GC_FAULT_RESULT && !is_unsteady)) {
+        return;
+    }
+    const size_t first = gc_below(run, (uint32_t)run->n_buffers);
+    for (size_t i = 0; i < run->n_buffers; i++) {
+        const gc_buffer *b = &run->buffers[(first + i) % run->n_buffers];
+        if (is_result(b) && spoil_word(run, b, is_unsteady)) {
             return;
         }
     }
@@ -339,8 +355,7 @@ static uint64_t digest_of(const gc *run)
     uint64_t digest = 14695981039346656037ULL;
     for (size_t i = 0; i < run->n_buffers; i++) {
         const gc_buffer *b = &run->buffers[i];
-        const bool is_result = b->role == GC_OUT || b->role == GC_INOUT;
-        for (size_t at = 0; is_result && b->after != NULL && at < b->n_bytes; at += 8) {
+        for (size_t at = 0; is_result(b) && b->after != NULL && at < b->n_bytes; at += 8) {
             uint64_t word;
             memcpy(&word, b->after + GC_MARGIN + at, sizeof word); /* canaries fill the last one */
             digest = (digest ^ word) * 1099511628211ULL;

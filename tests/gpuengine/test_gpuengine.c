@@ -320,8 +320,6 @@ static void answer_alone(seen *out, uint32_t i)
 /* A table by which products of up to so many rows, and slots of experts, are of a variant. */
 static void tune(const char *variant, uint32_t n_rows, uint32_t n_slots)
 {
-    static const char *const ops[] = {"matmul", "moe"};
-    static const char *const kinds[] = {"bf16", "fp8", "mxfp4"};
     char text[4096] =
         "# device: any\nop,kind,n_out,n_in,pair,groups,rows,variant,strips,splits,us\n";
     qn_gpu_product products[QN_GPU_PRODUCTS_MAX];
@@ -330,15 +328,23 @@ static void tune(const char *variant, uint32_t n_rows, uint32_t n_slots)
     const uint32_t n = qn_gpu_list_products(products, g_t.glm);
     for (uint32_t i = 0; i < n; i++) {
         const qn_gpu_tuning_key key = qn_gpu_matmul_key(&products[i].shape);
-        const size_t at = strlen(text);
-        (void)snprintf(text + at, sizeof text - at, "%s,%s,%u,%u,%u,%u,%u,%s,0,0,1\n", ops[key.op],
-                       kinds[key.kind], key.n_out, key.n_in, key.is_pair, key.n_groups,
-                       key.op == QN_GPU_TUNED_MOE ? n_slots : n_rows, variant);
+        (void)snprintf(text + strlen(text), sizeof text - strlen(text),
+                       "%s,%s,%u,%u,%u,%u,%u,%s,0,0,1\n", qn_gpu_tuned_op_name(key.op),
+                       qn_gpu_tuned_kind_name(key.op, key.kind), key.n_out, key.n_in, key.is_pair,
+                       key.n_groups, key.op == QN_GPU_TUNED_MOE ? n_slots : n_rows, variant);
     }
     if (qn_gpu_tuning_parse(&tuning, qn_str_of(text), "table", &err) < 0) {
         fail_msg("%s", err.text);
     }
     qn_gpu_kernels_tune(g_kernels, tuning);
+}
+
+/* follow is nine kernels and three products; what has no graphs tells none. */
+static void check_launches(const qn_runner *runner, bool with_graphs)
+{
+    const qn_engine_stats stats = qn_runner_count(runner);
+    assert_int_equal(stats.n_trunk_launches > stats.n_draft_launches, with_graphs);
+    assert_int_equal(stats.n_follow_launches, with_graphs ? 12 : 0);
 }
 
 /* By both lags, and by graphs and without; with lag 0 products ask for their weights early. */
@@ -372,6 +378,7 @@ static void test_gpuengine_draws_what_a_sequence_alone_draws(void **state)
             assert_memory_equal(&s->logit_sum, &logit_sum, sizeof logit_sum);
             assert_true(s->stats.n_drafted > 0);
         }
+        check_launches(runner, k < 2);
         qn_runner_close(&runner);
     }
 }
@@ -903,15 +910,7 @@ static void test_gpuengine_tokens_are_right_whatever_happens_around_them(void **
 
 static qn_status open_and_close(qn_error *err)
 {
-    const qn_executor_options options = {.kernels = &g_t.kernels,
-                                         .pool = g_t.pool,
-                                         .kv_dtype = QN_KV_BF16,
-                                         .n_slots = N_SLOTS,
-                                         .n_pages = 8,
-                                         .n_step_rows = N_ROWS,
-                                         .n_context = N_IDS_MAX,
-                                         .lag = 1,
-                                         .with_mtp = true};
+    const qn_executor_options options = runner_options(1, false).executor;
     qn_executor *executor = NULL;
     const qn_status status = qn_executor_open(&executor, g_t.glm, &options, err);
     assert_int_equal(executor != NULL, status == QN_OK);

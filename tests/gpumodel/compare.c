@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { N_SEQS = 2, REPORTS_MAX = 6, SEED = 7 };
 
@@ -595,51 +596,153 @@ bool gm_is_independent(const gm_device *device, const gm_case *c)
     return is_same;
 }
 
+/* ------------------------------------------------------------------------------------------ texts
+ */
+
+static const void *tensor_of(const gm_texts *texts, const char *name, qn_dtype dtype, size_t *n)
+{
+    for (size_t i = 0; i < qn_safetensors_count(texts->file); i++) {
+        const qn_tensor *const tensor = qn_safetensors_get(texts->file, i);
+        if (qn_str_equal(tensor->name, qn_str_of(name)) && tensor->dtype == dtype) {
+            *n = tensor->size_bytes / qn_dtype_bytes(dtype);
+            return tensor->data;
+        }
+    }
+    *n = 0;
+    return NULL;
+}
+
+gm_texts gm_texts_of(const int32_t *ids, uint32_t n_ids)
+{
+    const gm_texts made = {
+        .ids = make(n_ids, sizeof *made.ids), .starts = make(2, sizeof *made.starts), .n_texts = 1};
+    memcpy(made.ids, ids, n_ids * sizeof *ids);
+    made.starts[1] = n_ids;
+    return made;
+}
+
+/* Each prompt with its answer. */
+static gm_texts join(const int32_t *const parts[2], const int32_t *const starts[2],
+                     uint32_t n_texts)
+{
+    const gm_texts made = {
+        .ids = make((size_t)starts[0][n_texts] + (size_t)starts[1][n_texts], sizeof *made.ids),
+        .starts = make(n_texts + 1, sizeof *made.starts),
+        .n_texts = n_texts};
+    for (uint32_t i = 0; i < n_texts; i++) {
+        uint32_t at = made.starts[i];
+        for (int k = 0; k < 2; k++) {
+            const uint32_t n = (uint32_t)(starts[k][i + 1] - starts[k][i]);
+            memcpy(made.ids + at, parts[k] + starts[k][i], n * sizeof *made.ids);
+            at += n;
+        }
+        made.starts[i + 1] = at;
+    }
+    return made;
+}
+
+qn_status gm_texts_load(gm_texts *out, const char *path, qn_error *err)
+{
+    gm_texts file = {0};
+    *out = (gm_texts){0};
+    const qn_status status = qn_safetensors_open(&file.file, path, err);
+    if (status < 0) {
+        return status;
+    }
+    size_t n, n_starts[2], n_off, n_agrees;
+    const int32_t *const ids = tensor_of(&file, "ids", QN_DTYPE_I32, &n);
+    const int32_t *const parts[] = {tensor_of(&file, "prompts", QN_DTYPE_I32, &n_off),
+                                    tensor_of(&file, "answers", QN_DTYPE_I32, &n_off)};
+    const int32_t *const starts[] = {tensor_of(&file, "prompt_starts", QN_DTYPE_I32, &n_starts[0]),
+                                     tensor_of(&file, "answer_starts", QN_DTYPE_I32, &n_starts[1])};
+    if (ids != NULL) {
+        *out = gm_texts_of(ids, (uint32_t)n);
+    } else if (parts[0] != NULL && parts[1] != NULL && n_starts[0] > 1 &&
+               n_starts[0] == n_starts[1]) {
+        *out = join(parts, starts, (uint32_t)n_starts[0] - 1);
+        out->bf16_off = tensor_of(&file, "bf16_off", QN_DTYPE_F32, &n_off);
+        out->bf16_agrees = tensor_of(&file, "bf16_agrees", QN_DTYPE_U8, &n_agrees);
+        QN_ASSERT(out->bf16_off == NULL ||
+                  (n_off == n_agrees && n_off == out->starts[out->n_texts] - out->n_texts));
+    } else {
+        qn_safetensors_close(&file.file);
+        return qn_fail(err, QN_E_FORMAT, 0, __func__,
+                       "%s: neither ids nor prompts and answers, expected either", path);
+    }
+    out->file = file.file;
+    return QN_OK;
+}
+
+void gm_texts_deinit(gm_texts *texts)
+{
+    free(texts->ids);
+    free(texts->starts);
+    qn_safetensors_close(&texts->file);
+    *texts = (gm_texts){0};
+}
+
 /* -------------------------------------------------------------------------------- teacher forced
  */
 
-/* Of every position: log-probability of the next id, and the most likely id.  Returns the time of a
- * pass. */
-static double teach(side *s, const gm_case *c, uint32_t n_rows, double *logprobs, int32_t *likely)
+/* What a model says of the positions of all texts but the last of each. */
+typedef struct told {
+    double *logprobs; /* of the next id */
+    int32_t *likely;  /* the most likely id */
+    double seconds;   /* of all passes */
+    uint32_t n_passes;
+} told;
+
+static int32_t most_likely(const float *logits, uint32_t n)
+{
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < n; i++) {
+        best = logits[i] > logits[best] ? i : best;
+    }
+    return (int32_t)best;
+}
+
+/* Positions from @p first on of one text; @p to is of its first position. */
+static void teach_pass(side *s, const gm_case *c, rows *at, const int32_t *ids, uint32_t n_ids,
+                       uint32_t first, uint32_t n, told *to, size_t i_to)
 {
     const uint32_t n_vocab = c->config->n_vocab;
-    double seconds = 0.0;
-    uint32_t n_passes = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        at->positions[i] = (int32_t)(first + i);
+        at->logit_rows[i] = i;
+    }
+    const qn_batch batch = {.n_rows = n,
+                            .tokens = ids + first,
+                            .positions = at->positions,
+                            .seqs = at->seqs,
+                            .page_tables = at->pages,
+                            .n_seqs = N_SEQS,
+                            .n_table_pages = table_pages(c),
+                            .logit_rows = at->logit_rows,
+                            .n_logit_rows = n};
+    const uint64_t start_ns = qn_clock_ns();
+    qn_glm_forward(s->glm, &s->kv, &batch, NULL, at->logits, NULL);
+    to->seconds += qn_clock_seconds(start_ns, qn_clock_ns());
+    to->n_passes++;
+    for (uint32_t i = 0; i < n && first + i + 1 < n_ids; i++) {
+        const float *const logits = at->logits + (size_t)i * n_vocab;
+        to->likely[i_to + first + i] = most_likely(logits, n_vocab);
+        to->logprobs[i_to + first + i] =
+            (double)logits[ids[first + i + 1]] - lse_of(logits, n_vocab);
+    }
+}
+
+static void teach(side *s, const gm_case *c, const gm_texts *texts, uint32_t n_rows, told *to)
+{
     rows at = rows_init(c, n_rows);
-    for (uint32_t first = 0; first < c->n_positions; first += n_rows) {
-        const uint32_t n = c->n_positions - first < n_rows ? c->n_positions - first : n_rows;
-        for (uint32_t i = 0; i < n; i++) {
-            at.positions[i] = (int32_t)(first + i);
-            at.logit_rows[i] = i;
-        }
-        const qn_batch batch = {.n_rows = n,
-                                .tokens = c->ids + first,
-                                .positions = at.positions,
-                                .seqs = at.seqs,
-                                .page_tables = at.pages,
-                                .n_seqs = N_SEQS,
-                                .n_table_pages = table_pages(c),
-                                .logit_rows = at.logit_rows,
-                                .n_logit_rows = n};
-        const uint64_t start_ns = qn_clock_ns();
-        qn_glm_forward(s->glm, &s->kv, &batch, NULL, at.logits, NULL);
-        seconds += qn_clock_seconds(start_ns, qn_clock_ns());
-        n_passes++;
-        for (uint32_t i = 0; i < n; i++) {
-            const float *const logits = at.logits + (size_t)i * n_vocab;
-            uint32_t best = 0;
-            for (uint32_t k = 1; k < n_vocab; k++) {
-                best = logits[k] > logits[best] ? k : best;
-            }
-            likely[first + i] = (int32_t)best;
-            logprobs[first + i] =
-                first + i + 1 < c->n_positions
-                    ? (double)logits[c->ids[first + i + 1]] - lse_of(logits, n_vocab)
-                    : 0.0;
+    for (uint32_t i = 0; i < texts->n_texts; i++) {
+        const uint32_t n_ids = texts->starts[i + 1] - texts->starts[i];
+        QN_ASSERT(n_ids > 0 && n_ids <= c->n_positions);
+        for (uint32_t first = 0; first < n_ids; first += n_rows) {
+            teach_pass(s, c, &at, texts->ids + texts->starts[i], n_ids, first,
+                       n_ids - first < n_rows ? n_ids - first : n_rows, to, texts->starts[i] - i);
         }
     }
     rows_deinit(&at);
-    return seconds / n_passes;
 }
 
 static int by_value(const void *a, const void *b)
@@ -649,39 +752,100 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y ? 1 : 0;
 }
 
-qn_status gm_teach(gm_teacher *out, const gm_device *device, const gm_case *c, uint32_t n_rows,
-                   qn_error *err)
+/* @p off is sorted. */
+static gm_spread spread_of(double *off, uint32_t n, uint32_t n_agreeing)
 {
-    const uint32_t n = c->n_positions - 1; /* the last has no next id */
-    double *const logprobs[2] = {make(c->n_positions, sizeof(double)),
-                                 make(c->n_positions, sizeof(double))};
-    int32_t *const likely[2] = {make(c->n_positions, sizeof(int32_t)),
-                                make(c->n_positions, sizeof(int32_t))};
-    double seconds[2] = {0};
+    gm_spread spread = {.agreement = (double)n_agreeing / n};
+    qsort(off, n, sizeof *off, by_value);
+    for (uint32_t i = 0; i < n; i++) {
+        spread.mean += off[i] / n;
+    }
+    spread.p999 = off[(uint32_t)(0.999 * (n - 1))];
+    spread.most = off[n - 1];
+    return spread;
+}
+
+/* Of two models that were told the same. */
+static gm_spread spread_between(const told *a, const told *b, uint32_t n)
+{
+    double *const off = make(n, sizeof *off);
+    uint32_t n_agreeing = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        n_agreeing += a->likely[i] == b->likely[i] ? 1 : 0;
+        off[i] = fabs(a->logprobs[i] - b->logprobs[i]);
+    }
+    const gm_spread spread = spread_of(off, n, n_agreeing);
+    free(off);
+    return spread;
+}
+
+/* As a file has it. */
+static gm_spread spread_known(const gm_texts *texts, uint32_t n)
+{
+    double *const off = make(n, sizeof *off);
+    uint32_t n_agreeing = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        n_agreeing += texts->bf16_agrees[i];
+        off[i] = (double)texts->bf16_off[i];
+    }
+    const gm_spread spread = spread_of(off, n, n_agreeing);
+    free(off);
+    return spread;
+}
+
+static double nll_of(const told *said, uint32_t n)
+{
+    double nll = 0.0;
+    for (uint32_t i = 0; i < n; i++) {
+        nll -= said->logprobs[i] / n;
+    }
+    return nll;
+}
+
+qn_status gm_teach(gm_teacher *out, const gm_device *device, const gm_case *c,
+                   const gm_texts *texts, uint32_t n_rows, qn_error *err)
+{
+    enum { WIDE, GPU, NARROW, N_SIDES }; /* the CPU in f32, the GPU, the CPU in bf16 */
+    const uint32_t n = texts->starts[texts->n_texts] - texts->n_texts;
+    const int n_sides = texts->bf16_off != NULL ? NARROW : N_SIDES;
+    told said[N_SIDES] = {0};
     qn_status status = QN_OK;
-    for (int i = 0; i < 2 && status == QN_OK; i++) {
+    for (int i = 0; i < n_sides && status == QN_OK; i++) {
         side s;
-        status = i == 0 ? side_open(&s, c, NULL, QN_COMPUTE_F32, QN_KV_F32, n_rows, err)
-                        : side_open(&s, c, device, QN_COMPUTE_BF16, c->kv_dtype, n_rows, err);
+        said[i].logprobs = make(n, sizeof *said[i].logprobs);
+        said[i].likely = make(n, sizeof *said[i].likely);
+        status =
+            side_open(&s, c, i == GPU ? device : NULL, i == WIDE ? QN_COMPUTE_F32 : QN_COMPUTE_BF16,
+                      i == WIDE ? QN_KV_F32 : c->kv_dtype, n_rows, err);
         if (status == QN_OK) {
-            seconds[i] = teach(&s, c, n_rows, logprobs[i], likely[i]);
+            teach(&s, c, texts, n_rows, &said[i]);
             side_close(&s);
         }
     }
-    *out = (gm_teacher){.n_positions = n, .cpu_s = seconds[0], .gpu_s = seconds[1]};
-    for (uint32_t i = 0; i < n && status == QN_OK; i++) {
-        out->cpu_nll -= logprobs[0][i] / n;
-        out->gpu_nll -= logprobs[1][i] / n;
-        out->agreement += likely[0][i] == likely[1][i] ? 1.0 / n : 0.0;
-        logprobs[0][i] = fabs(logprobs[0][i] - logprobs[1][i]);
-        out->mean += logprobs[0][i] / n;
+    if (status == QN_OK) {
+        *out =
+            (gm_teacher){.n_positions = n,
+                         .gpu = spread_between(&said[WIDE], &said[GPU], n),
+                         .bf16 = n_sides == N_SIDES ? spread_between(&said[WIDE], &said[NARROW], n)
+                                                    : spread_known(texts, n),
+                         .bound = n_sides == N_SIDES ? 3.0 : 1.5,
+                         .cpu_nll = nll_of(&said[WIDE], n),
+                         .gpu_nll = nll_of(&said[GPU], n),
+                         .cpu_s = said[WIDE].seconds / said[WIDE].n_passes,
+                         .gpu_s = said[GPU].seconds / said[GPU].n_passes};
     }
-    qsort(logprobs[0], n, sizeof(double), by_value);
-    out->p999 = logprobs[0][(uint32_t)(0.999 * (n - 1))];
-    out->most = logprobs[0][n - 1];
-    for (int i = 0; i < 2; i++) {
-        free(logprobs[i]);
-        free(likely[i]);
+    for (int i = 0; i < n_sides; i++) {
+        free(said[i].logprobs);
+        free(said[i].likely);
     }
     return status;
+}
+
+bool gm_is_near(const gm_teacher *teacher)
+{
+    const double bound = teacher->bound;
+    const gm_spread *const gpu = &teacher->gpu;
+    const gm_spread *const bf16 = &teacher->bf16;
+    return 1.0 - gpu->agreement <= bound * (1.0 - bf16->agreement) &&
+           gpu->mean <= bound * bf16->mean && gpu->p999 <= bound * bf16->p999;
 }

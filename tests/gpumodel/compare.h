@@ -7,6 +7,7 @@
  */
 #ifndef QN_GPUMODEL_COMPARE_H
 #define QN_GPUMODEL_COMPARE_H
+#include "format/safetensors.h"
 #include "model/glm.h"
 
 /** A device that is open, with its kernels. */
@@ -58,19 +59,50 @@ bool gm_compare(gm_outcome *out, const gm_device *device, const gm_case *c);
 /** Are the bits of a row the same whatever rows are beside it, one a pass and n_chunk? */
 bool gm_is_independent(const gm_device *device, const gm_case *c);
 
+/** Texts that a model is told token by token. */
+typedef struct gm_texts {
+    int32_t *ids;          /**< [starts[n_texts]] owned. */
+    uint32_t *starts;      /**< [n_texts + 1] owned. */
+    uint32_t n_texts;      /**< May be made smaller: the first ones are taken. */
+    const float *bf16_off; /**< [starts[n_texts] - n_texts] transformers in bf16 against f32: the
+                                |difference of the log-probability of the next id| of all positions
+                                but the last of each text; NULL: not known. */
+    const uint8_t *bf16_agrees; /**< Likewise: is the most likely id the same? */
+    qn_safetensors *file;       /**< Owned, may be NULL. */
+} gm_texts;
+
+/** Ids of a golden file (docs/testing.md): those of "ids", or "prompts", each with its "answers".
+ */
+QN_MUST_CHECK qn_status gm_texts_load(gm_texts *out, const char *path, qn_error *err);
+/** One text of n_ids ids, which are copied. */
+gm_texts gm_texts_of(const int32_t *ids, uint32_t n_ids);
+void gm_texts_deinit(gm_texts *texts);
+
+/** How far two are apart, over all positions that have a next id. */
+typedef struct gm_spread {
+    double agreement;        /**< Share of positions with the same most likely id. */
+    double mean, p999, most; /**< |Difference of the log-probability of the next id|. */
+} gm_spread;
+
 /** What a teacher-forced run says. */
 typedef struct gm_teacher {
     uint32_t n_positions;
-    double agreement;        /**< Share of positions with the same most likely id. */
-    double mean, p999, most; /**< |Difference of the log-probability of the next id|. */
+    gm_spread gpu;  /**< The GPU and the CPU in f32. */
+    gm_spread bf16; /**< On the same positions, transformers in bf16 and in f32; where the texts do
+                         not say, the CPU in bf16, with the GPU's storage of rows, and in f32. */
+    double bound;   /**< The GPU may be so many times as far off as bf16: 1.5 of transformers, 3 of
+                       the   CPU, which keeps more in f32 (what attention adds up and divides by). */
     double cpu_nll, gpu_nll; /**< Mean of -log-probability of the next id. */
     double cpu_s, gpu_s;     /**< Time of a pass, in the mean. */
 } gm_teacher;
 
 /**
- * Log-probabilities of every id of a sequence on the CPU in f32 and on the GPU.
+ * Log-probabilities of every id of texts on the CPU in f32 and on the GPU.
+ * @param c       n_positions: at least those of the longest text; ids are not looked at
  * @param n_rows  of a pass
  */
 QN_MUST_CHECK qn_status gm_teach(gm_teacher *out, const gm_device *device, const gm_case *c,
-                                 uint32_t n_rows, qn_error *err);
+                                 const gm_texts *texts, uint32_t n_rows, qn_error *err);
+/** Is the GPU within the bound, in each figure? */
+bool gm_is_near(const gm_teacher *teacher);
 #endif

@@ -2,7 +2,8 @@
 /*
  * The model on an emulated GPU, with few tokens since an emulated thread is slow.
  *   gpumodel_test [DEVICE [PATTERN]]   on a device by its --device name, or "emulated"; tests whose
- *                                      names fit; without arguments those that take no minute
+ *                                      names fit; without arguments those that take no minute, and
+ *                                      few problems
  */
 #include "gpumodel/compare.h"
 #include "support/emulated_gpu.h"
@@ -18,8 +19,11 @@
 #define BF16_BOUND 0.015
 #define FP8_BOUND  0.03
 
+enum { N_PROBLEMS = 4 }; /* by default on the emulator */
+
 static world g_world;
 static const char *g_device_name; /* NULL: emulated */
+static uint32_t g_n_problems;
 
 static gm_device open_device(void)
 {
@@ -136,6 +140,47 @@ static void test_gpumodel_nano_is_that_of_the_cpu(void **state)
                            .layer_bound = is_free ? BF16_BOUND : FP8_BOUND};
         check(&device, &c);
     }
+    close_device(&device);
+}
+
+/* Told problems and their answers it is about as far from f32 as transformers in bf16 is, on the
+ * same positions. */
+static void test_gpumodel_nano_is_as_near_as_bf16(void **state)
+{
+    (void)state;
+    gm_device device = open_device();
+    gm_texts texts;
+    qn_error err = {0};
+    const qn_config config = golden_config("models/glm-nano");
+    if (gm_texts_load(&texts, QN_SOURCE_DIR "/tests/golden/greedy.safetensors", &err) < 0) {
+        fail_msg("%s", err.text);
+    }
+    texts.n_texts = g_n_problems < texts.n_texts ? g_n_problems : texts.n_texts;
+    const gm_case c = {.name = "problems",
+                       .config = &config,
+                       .dir = QN_SOURCE_DIR "/models/glm-nano",
+                       .kv_dtype = QN_KV_BF16,
+                       .is_free = true,
+                       .n_positions = config.n_context_max};
+    gm_teacher teacher;
+    if (gm_teach(&teacher, &device, &c, &texts, 64, &err) < 0) {
+        fail_msg("%s", err.text);
+    }
+    print_message("%u positions: agreement %.4f (transformers in bf16 %.4f), mean %.5f (%.5f), "
+                  "99.9 %% %.5f (%.5f)\n",
+                  teacher.n_positions, teacher.gpu.agreement, teacher.bf16.agreement,
+                  teacher.gpu.mean, teacher.bf16.mean, teacher.gpu.p999, teacher.bf16.p999);
+    assert_true(gm_is_near(&teacher));
+    texts.n_texts = 1;
+    texts.bf16_off = NULL; /* the CPU in bf16 says how far that is off */
+    if (gm_teach(&teacher, &device, &c, &texts, 64, &err) < 0) {
+        fail_msg("%s", err.text);
+    }
+    print_message("agreement %.4f (CPU in bf16 %.4f), mean %.5f (%.5f), 99.9 %% %.5f (%.5f)\n",
+                  teacher.gpu.agreement, teacher.bf16.agreement, teacher.gpu.mean,
+                  teacher.bf16.mean, teacher.gpu.p999, teacher.bf16.p999);
+    assert_true(gm_is_near(&teacher));
+    gm_texts_deinit(&texts);
     close_device(&device);
 }
 
@@ -424,6 +469,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_gpumodel_layers_are_those_of_the_cpu),
         cmocka_unit_test(test_gpumodel_rows_go_in_turns),
         cmocka_unit_test(test_gpumodel_nano_is_that_of_the_cpu),
+        cmocka_unit_test(test_gpumodel_nano_is_as_near_as_bf16),
         cmocka_unit_test(test_gpumodel_every_storage_is_packed),
         cmocka_unit_test(test_gpumodel_dummy_weights_follow_the_config),
         cmocka_unit_test(test_gpumodel_rows_do_not_depend_on_others),
@@ -437,6 +483,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_gpumodel_a_lost_device_gives_no_numbers),
     };
     g_device_name = argc > 1 && strcmp(argv[1], "emulated") != 0 ? argv[1] : NULL;
+    g_n_problems = argc > 1 ? UINT32_MAX : N_PROBLEMS;
     cmocka_set_test_filter(argc > 2 ? argv[2] : NULL);
     cmocka_set_skip_filter(argc > 1 ? NULL : "*executor*"); /* takes longer than all others */
     const int n_failed = cmocka_run_group_tests(tests, NULL, NULL);

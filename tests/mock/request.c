@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/clock.h"
+#include "base/minmax.h"
 #include "base/rng.h"
 #include "mock.h"
 
@@ -8,11 +9,6 @@
 
 /* Streams of random numbers; faults have theirs above 100. */
 enum { STREAM_TTFT, STREAM_TPOT, STREAM_OUTPUT, STREAM_CHUNKS };
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
 
 static uint32_t draw_count(uint32_t min, uint32_t max, uint64_t seed, uint64_t stream,
                            uint64_t counter)
@@ -113,7 +109,7 @@ static void find_cached(mock_server *s, mock_request *r)
     case MOCK_CACHED_SHARE: cached = floor(s->script.cached * r->n_prompt); break;
     case MOCK_CACHED_PREFIX: cached = mock_cache_match(&r->prompt); break;
     }
-    r->n_cached = min_u32((uint32_t)cached, r->n_prompt);
+    r->n_cached = qn_min_u32((uint32_t)cached, r->n_prompt);
     mock_cache_add(&r->prompt);
 }
 
@@ -125,11 +121,11 @@ static void set_due(mock_server *s, mock_connection *c)
     if (!r->is_stream || r->plan.has[MOCK_WHOLE]) {
         r->n_next = r->n_output;
     } else if (r->n_sent == 0) {
-        r->n_next = min_u32(1, r->n_output);
+        r->n_next = qn_min_u32(1, r->n_output);
     } else {
         const uint32_t n = draw_count(script->chunk_min, script->chunk_max,
                                       script->seed + r->number, STREAM_CHUNKS, r->n_sent);
-        r->n_next = min_u32(n, r->n_output - r->n_sent);
+        r->n_next = qn_min_u32(n, r->n_output - r->n_sent);
     }
     const uint64_t n_tokens = r->n_sent + r->n_next;
     const uint64_t n_gaps = n_tokens > 1 ? n_tokens - 1 : 0;
@@ -199,7 +195,7 @@ static void read_body(mock_server *s, mock_request *r, json_t *body)
     if (script->output_min > 0) {
         const uint32_t n = draw_count(script->output_min, script->output_max, script->seed,
                                       STREAM_OUTPUT, r->number);
-        r->n_output = min_u32(n, r->n_output);
+        r->n_output = qn_min_u32(n, r->n_output);
     }
     r->n_output = r->plan.has[MOCK_EMPTY] ? 0 : r->n_output;
     r->is_stream = json_is_true(json_object_get(body, "stream"));

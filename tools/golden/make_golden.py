@@ -24,16 +24,20 @@ CONTESTED = 1e-4  # scores this close to the threshold of a top-k are stored one
 N_DRAFTS = 5
 
 
+def with_eps(model):
+    """Mend the eps of q_a and kv_a."""
+    for layer in model.model.layers:
+        layer.self_attn.q_a_layernorm.variance_epsilon = model.config.rms_norm_eps
+        layer.self_attn.kv_a_layernorm.variance_epsilon = model.config.rms_norm_eps
+    return model
+
+
 def checked_model(model):
-    """Refuse a transformers version that computes something else (half-split rope), mend its eps of q_a and kv_a."""
+    """Refuse a transformers version that computes something else (half-split rope)."""
     import inspect
     for part in (hf.GlmMoeDsaAttention, hf.GlmMoeDsaIndexer):
         assert "apply_rotary_pos_emb_interleave" in inspect.getsource(part.forward), part
-    eps = model.config.rms_norm_eps
-    for layer in model.model.layers:
-        layer.self_attn.q_a_layernorm.variance_epsilon = eps
-        layer.self_attn.kv_a_layernorm.variance_epsilon = eps
-    return model.float().eval()
+    return with_eps(model).float().eval()
 
 
 def nano():
@@ -362,6 +366,23 @@ def render(problem, thinking):
 
 
 @torch.no_grad()
+def bf16_differences(model, texts):
+    """Where transformers in bf16 is off its f32: |difference of the log-probability of the next id|, and whether the most
+    likely id is the same, at each position of each text but its last."""
+    short = transformers.AutoModelForCausalLM.from_pretrained(NANO, dtype=torch.bfloat16, attn_implementation="eager")
+    short = with_eps(short).eval()
+    off, agrees = [], []
+    for text in texts:
+        ids = torch.tensor([text])
+        wide, narrow = (m(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1) for m in (model, short))
+        off.append((wide - narrow).gather(1, ids[0, 1:, None])[:, 0].abs().numpy())
+        agrees.append((wide.argmax(-1) == narrow.argmax(-1)).numpy().astype(np.uint8))
+    off, agrees = np.concatenate(off), np.concatenate(agrees)
+    print(f"bf16: {len(off)} positions, {agrees.mean():.4f} agree, mean {off.mean():.5f}, 99.9 % {np.quantile(off, 0.999):.4f}")
+    return {"bf16_off": off, "bf16_agrees": agrees}
+
+
+@torch.no_grad()
 def make_greedy(folder):
     model, c, _ = nano()
     tok = transformers.PreTrainedTokenizerFast(tokenizer_file=str(NANO / "tokenizer.json"))
@@ -386,13 +407,14 @@ def make_greedy(folder):
     flat = lambda lists: np.concatenate([np.array(x, np.int32) for x in lists])
     starts = lambda lists: np.cumsum([0] + [len(x) for x in lists]).astype(np.int32)
     save_file({"prompts": flat(prompts), "prompt_starts": starts(prompts), "answers": flat(answers),
-               "answer_starts": starts(answers), "gaps": np.array(gaps, np.float32)}, OUT / "greedy.safetensors")
+               "answer_starts": starts(answers), "gaps": np.array(gaps, np.float32),
+               **bf16_differences(model, [p + a for p, a in zip(prompts, answers)])}, OUT / "greedy.safetensors")
 
 
 def write_manifest():
     files = {p.relative_to(OUT).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
-             for p in sorted(OUT.rglob("*")) if p.suffix in (".safetensors", ".json") and p.name != "manifest.json"
-             and p.relative_to(OUT).parts[0] not in ("chat", "tokenizer")}
+             for p in sorted(OUT.rglob("*")) if p.suffix in (".safetensors", ".json")
+             and p.relative_to(OUT).parts[0].startswith(("greedy", "nano-", "tiny-"))}
     (OUT / "manifest.json").write_text(json.dumps({
         "script": "tools/golden/make_golden.py", "torch": torch.__version__.split("+")[0],
         "transformers": transformers.__version__, "numpy": np.__version__, "dummy_seed": SEED, "sha256": files}, indent=1) + "\n")

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# One operation below NVIDIA's profilers, at the sizes of its benchmark.
+# One operation below NVIDIA's profilers, at the sizes of its benchmark, or a whole model.
 set -u
 . "$(dirname "$0")/common.sh"
 
@@ -8,21 +8,28 @@ usage() {
     cat <<END
 usage: tools/gpu/profile.sh [--tool ncu|nsys] [--device NAME] [--kernel REGEX] [--count N]
                             [--output NAME] [--help] OP
+       tools/gpu/profile.sh --whole [--device NAME] [--output NAME] MODEL [OPTION...]
 
 Profiles the benchmark of an operation of gpucheck --list: by ncu (counters of single launches,
 which needs their permission) where it is found, else by nsys (when each kernel ran).
+
+With --whole nsys looks at 'quern bench engine MODEL OPTION...' (one sequence with five drafts and dummy
+weights if no option is given), and behind what that prints stands how long the device had work once the
+model was loaded, and how long it had none between two kernels, copies or fills. What is longer than
+50 us is not such a gap but a wait for the host.
 
   --tool NAME     ncu or nsys; ncu if not given, nsys where there is no ncu
   --device NAME   cuda[:N]; $device if not given
   --kernel REGEX  of ncu: kernels by name; all but those that measure the machine if not given
   --count N       of ncu: launches to look at, 10 if not given
-  --output NAME   of the report, without its suffix; the name of the operation if not given
+  --output NAME   of the report, without its suffix; the name of the operation, or whole, if not given
 
 QUERN_BUILD: a build folder, where it is not build/release or this bundle.
 END
 }
 
 tool=""
+whole=""
 kernel='^qn_gpu_(r[^o]|ro[^o]|[^r])' # not roof_
 count=10
 output=""
@@ -34,14 +41,49 @@ while [ $# -gt 0 ]; do
     --kernel) need "$1" $#; kernel=$2; shift ;;
     --count) need "$1" $#; count=$2; shift ;;
     --output) need "$1" $#; output=$2; shift ;;
+    --whole) whole=yes ;;
     -h | --help) usage; exit 0 ;;
     -*) usage >&2; exit 2 ;;
     *) [ -z "$op" ] || { usage >&2; exit 2; }
-        op=$1 ;;
+        op=$1
+        [ -z "$whole" ] || { shift; break; } ;; # the rest is for quern
     esac
     shift
 done
 [ -n "$op" ] || { usage >&2; exit 2; }
+
+# Sums of a cuda_gpu_trace behind the kernels that load: start and duration in ns are its first columns.
+sum_gaps() {
+    awk -F, -v most=50000 '
+        { gsub(/"/, "") }
+        $1 !~ /^[0-9]+$/ || $2 !~ /^[0-9]+$/ { next }
+        $NF ~ /^qn_gpu_(pack|dummy)$/ { n = gaps = waits = n_gaps = n_waits = 0; next }
+        n++ == 0 { first = last = $1 }
+        $1 > last && $1 - last <= most { gaps += $1 - last; n_gaps++ }
+        $1 > last && $1 - last > most { waits += $1 - last; n_waits++ }
+        $1 + $2 > last { last = $1 + $2 }
+        END {
+            if (n == 0) { exit 1 }
+            busy = last - first - gaps - waits
+            printf "%d kernels, copies and fills: %.3f ms of work\n", n, busy * 1e-6
+            printf "%d gaps: %.3f ms, %.2f us in the mean, %.1f %% of work and gaps\n", n_gaps, gaps * 1e-6,
+                (n_gaps > 0) ? gaps / n_gaps * 1e-3 : 0, 100 * gaps / (busy + gaps)
+            printf "%d waits: %.3f ms\n", n_waits, waits * 1e-6
+        }'
+}
+
+if [ -n "$whole" ]; then
+    [ -x "$quern" ] || fail "$quern: not there, expected cmake --build to have made it"
+    nsys=$(find_tool nsys) || fail "nsys: not found, expected in PATH or /usr/local/cuda/bin (Nsight Systems)"
+    [ $# -gt 0 ] || set -- --load-format dummy --batch 1 --context 0 --prompt-tokens 16 --output-tokens 256 \
+        --draft-tokens 5 --acceptance-length 3.61 --repeat 1
+    output=${output:-whole}
+    "$nsys" profile --trace cuda --cuda-graph-trace node --force-overwrite true --output "$output" \
+        "$quern" bench engine "$op" --device "$device" "$@" || exit
+    "$nsys" stats --quiet --force-export true --report cuda_gpu_trace --format csv "$output.nsys-rep" | sum_gaps ||
+        fail "$output.nsys-rep: no kernels, copies or fills, some expected behind the load of a model"
+    exit 0
+fi
 need_gpucheck
 output=${output:-$op}
 case $tool in

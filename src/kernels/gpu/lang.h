@@ -19,6 +19,7 @@
 #else
 #error "GPU kernels are for NVPTX, AMDGPU or the emulator"
 #endif
+#include "base/minmax.h"
 #include "kernels/gpu/args.h"
 #include "kernels/gpu/list.h"
 
@@ -317,16 +318,6 @@ QN_DEV float qn_min(float a, float b)
 QN_DEV float qn_max(float a, float b)
 {
     return __builtin_fmaxf(a, b);
-}
-
-QN_DEV uint32_t qn_min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
-QN_DEV uint32_t qn_max_u32(uint32_t a, uint32_t b)
-{
-    return a > b ? a : b;
 }
 
 /*

@@ -4,17 +4,18 @@
 #define QN_KERNELS_GPU_PROBABILITY_H
 #include "kernels/gpu/lang.h"
 
-/** Unsigned key in the order of the floats: NaN lowest (0), -0 as +0. */
-QN_DEV uint32_t qn_order_key(float x)
-{
-    const uint32_t bits = qn_f32_bits(x == 0.0F ? 0.0F : x);
-    const uint32_t key = (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
-    return x == x ? key : 0;
-}
-
 /** Keys of -Inf (what is above it can be drawn) and of Inf. */
 #define QN_KEY_MINUS_INF 0x007fffffU
 #define QN_KEY_INF       0xff800000U
+
+/** Unsigned key in the order of the floats: NaN lowest (0), -0 as +0. */
+QN_DEV uint32_t qn_order_key(float x)
+{
+    const uint32_t bits = qn_f32_bits(x + 0.0F); /* makes -0 +0 */
+    const uint32_t key = bits ^ ((uint32_t)((int32_t)bits >> 31) | 0x80000000U);
+    /* Beyond both infinities lies NaN. */
+    return key - QN_KEY_MINUS_INF <= QN_KEY_INF - QN_KEY_MINUS_INF ? key : 0;
+}
 
 /**
  * e^x within 2^-40 for -700 < x < 700; NaN stays NaN.

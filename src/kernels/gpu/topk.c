@@ -5,6 +5,7 @@
  * keys that may be it are few, they are gathered in shared memory and the others left alone.
  */
 #include "kernels/gpu/cache.h"
+#include "kernels/gpu/probability.h"
 
 enum {
     N_THREADS = QN_GPU_topk_THREADS,
@@ -23,15 +24,6 @@ typedef struct search {
     uint32_t prefix, mask;         /* Its bits, and which are known. */
     uint32_t left;                 /* It is the left-th largest of those with this prefix. */
 } search;
-
-/* Unsigned key in the order of the floats: NaN lowest, -0 as +0. */
-QN_DEV uint32_t order_key(uint32_t score)
-{
-    const uint32_t bits = qn_f32_bits(qn_f32_from_bits(score) + 0.0F); /* makes -0 +0 */
-    const uint32_t key = bits ^ ((uint32_t)((int32_t)bits >> 31) | 0x80000000U);
-    /* -Inf is ~0xff800000, +Inf 0xff800000; beyond both lies NaN. */
-    return key - 0x007fffffU <= 0xff800000U - 0x007fffffU ? key : 0;
-}
 
 /* Sum of the values of the lanes before this one, and of all in *total. */
 QN_DEV uint32_t lanes_before(uint32_t value, uint32_t *total)
@@ -79,12 +71,12 @@ QN_DEV void look_at_all(const search *s, const float *scores, uint32_t n, uint32
         const u32x4 four = qn_load_16(scores + 4 * i);
         QN_UNROLL(4)
         for (uint32_t k = 0; k < 4; k++) {
-            look_at(s, order_key(four[k]), shift, is_gathered);
+            look_at(s, qn_order_key(qn_f32_from_bits(four[k])), shift, is_gathered);
         }
     }
     if (qn_thread() < n % 4) {
         const float score = scores[n / 4 * 4 + qn_thread()];
-        look_at(s, order_key(qn_f32_bits(score)), shift, is_gathered);
+        look_at(s, qn_order_key(score), shift, is_gathered);
     }
     qn_barrier();
 }
@@ -151,7 +143,7 @@ QN_DEV void find_key(search *s, const float *scores, uint32_t n)
 /* 1 in the high half for a key above the threshold, in the low half for one that is equal. */
 QN_DEV uint32_t kind_of(uint32_t score, uint32_t threshold)
 {
-    const uint32_t key = order_key(score);
+    const uint32_t key = qn_order_key(qn_f32_from_bits(score));
     return key > threshold ? 0x10000U : key == threshold;
 }
 

@@ -618,7 +618,7 @@ static void call_use(const qn_gpu_launch_args *launch)
     (void)launch;
     static void *context;
     if (context == NULL) {
-        assert_int_equal(qn_gpu_cuda.open(&context, 0), 0);
+        assert_int_equal(qn_gpu_cuda.open_context(&context, 0), 0);
     }
     assert_int_equal(qn_gpu_cuda.use(context, 0), 0);
 }
@@ -637,7 +637,7 @@ static void test_cuda_costs(void **state)
     time_graph("launches", 1000, false);
     time_graph("dependent launches", 1000, true);
     time_copies();
-    assert_int_equal(qn_gpu_cuda.close(NULL, 0), 0); /* of call_use() */
+    assert_int_equal(qn_gpu_cuda.close_context(NULL, 0), 0); /* of call_use() */
 }
 
 int main(int argc, char **argv)

@@ -844,13 +844,13 @@ static void misuse(int which, rig *r)
     const qn_gpu_driver *const d = &fake_gpu_driver;
     (void)d->alloc((void **)&memory, 100);
     switch (which) {
-    case 0: (void)d->free(memory), (void)d->free(memory); return;
-    case 1: (void)d->free(memory + 1); return;
+    case 0: (void)d->free_memory(memory), (void)d->free_memory(memory); return;
+    case 1: (void)d->free_memory(memory + 1); return;
     case 2: return; /* left */
-    case 3: memory[100] = 1, (void)d->free(memory); return;
-    case 4: qn_gpu_upload(r->stream, memory + 90, host, 16), (void)d->free(memory); return;
-    case 5: (void)d->free(memory), qn_gpu_fill(r->stream, memory, 0, 4); return;
-    case 6: qn_gpu_module_unload(&r->module), add(r, 1), (void)d->free(memory); return;
+    case 3: memory[100] = 1, (void)d->free_memory(memory); return;
+    case 4: qn_gpu_upload(r->stream, memory + 90, host, 16), (void)d->free_memory(memory); return;
+    case 5: (void)d->free_memory(memory), qn_gpu_fill(r->stream, memory, 0, 4); return;
+    case 6: qn_gpu_module_unload(&r->module), add(r, 1), (void)d->free_memory(memory); return;
     case 7:
         (void)d->stream_open(&handle), (void)d->capture_begin(handle);
         (void)d->stream_close(handle);
@@ -859,7 +859,7 @@ static void misuse(int which, rig *r)
         (void)d->stream_open(&handle), (void)d->stream_close(handle), d->stream_wait(handle);
         return;
     case 9: (void)d->event_record(r->stream, memory); return;
-    default: (void)d->close(NULL, 0); return;
+    default: (void)d->close_context(NULL, 0); return;
     }
 }
 
@@ -896,7 +896,7 @@ static void touch(int which)
     if (fake_gpu_driver.alloc(&memory, 512) == 0) {
         volatile uint8_t *const bytes = memory;
         if (which > 0) {
-            (void)fake_gpu_driver.free(memory);
+            (void)fake_gpu_driver.free_memory(memory);
         }
         bytes[which == 0 ? 512 : which - 1] = 1;
     }

@@ -342,6 +342,26 @@ static void test_engine_counts(void **state)
     metrics_close(&metrics);
 }
 
+/* Without the MTP layer there is one pass; on a CPU there are none. */
+static void test_launches_of_a_gpu(void **state)
+{
+    (void)state;
+    server_metrics *metrics = open_metrics();
+    metrics_now now = {.engine = {.n_trunk_launches = 1500}, .name = "nano"};
+    read_metrics(metrics, &now);
+    assert_true(value_of("quern_graph_launches", "pass=\"trunk\"") == 1500.0);
+    assert_int_equal(n_series_of("quern_graph_launches"), 1);
+    now.engine.n_draft_launches = 20;
+    now.engine.n_follow_launches = 9;
+    read_metrics(metrics, &now);
+    assert_true(value_of("quern_graph_launches", "pass=\"draft\"") == 20.0);
+    assert_true(value_of("quern_graph_launches", "pass=\"follow\"") == 9.0);
+    now.engine = (qn_engine_stats){0};
+    read_metrics(metrics, &now);
+    assert_int_equal(n_series_of("quern_graph_launches"), 0);
+    metrics_close(&metrics);
+}
+
 static void test_ends_and_times(void **state)
 {
     (void)state;
@@ -581,6 +601,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fresh_page),
         cmocka_unit_test(test_engine_counts),
+        cmocka_unit_test(test_launches_of_a_gpu),
         cmocka_unit_test(test_ends_and_times),
         cmocka_unit_test(test_time_between_tokens),
         cmocka_unit_test(test_refusals_and_losses),
