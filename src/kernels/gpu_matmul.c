@@ -217,28 +217,54 @@ static uint64_t mma_partial_bytes(const qn_gpu_kernels *kernels, const qn_gpu_ma
     return plan.n_splits == 1 ? 0 : QN_GPU_COUNTERS_BYTES + plan.n_splits * n_rows * n_out * 4;
 }
 
-static void launch_mma(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
-                       const qn_gpu_matmul_shape *shape)
+static void queue_mma(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
+                      const qn_gpu_matmul_shape *shape, bool is_dependent)
 {
     const mma_plan plan = mma_plan_of(ops->kernels, shape);
     qn_gpu_matmul_args planned = *args;
     planned.log_strips = plan.log_strips;
     planned.n_splits = plan.n_splits;
     planned.n_pass = plan.n_pass;
+    planned.is_dependent = is_dependent ? 1 : 0;
     QN_ASSERT(plan.n_splits == 1 || args->partial != NULL);
     const uint64_t n_items = (uint64_t)groups_of(shape) * plan.n_side * plan.n_splits;
     const uint32_t n_blocks = n_items < plan.n_blocks_max ? (uint32_t)n_items : plan.n_blocks_max;
     const uint32_t grid[3] = {n_blocks, 1, 1};
-    qn_gpu_ops_launch(ops, plan.i_kernel, grid, plan.shared_bytes, &planned, sizeof planned);
+    if (is_dependent) {
+        qn_gpu_ops_launch_dependent(ops, plan.i_kernel, grid, plan.shared_bytes, &planned,
+                                    sizeof planned);
+    } else {
+        qn_gpu_ops_launch(ops, plan.i_kernel, grid, plan.shared_bytes, &planned, sizeof planned);
+    }
+}
+
+static void launch_mma(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
+                       const qn_gpu_matmul_shape *shape)
+{
+    queue_mma(ops, args, shape, false);
+}
+
+/* Which weights experts' products need is not known before the launch in front of them ends. */
+static bool supports_mma_early(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
+{
+    return !shape->is_grouped && supports_mma(kernels, shape);
+}
+
+static void launch_mma_early(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
+                             const qn_gpu_matmul_shape *shape)
+{
+    QN_ASSERT(args->first_of == NULL && args->row_of == NULL);
+    queue_mma(ops, args, shape, true);
 }
 
 /* ----------------------------------------------------------------------------------- choice -- */
 
-enum { PLAIN, MMA, WGMMA };
+enum { PLAIN, MMA, MMA_EARLY, WGMMA };
 
 const qn_gpu_matmul_variant qn_gpu_matmul_variants[] = {
     [PLAIN] = {"plain", supports_plain, no_bytes, launch_plain, false},
     [MMA] = {"sm90_mma", supports_mma, mma_partial_bytes, launch_mma, true},
+    [MMA_EARLY] = {"sm90_mma/early", supports_mma_early, mma_partial_bytes, launch_mma_early, true},
     [WGMMA] = {"sm90_wgmma", qn_gpu_wgmma_supports, qn_gpu_wgmma_partial_bytes, qn_gpu_wgmma_launch,
                false},
 };

@@ -70,6 +70,10 @@ typedef struct qn_gpu_ops {
 void qn_gpu_ops_launch(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
                        uint32_t shared_bytes, const void *args, size_t args_bytes);
 
+/** The same as a dependent launch (device/gpu.h): of kernels that call qn_await_earlier(). */
+void qn_gpu_ops_launch_dependent(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
+                                 uint32_t shared_bytes, const void *args, size_t args_bytes);
+
 void qn_gpu_embed(const qn_gpu_ops *ops, const qn_gpu_embed_args *args);
 void qn_gpu_rmsnorm(const qn_gpu_ops *ops, const qn_gpu_rmsnorm_args *args);
 void qn_gpu_rope_angles(const qn_gpu_ops *ops, const qn_gpu_rope_angles_args *args);
@@ -158,7 +162,12 @@ typedef struct qn_gpu_matmul_shape {
     uint32_t n_strips, n_splits; /**< As in qn_gpu_choice; a choice does not read them. */
 } qn_gpu_matmul_shape;
 
-/** One way to make products.  The check and the bench walk all of them. */
+/**
+ * One way to make products.  The check and the bench walk all of them.
+ *
+ * "NAME/early" is NAME, and the same bits, as a dependent launch that asks for weights before the
+ * kernel in front of it has ended: that must not be one that writes them.
+ */
 typedef struct qn_gpu_matmul_variant {
     const char *name; /**< "sm90_mma_m16", shown by bench and logs. */
     bool (*supports)(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape);

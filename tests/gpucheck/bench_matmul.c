@@ -211,10 +211,14 @@ static void bench_product(gc *run, const shape *s)
 {
     static const char *const kinds[] = {"bf16", "fp8", "mxfp4"};
     char text[64];
+    const layout l = lay_out(run, s, NULL);
+    const qn_gpu_matmul_shape of = shape_of(&l.first, s->is_experts);
+    if (s->variant != NULL && !s->variant->supports(run->kernels, &of)) {
+        return;
+    }
     (void)snprintf(text, sizeof text, "%s %s %ux%u %u rows%s%s", s->name, kinds[s->kind], s->n_out,
                    s->n_in, s->n_rows, s->variant != NULL ? " " : "",
                    s->variant != NULL ? s->variant->name : "");
-    const layout l = lay_out(run, s, NULL);
     const double n_active =
         s->is_experts ? N_EXPERTS * (1.0 - pow(1.0 - N_USED / (double)N_EXPERTS, s->n_rows)) : 1.0;
     const double n_slots = s->is_experts ? s->n_rows * N_USED : s->n_rows;
@@ -336,12 +340,17 @@ static void bench_many_rows(gc *run)
     }
 }
 
-/* Of decoding: bound by weights. */
+/* Of decoding: bound by weights, and by how launches follow each other. */
 static void bench_few_rows(gc *run)
 {
     static const uint32_t rows[] = {1, 8, 32, 64};
     for (uint32_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         bench_projections(run, rows[i], NULL);
+        for (uint32_t v = 0; v < qn_gpu_n_matmul_variants; v++) {
+            if (strstr(qn_gpu_matmul_variants[v].name, "/early") != NULL) {
+                bench_projections(run, rows[i], &qn_gpu_matmul_variants[v]);
+            }
+        }
         for (uint32_t kind = QN_GPU_W_BF16; kind <= QN_GPU_W_FP8; kind++) {
             bench_product(run, &(shape){.kind = kind,
                                         .n_out = 154880,

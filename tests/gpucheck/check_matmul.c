@@ -316,7 +316,7 @@ static bool is_there(gc *run, const product *p)
                                        .is_pair = p->epilogue == QN_GPU_SILU_MUL,
                                        .n_groups = 4,
                                        .n_rows = p->n_rows,
-                                       .is_grouped = p->grouping == EXPERTS,
+                                       .is_grouped = p->grouping == EXPERTS || p->grouping == SLOTS,
                                        .is_deterministic = p->is_deterministic};
     return qn_gpu_matmul_variants[p->variant].supports(run->kernels, &shape);
 }
@@ -334,7 +334,7 @@ static void check_plans(gc *run)
                            .grouping = (grouping)(i % N_GROUPINGS),
                            .epilogue = i % 7 == 0 ? QN_GPU_SILU_MUL : QN_GPU_STORE,
                            .y_dtype = QN_GPU_F32,
-                           .variant = 1,
+                           .variant = 1 + i / 3 % 2,
                            .n_strips = 2U << i / 3 % 4,
                            .n_splits = splits[i % 3]};
         if (is_there(run, &p)) {
@@ -414,6 +414,85 @@ static void check_matmul_fixed(gc *run)
     }
 }
 
+/* The variant of the same bits that is no "/early". */
+static uint32_t plain_of(uint32_t variant)
+{
+    const char *const name = qn_gpu_matmul_variants[variant].name;
+    uint32_t plain = 0;
+    while (strncmp(name, qn_gpu_matmul_variants[plain].name, strcspn(name, "/")) != 0) {
+        plain++;
+    }
+    return plain;
+}
+
+/* Two products by turns, of what the one before made, which the one behind overwrites. */
+static void queue_chain(gc *run, const product *p, uint32_t variant, const operands o[2],
+                        uint16_t *const y[2])
+{
+    const qn_gpu_matmul_shape shape = shape_of(p, &o[0]);
+    for (uint32_t i = 0; i < 4; i++) {
+        qn_gpu_matmul_args args = o[i % 2].args;
+        args.x = i == 0 ? o[0].args.x : y[(i + 1) % 2];
+        args.y = y[i % 2];
+        args.partial = o[0].args.partial;
+        qn_gpu_matmul_variants[variant].launch(
+            &run->ops, i > 0 ? gc_args(run, &args, sizeof args) : &args, &shape);
+    }
+}
+
+static void run_chain(gc *run, const product *p)
+{
+    gc_begin(run, "%s kind %u %u x %u rows %u, plan %u/%u", qn_gpu_matmul_variants[p->variant].name,
+             p->kind, p->n_out, p->n_in, p->n_rows, p->n_strips, p->n_splits);
+    operands o[2] = {make_operands(run, p), make_operands(run, p)};
+    const qn_gpu_matmul_shape shape = shape_of(p, &o[0]);
+    make_partial(run, &o[0],
+                 qn_gpu_matmul_variants[p->variant].partial_bytes(run->kernels, &shape));
+    uint16_t *const alone[2] = {o[0].args.y, o[1].args.y};
+    const size_t n_bytes = (size_t)p->n_rows * o[0].y_stride * 2;
+    uint16_t *const chained[2] = {gc_out(run, n_bytes), gc_out(run, n_bytes)};
+    const gc_wrong *const wrong = run->wrong;
+    qn_gpu_graph *graph = NULL;
+    qn_error err = {0};
+    run->wrong = NULL;
+    queue_chain(run, p, plain_of(p->variant), o, alone);
+    run->wrong = wrong;
+    qn_gpu_capture_begin(run->stream);
+    queue_chain(run, p, p->variant, o, chained);
+    if (qn_gpu_capture_end(&graph, run->stream, &err) == QN_OK) {
+        qn_gpu_graph_launch(run->stream, graph);
+    } else {
+        gc_fail(run, "%s", err.text);
+    }
+    gc_wait(run);
+    compare_counters(run, o[0].args.partial);
+    qn_gpu_graph_close(&graph);
+    for (uint32_t i = 0; i < 2; i++) {
+        gc_same(run, "y", gc_got(run, chained[i]), gc_got(run, alone[i]), n_bytes);
+    }
+    gc_end(run);
+}
+
+/* Products right behind each other in a graph share sums and counters, and begin early. */
+static void check_matmul_chain(gc *run)
+{
+    static const qn_weight_kind of[] = {QN_WEIGHT_BF16, QN_WEIGHT_FP8_BLOCK, QN_WEIGHT_MXFP4};
+    static const uint32_t plans[][2] = {{0, 0}, {16, 1}, {4, 3}};
+    for (uint32_t i = 0; i < 3 * 3 * qn_gpu_n_matmul_variants; i++) {
+        const product p = {.kind = of[i % 3],
+                           .n_out = run->is_emulated ? 288 : 2048,
+                           .n_in = run->is_emulated ? 288 : 2048,
+                           .n_rows = 1 + i / 3 % 3 * 4,
+                           .y_dtype = QN_GPU_BF16,
+                           .variant = i / 9,
+                           .n_strips = plans[i / 3 % 3][0],
+                           .n_splits = plans[i / 3 % 3][1]};
+        if (is_there(run, &p) && (p.n_strips == 0 || qn_gpu_matmul_variants[p.variant].has_plans)) {
+            run_chain(run, &p);
+        }
+    }
+}
+
 static void matmul_wrong_rows(void *args)
 {
     ((qn_gpu_matmul_args *)args)->x_stride = 0;
@@ -439,6 +518,7 @@ static void matmul_wrong_row(void *args)
 static const gc_check checks[] = {
     {"matmul", check_matmul, "(n_in + 8) * 2^-24 * sum |x w|, and one rounding to bf16"},
     {"matmul_fixed", check_matmul_fixed, "a row's bits do not depend on the number of rows"},
+    {"matmul_chain", check_matmul_chain, "launches that begin early give the bits of others"},
     {NULL, NULL, NULL},
 };
 
@@ -446,6 +526,7 @@ static const gc_wrong wrongs[] = {
     {"matmul_wrong_rows", "matmul", matmul_wrong_rows},
     {"matmul_wrong_weights", "matmul", matmul_wrong_weights},
     {"matmul_wrong_epilogue", "matmul", matmul_wrong_epilogue},
+    {"matmul_chain_wrong_rows", "matmul_chain", matmul_wrong_rows},
     {"matmul_fixed_wrong_row", "matmul_fixed", matmul_wrong_row},
     {NULL, NULL, NULL},
 };

@@ -20,6 +20,8 @@ enum {
     SHARED_BYTES_MAX = 228 << 10,
     POISON = 0xCD,
     N_COPIES_MAX = 128, /**< Of a thread, under way. */
+    N_EARLY_MAX = 3,    /**< Blocks of a launch that begin before the launch in front of it. */
+    N_BEGUN_MAX = 2,    /**< Launches that have begun and have not ended. */
 };
 
 typedef enum status { READY, WAITING, ENDED } status;
@@ -27,9 +29,10 @@ typedef enum status { READY, WAITING, ENDED } status;
 /** To shared memory, under way. */
 typedef struct copy {
     uint8_t *to;
-    const uint8_t *from;
+    const uint8_t *from; /**< NULL: it was read when it began, into bytes. */
     uint32_t n_bytes;
     uint32_t group;
+    uint8_t bytes[16];
 } copy;
 
 typedef struct fiber {
@@ -38,6 +41,7 @@ typedef struct fiber {
     const void *place; /**< Return address of the call that waits. */
     qn_emu_site site;
     status status;
+    bool has_awaited;
     uint32_t n_groups; /**< Of copies, that were ended. */
     uint32_t n_copies;
     copy copies[N_COPIES_MAX]; /**< In the order in which they began. */
@@ -49,26 +53,56 @@ typedef struct warp {
     bool is_ready;
 } warp;
 
-static struct {
-    const qn_emu_kernel *kernels; /**< All, linked. */
-    const qn_emu_kernel *kernel;  /**< That runs. */
-    const char *name;
+/** A block that runs or has to wait, with memory of its own. */
+typedef struct block {
+    uint64_t i;
+    uint8_t *shared_end;    /**< Of dynamic shared memory. */
+    uint8_t *static_shared; /**< What its kernel's static arrays hold while it waits. */
+    fiber fibers[N_THREADS_MAX];
+    warp warps[N_WARPS_MAX];
+} block;
+
+typedef struct launch {
+    const qn_emu_kernel *kernel;
     const void *args;
+    uint32_t grid[3];
     uint32_t n_threads;
     uint32_t n_warps;
+    uint32_t shared_bytes;
+    uint32_t n_begun; /**< Blocks that wait for the launch in front of it. */
+    bool is_dependent;
+    bool is_reversed;
+} launch;
+
+static struct {
+    const qn_emu_kernel *kernels; /**< All, linked. */
+    const char *name;             /**< Of the kernel that runs. */
+    const launch *launch;
+    block *block;
+    bool is_early; /**< The launch in front of this one has not run yet. */
     uint64_t seed;
     uint64_t n_random;
     void *scheduler; /**< Its stack pointer while a fiber runs. */
-    uint8_t *shared_end;
-    fiber fibers[N_THREADS_MAX];
-    warp warps[N_WARPS_MAX];
+    uint32_t n_begun;
+    launch begun[N_BEGUN_MAX];
+    block *early[N_BEGUN_MAX][N_EARLY_MAX]; /**< Made when they are needed, and kept. */
+    block *other;                           /**< For all other blocks. */
 } emu;
+
+static pthread_mutex_t g_mutex = PTHREAD_MUTEX_INITIALIZER; /**< One launch at a time. */
 
 qn_emu_state qn_emu;
 
 static const char *const site_names[QN_EMU_SITES] = {
-    "a barrier", "a barrier of the warp", "a shuffle",      "a ballot",
-    "a product", "a product of e4m3",     "an ldmatrix x4", "an ldmatrix x4 trans",
+    "a barrier",
+    "a barrier of the warp",
+    "a shuffle",
+    "a ballot",
+    "a product",
+    "a product of e4m3",
+    "an ldmatrix x4",
+    "an ldmatrix x4 trans",
+    "the end of earlier launches",
 };
 
 /* Keeps what a call must keep on this stack, its pointer in *from, and goes on with stack `to`. */
@@ -95,7 +129,7 @@ extern const char __executable_start[];
 
 static void print_thread(uint32_t thread)
 {
-    const fiber *f = &emu.fibers[thread];
+    const fiber *f = &emu.block->fibers[thread];
     if (f->status == ENDED) {
         fprintf(stderr, "thread %u has ended", thread);
         return;
@@ -132,8 +166,11 @@ static uint32_t random_bits(void)
 
 static void fiber_main(void)
 {
-    emu.kernel->run(emu.args);
-    fiber *f = &emu.fibers[qn_emu.thread];
+    emu.launch->kernel->run(emu.launch->args);
+    fiber *f = &emu.block->fibers[qn_emu.thread];
+    if (emu.launch->is_dependent && !f->has_awaited) {
+        fail("a thread of a dependent launch ends without having waited for earlier launches");
+    }
     f->status = ENDED;
     emu_switch(&f->stack_pointer, emu.scheduler);
 }
@@ -156,13 +193,14 @@ static void fiber_begin(fiber *f)
     f->stack_pointer = f->stack_end - sizeof frame;
     memcpy(f->stack_pointer, frame, sizeof frame);
     f->status = READY;
+    f->has_awaited = false;
     f->n_groups = 0;
     f->n_copies = 0;
 }
 
 static void wait_at(qn_emu_site site, const void *place)
 {
-    fiber *f = &emu.fibers[qn_emu.thread];
+    fiber *f = &emu.block->fibers[qn_emu.thread];
     f->site = site;
     f->place = place;
     f->status = WAITING;
@@ -174,9 +212,17 @@ void qn_emu_barrier(void)
     wait_at(QN_EMU_BARRIER, __builtin_return_address(0));
 }
 
+void qn_emu_await_earlier(void)
+{
+    if (emu.is_early) {
+        wait_at(QN_EMU_AWAIT, __builtin_return_address(0));
+    }
+    emu.block->fibers[qn_emu.thread].has_awaited = true;
+}
+
 const qn_emu_slot *qn_emu_warp(qn_emu_site site, const void *words, size_t n)
 {
-    warp *w = &emu.warps[qn_emu.thread / N_LANES];
+    warp *w = &emu.block->warps[qn_emu.thread / N_LANES];
     qn_emu_slot *slots = w->slots[w->turn];
     if (n > 0) {
         memcpy(slots[qn_emu.thread % N_LANES].words, words, n * sizeof(uint32_t));
@@ -187,30 +233,35 @@ const qn_emu_slot *qn_emu_warp(qn_emu_site site, const void *words, size_t n)
 
 void qn_emu_copy(void *to, const void *from, uint32_t n_bytes)
 {
-    fiber *f = &emu.fibers[qn_emu.thread];
+    fiber *f = &emu.block->fibers[qn_emu.thread];
     if ((uintptr_t)to % 16 != 0 || (uintptr_t)from % 16 != 0 || n_bytes > 16) {
         fail("a copy that is not 16 bytes on multiples of 16");
     }
     if (f->n_copies == N_COPIES_MAX) {
         fail("too many copies of a thread under way");
     }
-    f->copies[f->n_copies++] = (copy){to, from, n_bytes, f->n_groups};
+    copy *c = &f->copies[f->n_copies++];
+    *c = (copy){.to = to, .from = from, .n_bytes = n_bytes, .group = f->n_groups};
+    if (emu.is_early) { /* as a GPU may */
+        memcpy(c->bytes, from, n_bytes);
+        c->from = NULL;
+    }
     memset(to, POISON, 16);
 }
 
 void qn_emu_copy_commit(void)
 {
-    emu.fibers[qn_emu.thread].n_groups++;
+    emu.block->fibers[qn_emu.thread].n_groups++;
 }
 
 void qn_emu_copy_wait(uint32_t n)
 {
-    fiber *f = &emu.fibers[qn_emu.thread];
+    fiber *f = &emu.block->fibers[qn_emu.thread];
     uint32_t n_done = 0;
     while (n_done < f->n_copies && f->copies[n_done].group + n < f->n_groups) {
         const copy *c = &f->copies[n_done++];
         memset(c->to, 0, 16);
-        memcpy(c->to, c->from, c->n_bytes);
+        memcpy(c->to, c->from != NULL ? c->from : c->bytes, c->n_bytes);
     }
     f->n_copies -= n_done;
     memmove(f->copies, f->copies + n_done, f->n_copies * sizeof *f->copies);
@@ -296,19 +347,19 @@ static void operate(qn_emu_slot *slots, qn_emu_site site, uint32_t n_lanes)
 /* Runs the lanes of a warp until each waits or has ended. */
 static void run_warp(uint32_t i_warp)
 {
-    warp *w = &emu.warps[i_warp];
+    warp *w = &emu.block->warps[i_warp];
     const uint32_t first = i_warp * N_LANES;
-    const uint32_t n_left = emu.n_threads - first;
+    const uint32_t n_left = emu.launch->n_threads - first;
     const uint32_t n_lanes = n_left < N_LANES ? n_left : N_LANES;
     const uint32_t order = random_bits(); /* any odd step goes through all lanes */
     for (uint32_t i = 0; i < N_LANES; i++) {
         const uint32_t lane = (i * (order | 1U) + (order >> 16)) % N_LANES;
         if (lane < n_lanes) {
             qn_emu.thread = first + lane;
-            emu_switch(&emu.scheduler, emu.fibers[first + lane].stack_pointer);
+            emu_switch(&emu.scheduler, emu.block->fibers[first + lane].stack_pointer);
         }
     }
-    const fiber *a = &emu.fibers[first];
+    const fiber *a = &emu.block->fibers[first];
     for (uint32_t lane = 1; lane < n_lanes; lane++) {
         const fiber *b = a + lane;
         if (a->status != b->status ||
@@ -316,7 +367,7 @@ static void run_warp(uint32_t i_warp)
             fail_divergent(first, first + lane);
         }
     }
-    w->is_ready = a->status == WAITING && a->site != QN_EMU_BARRIER;
+    w->is_ready = a->status == WAITING && a->site != QN_EMU_BARRIER && a->site != QN_EMU_AWAIT;
     if (w->is_ready) {
         operate(w->slots[w->turn], a->site, n_lanes);
         w->turn ^= 1U;
@@ -324,53 +375,105 @@ static void run_warp(uint32_t i_warp)
     }
 }
 
-/* All warps wait at a barrier or have ended: lets those that wait go on.  False: all have ended. */
-static bool pass_barrier(void)
+/* Lets a warp's lanes go on from where the whole block waits. */
+static void make_ready(void)
 {
-    uint32_t first = emu.n_threads;
-    for (uint32_t i = 0; i < emu.n_warps; i++) {
-        const fiber *f = &emu.fibers[i * N_LANES];
+    for (uint32_t i = 0; i < emu.launch->n_warps; i++) {
+        emu.block->warps[i].is_ready = emu.block->fibers[i * N_LANES].status != ENDED;
+    }
+}
+
+/* All warps have ended or wait, at one place: the first thread that does; n_threads: none. */
+static uint32_t find_waiting(void)
+{
+    const uint32_t n = emu.launch->n_threads;
+    uint32_t first = n;
+    for (uint32_t i = 0; i < n; i += N_LANES) {
+        const fiber *f = &emu.block->fibers[i];
         if (f->status == ENDED) {
             continue;
         }
-        first = first < emu.n_threads ? first : i * N_LANES;
-        if (f->place != emu.fibers[first].place) {
-            fail_divergent(first, i * N_LANES);
+        first = first < n ? first : i;
+        if (f->place != emu.block->fibers[first].place) {
+            fail_divergent(first, i);
         }
-        emu.warps[i].is_ready = true;
     }
-    return first < emu.n_threads;
+    return first;
 }
 
-static void run_block(void)
+static size_t static_bytes(void)
 {
-    if (emu.kernel->shared_first != NULL) {
-        memset(emu.kernel->shared_first, POISON,
-               (size_t)(emu.kernel->shared_end - emu.kernel->shared_first));
+    const qn_emu_kernel *kernel = emu.launch->kernel;
+    return kernel->shared_first != NULL ? (size_t)(kernel->shared_end - kernel->shared_first) : 0;
+}
+
+static block *block_open(void)
+{
+    block *b = map(sizeof *b);
+    b->shared_end = (uint8_t *)map(SHARED_BYTES_MAX + PAGE) + SHARED_BYTES_MAX;
+    b->static_shared = map(SHARED_BYTES_MAX);
+    if (mprotect(b->shared_end, PAGE, PROT_NONE) != 0) {
+        fail("no guard page");
     }
-    memset(qn_emu.dynamic_shared, POISON, (size_t)(emu.shared_end - qn_emu.dynamic_shared));
-    for (uint32_t i = 0; i < emu.n_threads; i++) {
-        fiber_begin(&emu.fibers[i]);
+    return b;
+}
+
+/* Makes a block of the launch the one that runs. */
+static void block_enter(block *b)
+{
+    const uint32_t *grid = emu.launch->grid;
+    emu.block = b;
+    qn_emu.dynamic_shared = b->shared_end - (emu.launch->shared_bytes + 127) / 128 * 128;
+    qn_emu.block[0] = (uint32_t)(b->i % grid[0]);
+    qn_emu.block[1] = (uint32_t)(b->i / grid[0] % grid[1]);
+    qn_emu.block[2] = (uint32_t)(b->i / grid[0] / grid[1]);
+    memcpy(qn_emu.grid, grid, sizeof qn_emu.grid);
+}
+
+/* The n-th block of the launch's order, before its first instruction. */
+static void block_begin(block *b, uint64_t n)
+{
+    const launch *l = emu.launch;
+    const uint64_t n_blocks = (uint64_t)l->grid[0] * l->grid[1] * l->grid[2];
+    b->i = l->is_reversed ? n_blocks - 1 - n : n;
+    block_enter(b);
+    if (static_bytes() > 0) {
+        memset(l->kernel->shared_first, POISON, static_bytes());
     }
-    for (uint32_t i = 0; i < emu.n_warps; i++) {
-        emu.warps[i].is_ready = true;
-        memset(emu.warps[i].slots, POISON, sizeof emu.warps[i].slots);
+    memset(qn_emu.dynamic_shared, POISON, (size_t)(b->shared_end - qn_emu.dynamic_shared));
+    for (uint32_t i = 0; i < l->n_threads; i++) {
+        fiber_begin(&b->fibers[i]);
     }
-    do {
+    for (uint32_t i = 0; i < l->n_warps; i++) {
+        memset(b->warps[i].slots, POISON, sizeof b->warps[i].slots);
+    }
+    make_ready();
+}
+
+/* Runs the block to its end, or to where it waits for earlier launches that have not run yet. */
+static void block_run(void)
+{
+    const uint32_t n_warps = emu.launch->n_warps;
+    for (;;) {
         /* In half of the intervals between barriers one warp runs as far ahead as it can. */
-        const uint32_t ahead = random_bits() % (2 * emu.n_warps);
+        const uint32_t ahead = random_bits() % (2 * n_warps);
         for (;;) {
-            const uint32_t start = ahead < emu.n_warps ? ahead : random_bits() % emu.n_warps;
+            const uint32_t start = ahead < n_warps ? ahead : random_bits() % n_warps;
             uint32_t i = 0;
-            while (i < emu.n_warps && !emu.warps[(start + i) % emu.n_warps].is_ready) {
+            while (i < n_warps && !emu.block->warps[(start + i) % n_warps].is_ready) {
                 i++;
             }
-            if (i == emu.n_warps) {
+            if (i == n_warps) {
                 break;
             }
-            run_warp((start + i) % emu.n_warps);
+            run_warp((start + i) % n_warps);
         }
-    } while (pass_barrier());
+        const uint32_t waiting = find_waiting();
+        if (waiting == emu.launch->n_threads || emu.block->fibers[waiting].site == QN_EMU_AWAIT) {
+            return;
+        }
+        make_ready();
+    }
 }
 
 void qn_emu_add(qn_emu_kernel *kernel)
@@ -399,41 +502,97 @@ void emu_seed(uint64_t seed)
     emu.n_random = 0;
 }
 
-void emu_launch(const char *kernel, const uint32_t grid[3], uint32_t n_threads,
-                uint32_t shared_bytes, const void *args)
+/* The launch that runs from now on. */
+static void enter(const launch *l, const char *name)
 {
-    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-    pthread_mutex_lock(&mutex);
+    emu.name = name;
+    emu.launch = l;
+    if (emu.other == NULL) {
+        emu.other = block_open();
+    }
+}
+
+static launch make_launch(const char *kernel, const uint32_t grid[3], uint32_t n_threads,
+                          uint32_t shared_bytes, const void *args)
+{
     emu.name = kernel;
-    emu.kernel = find(kernel);
-    if (emu.kernel == NULL) {
+    launch l = {.kernel = find(kernel),
+                .args = args,
+                .grid = {grid[0], grid[1], grid[2]},
+                .n_threads = n_threads,
+                .n_warps = (n_threads + N_LANES - 1) / N_LANES,
+                .shared_bytes = shared_bytes};
+    if (l.kernel == NULL) {
         fail("not emulated");
     }
-    if (n_threads != emu.kernel->n_threads || n_threads > N_THREADS_MAX) {
+    if (n_threads != l.kernel->n_threads || n_threads > N_THREADS_MAX) {
         fail("not the block size of the list");
     }
     if (shared_bytes > SHARED_BYTES_MAX) {
         fail("too much shared memory");
     }
-    if (emu.shared_end == NULL) {
-        emu.shared_end = (uint8_t *)map(SHARED_BYTES_MAX + PAGE) + SHARED_BYTES_MAX;
-        if (mprotect(emu.shared_end, PAGE, PROT_NONE) != 0) {
-            fail("no guard page");
+    l.is_reversed = random_bits() % 2 == 1;
+    return l;
+}
+
+/* All blocks from the n-th on. */
+static void run_blocks(uint64_t n)
+{
+    const uint32_t *grid = emu.launch->grid;
+    for (; n < (uint64_t)grid[0] * grid[1] * grid[2]; n++) {
+        block_begin(emu.other, n);
+        block_run();
+    }
+}
+
+void emu_launch(const char *kernel, const uint32_t grid[3], uint32_t n_threads,
+                uint32_t shared_bytes, const void *args)
+{
+    pthread_mutex_lock(&g_mutex);
+    const launch l = make_launch(kernel, grid, n_threads, shared_bytes, args);
+    enter(&l, kernel);
+    run_blocks(0);
+    pthread_mutex_unlock(&g_mutex);
+}
+
+uint32_t emu_begin(const char *kernel, const uint32_t grid[3], uint32_t n_threads,
+                   uint32_t shared_bytes, const void *args)
+{
+    pthread_mutex_lock(&g_mutex);
+    const uint32_t handle = emu.n_begun++ % N_BEGUN_MAX;
+    launch *l = &emu.begun[handle];
+    *l = make_launch(kernel, grid, n_threads, shared_bytes, args);
+    l->is_dependent = true;
+    enter(l, kernel);
+    emu.is_early = true;
+    const uint64_t n_blocks = (uint64_t)grid[0] * grid[1] * grid[2];
+    for (; l->n_begun < N_EARLY_MAX && l->n_begun < n_blocks; l->n_begun++) {
+        block **b = &emu.early[handle][l->n_begun];
+        *b = *b != NULL ? *b : block_open();
+        block_begin(*b, l->n_begun);
+        block_run();
+        if (static_bytes() > 0) {
+            memcpy((*b)->static_shared, l->kernel->shared_first, static_bytes());
         }
     }
-    emu.args = args;
-    emu.n_threads = n_threads;
-    emu.n_warps = (n_threads + N_LANES - 1) / N_LANES;
-    qn_emu.dynamic_shared = emu.shared_end - (shared_bytes + 127) / 128 * 128;
-    memcpy(qn_emu.grid, grid, sizeof qn_emu.grid);
-    const uint64_t n_blocks = (uint64_t)grid[0] * grid[1] * grid[2];
-    const bool is_reversed = random_bits() % 2 == 1;
-    for (uint64_t i = 0; i < n_blocks; i++) {
-        const uint64_t block = is_reversed ? n_blocks - 1 - i : i;
-        qn_emu.block[0] = (uint32_t)(block % grid[0]);
-        qn_emu.block[1] = (uint32_t)(block / grid[0] % grid[1]);
-        qn_emu.block[2] = (uint32_t)(block / grid[0] / grid[1]);
-        run_block();
+    emu.is_early = false;
+    pthread_mutex_unlock(&g_mutex);
+    return handle;
+}
+
+void emu_finish(uint32_t handle)
+{
+    pthread_mutex_lock(&g_mutex);
+    const launch *l = &emu.begun[handle];
+    enter(l, l->kernel->name);
+    for (uint32_t i = 0; i < l->n_begun; i++) {
+        block_enter(emu.early[handle][i]);
+        if (static_bytes() > 0) {
+            memcpy(l->kernel->shared_first, emu.block->static_shared, static_bytes());
+        }
+        make_ready();
+        block_run();
     }
-    pthread_mutex_unlock(&mutex);
+    run_blocks(l->n_begun);
+    pthread_mutex_unlock(&g_mutex);
 }

@@ -17,10 +17,14 @@
  * Copies to shared memory (qn_copy_16()) are made when their thread waits for them; until then
  * their target is 0xCD, so that a missing wait or commit shows.
  *
+ * A dependent launch (gpu.h) can be begun before the one in front of it runs: some of its blocks go
+ * as far as qn_await_earlier(), and copies that they begin are read then, so that whatever must not
+ * come before shows in the results.  A thread that ends without having waited is an error.
+ *
  * What does not show: a missing qn_fence(), as threads see each other's stores in the order in
  * which they were made; what blocks that run at the same time do to each other; two threads that
- * store to one place at once; a launch that begins before the one in front of it has ended; and
- * whatever kernels do that are for hardware alone (wgmma, mbarriers).
+ * store to one place at once; and whatever kernels do that are for hardware alone (wgmma,
+ * mbarriers).
  */
 
 /** Is kernel NAME of kernels/gpu/list.h emulated? */
@@ -36,6 +40,16 @@ bool emu_has(const char *kernel);
  */
 void emu_launch(const char *kernel, const uint32_t grid[3], uint32_t n_threads,
                 uint32_t shared_bytes, const void *args);
+
+/**
+ * The same in two parts: what comes before it waits for earlier launches, and the rest.  Between,
+ * the launch in front of it runs to its end, and one behind it may begin.
+ * @param args  borrowed until the end
+ * Returns  what emu_finish() takes; one that is never ended is forgotten
+ */
+uint32_t emu_begin(const char *kernel, const uint32_t grid[3], uint32_t n_threads,
+                   uint32_t shared_bytes, const void *args);
+void emu_finish(uint32_t handle);
 
 /**
  * Order of the launches to come: 0 (from the start) runs warp after warp and lane after lane; other

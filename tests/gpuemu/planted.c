@@ -195,6 +195,37 @@ QN_GPU_KERNEL(uncommitted)
     qn_store_16(args->y + 4 * qn_thread(), qn_load_16(&to[qn_thread()]));
 }
 
+QN_GPU_KERNEL(awaited)
+{
+    QN_SHARED(u32x4, copies, 16);
+    QN_SHARED(uint32_t, numbers, 64);
+    const uint32_t i = qn_thread();
+    uint32_t *const copied = (uint32_t *)copies;
+    uint32_t *const ours = (uint32_t *)qn_dynamic_shared();
+    uint32_t x = args->n == HASTY_LOAD ? args->x[i] : 0;
+    numbers[i] = i;
+    ours[i] = i + qn_block_x();
+    if (args->n == HASTY_COPY && i < 16) {
+        qn_copy_16(&copies[i], args->x + 4 * i, 16);
+    }
+    if (args->n == HASTY_STORE) {
+        args->y[i] = 0;
+    }
+    if (args->n == HASTY_END) {
+        return;
+    }
+    qn_await_earlier();
+    if (args->n != HASTY_COPY && i < 16) {
+        qn_copy_16(&copies[i], args->x + 4 * i, 16);
+    }
+    qn_copy_commit();
+    qn_copy_wait(0);
+    qn_barrier();
+    x = args->n == HASTY_LOAD ? x : copied[i];
+    args->y[128 * qn_block_x() + i] = x + 1;
+    args->y[128 * qn_block_x() + 64 + i] = numbers[63 - i] + ours[i ^ 1];
+}
+
 QN_GPU_KERNEL(turns)
 {
     uint32_t x = qn_thread();

@@ -11,6 +11,9 @@ typedef struct planted_args {
     uint64_t n;
 } planted_args;
 
+/** What "awaited" does too early, by n. */
+enum hasty { HASTY_NOTHING, HASTY_LOAD, HASTY_COPY, HASTY_STORE, HASTY_END };
+
 /* X(NAME, n_threads) */
 #define PLANTED_KERNELS(X)                                                                         \
     X(exchange, 64) /* y [64][8]: each way to pass x [64] between lanes */                         \
@@ -28,8 +31,9 @@ typedef struct planted_args {
     X(copied, 64)       /* y [64][4]: 16, 5 and 0 bytes of x by turns, zeros behind */             \
     X(unwaited, 64)     /* the same without its wait */                                            \
     X(uncommitted, 64)  /* the same without an end of the group that it waits for */               \
-    X(turns, 1024)      /* n shuffles */                                                           \
-    X(sum_f32, 256)     /* y [blocks]: sum of each row of x [blocks][n], in f32 */                 \
+    X(awaited, 64)  /* y [blocks][128]: x [64] + 1, and numbers, behind earlier launches; hasty */ \
+    X(turns, 1024)  /* n shuffles */                                                               \
+    X(sum_f32, 256) /* y [blocks]: sum of each row of x [blocks][n], in f32 */                     \
     X(e4m3_to_f32, 256) /* y [n]: the values of n codes */                                         \
     X(f32_to_bf16, 256) /* y [n] u16: x [n] rounded */
 #endif

@@ -28,8 +28,18 @@ static void run(const char *kernel, uint32_t n_threads, void *y, const void *x, 
     emu_launch(kernel, one, n_threads, 512, &(planted_args){.y = y, .x = x, .n = n});
 }
 
+/* Begun before what is in front of it. */
+static void run_dependent(const char *kernel, uint32_t n_threads, void *y, const void *x,
+                          uint64_t n)
+{
+    emu_finish(emu_begin(kernel, one, n_threads, 512, &(planted_args){.y = y, .x = x, .n = n}));
+}
+
+typedef void (*run_fn)(const char *kernel, uint32_t n_threads, void *y, const void *x, uint64_t n);
+
 /* A kernel in a process of its own: what it says on stderr; the exit status. */
-static int run_apart(char said[512], const char *kernel, uint32_t n_threads, uint64_t size)
+static int run_apart(char said[512], run_fn how, const char *kernel, uint32_t n_threads,
+                     uint64_t size)
 {
     int ends[2];
     assert_int_equal(pipe(ends), 0);
@@ -38,7 +48,7 @@ static int run_apart(char said[512], const char *kernel, uint32_t n_threads, uin
     if (child == 0) {
         static uint32_t x[256], y[256];
         dup2(ends[1], STDERR_FILENO);
-        run(kernel, n_threads, y, x, size);
+        how(kernel, n_threads, y, x, size);
         _exit(0);
     }
     close(ends[1]);
@@ -159,18 +169,18 @@ static void test_divergence_is_reported(void **state)
     (void)state;
     char said[512];
     emu_seed(0);
-    assert_int_equal(run_apart(said, "split", 64, 64), 0);
-    assert_int_equal(run_apart(said, "split", 64, 32), 1);
+    assert_int_equal(run_apart(said, run, "split", 64, 64), 0);
+    assert_int_equal(run_apart(said, run, "split", 64, 32), 1);
     assert_non_null(strstr(said, "kernel split, block 0 0 0: thread 0 waits at a barrier"));
     assert_non_null(strstr(said, "thread 32 waits at a barrier"));
-    assert_int_equal(run_apart(said, "split", 64, 7), 1);
+    assert_int_equal(run_apart(said, run, "split", 64, 7), 1);
     assert_non_null(strstr(said, "thread 7 waits at a barrier"));
-    assert_int_equal(run_apart(said, "left", 64, 40), 1);
+    assert_int_equal(run_apart(said, run, "left", 64, 40), 1);
     assert_non_null(strstr(said, "thread 32 waits at a shuffle"));
     assert_non_null(strstr(said, "thread 40 has ended"));
-    assert_int_equal(run_apart(said, "left", 32, 0), 1);
+    assert_int_equal(run_apart(said, run, "left", 32, 0), 1);
     assert_non_null(strstr(said, "not the block size"));
-    assert_int_equal(run_apart(said, "none", 32, 0), 1);
+    assert_int_equal(run_apart(said, run, "none", 32, 0), 1);
     assert_non_null(strstr(said, "not emulated"));
     assert_true(emu_has("left") && !emu_has("none"));
 }
@@ -273,6 +283,56 @@ static void test_copies_are_not_there_before_a_wait(void **state)
             assert_int_equal(y[i], 0xCD);
         }
     }
+}
+
+enum { N_CHAINED = 5 /* blocks: more than begin early */ };
+
+/*
+ * Three launches, of which two begin before the one in front of them: x is i, between is i + 1, x
+ * is i + 2.
+ */
+static bool is_chained(enum hasty hasty)
+{
+    static uint32_t x[1024], between[N_CHAINED * 128];
+    const uint32_t grid[3] = {N_CHAINED, 1, 1};
+    const planted_args args[] = {{between, x, HASTY_NOTHING}, {x, between, hasty}};
+    memset(x, 0xff, sizeof x);
+    memset(between, 0xff, sizeof between);
+    const uint32_t a = emu_begin("awaited", grid, 64, 256, &args[0]);
+    emu_launch("turns", one, 1024, 0, &(planted_args){.y = x});
+    const uint32_t b = emu_begin("awaited", grid, 64, 256, &args[1]);
+    emu_finish(a);
+    emu_finish(b);
+    bool is_right = true;
+    for (uint32_t i = 0; i < N_CHAINED * 128; i++) {
+        const uint32_t t = i % 64;
+        const uint32_t numbers = 63 - t + (t ^ 1U) + i / 128; /* of shared memory of both kinds */
+        is_right = is_right && x[i] == (i % 128 < 64 ? t + 2 : numbers);
+    }
+    return is_right;
+}
+
+static void test_what_comes_before_earlier_launches_shows(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < N_SEEDS; seed++) {
+        emu_seed(seed);
+        assert_true(is_chained(HASTY_NOTHING));
+        for (enum hasty hasty = HASTY_LOAD; hasty <= HASTY_STORE; hasty++) {
+            assert_false(is_chained(hasty));
+        }
+    }
+}
+
+static void test_a_launch_that_does_not_wait_is_reported(void **state)
+{
+    (void)state;
+    char said[512];
+    emu_seed(0);
+    assert_int_equal(run_apart(said, run_dependent, "awaited", 64, HASTY_NOTHING), 0);
+    assert_int_equal(run_apart(said, run_dependent, "awaited", 64, HASTY_END), 1);
+    assert_non_null(strstr(said, "kernel awaited: a thread of a dependent launch ends without"));
+    assert_int_equal(run_apart(said, run, "awaited", 64, HASTY_END), 0);
 }
 
 static void check_number(const uint32_t *y, uint64_t n, uint64_t i, uint32_t x)
@@ -380,6 +440,8 @@ int main(void)
         cmocka_unit_test(test_matrices_load_transposed),
         cmocka_unit_test(test_copies_end_in_zeros),
         cmocka_unit_test(test_copies_are_not_there_before_a_wait),
+        cmocka_unit_test(test_what_comes_before_earlier_launches_shows),
+        cmocka_unit_test(test_a_launch_that_does_not_wait_is_reported),
         cmocka_unit_test(test_numbers_are_those_of_base),
         cmocka_unit_test(test_sums_and_conversions_are_those_of_the_cpu),
         cmocka_unit_test(test_switches_are_quick),

@@ -30,11 +30,19 @@ static void launch(const char *symbol, const uint32_t grid[3], uint32_t n_thread
     emu_launch(name_of(symbol), grid, n_threads, shared_bytes, args);
 }
 
+static uint32_t begin(const char *symbol, const uint32_t grid[3], uint32_t n_threads,
+                      uint32_t shared_bytes, const void *args)
+{
+    return emu_begin(name_of(symbol), grid, n_threads, shared_bytes, args);
+}
+
 qn_status emulated_gpu_open(qn_gpu **out, qn_error *err)
 {
     fake_gpu_reset();
     fake_gpu.keeps_calls = false;
     fake_gpu.has = has;
     fake_gpu.launch = launch;
+    fake_gpu.begin = begin;
+    fake_gpu.finish = emu_finish;
     return qn_gpu_open_driver(out, &fake_gpu_driver, 0, err);
 }

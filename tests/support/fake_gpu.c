@@ -307,8 +307,11 @@ static int stream_wait(void *stream)
     return settle("stream_wait", stream);
 }
 
-/* Do a node's work.  Pointers are looked at then: between, memory may have been freed. */
-static int work(const node *n)
+/*
+ * Do a node's work.  Pointers are looked at then: between, memory may have been freed.
+ * @param begun  of a kernel that has begun; NULL: it has not
+ */
+static int work(const node *n, const uint32_t *begun)
 {
     if ((n->checks_to && !is_inside(n->call, n->to, n->n_bytes)) ||
         (n->checks_from && !is_inside(n->call, n->from, n->n_bytes))) {
@@ -321,7 +324,10 @@ static int work(const node *n)
             fake_problem("launch: %s of an unloaded module", function->name);
             return FAKE_GPU_INVALID;
         }
-        if (fake_planned("kernel", true) == 0 && fake_gpu.launch != NULL) {
+        const bool runs = fake_planned("kernel", true) == 0;
+        if (runs && begun != NULL) {
+            fake_gpu.finish(*begun);
+        } else if (runs && fake_gpu.launch != NULL) {
             fake_gpu.launch(function->name, n->launch.grid, n->launch.n_threads,
                             n->launch.shared_bytes, n->launch.args);
         }
@@ -370,7 +376,7 @@ static int queue(const char *call, void *stream, const node *n)
     if (t == NULL || code != 0) {
         return t == NULL ? FAKE_GPU_INVALID : code;
     }
-    return t->capture != NULL ? append(t->capture, n) : work(n);
+    return t->capture != NULL ? append(t->capture, n) : work(n, NULL);
 }
 
 static int upload(void *stream, void *to, const void *from, size_t n_bytes)
@@ -690,13 +696,32 @@ static int graph_update(void *exec, void *at, const qn_gpu_launch_args *args)
     return 0;
 }
 
+/* A dependent kernel right behind a kernel begins before that has run. */
+static bool begin_next(const node *n, uint32_t *begun)
+{
+    const node *const next = n->next;
+    if (fake_gpu.begin == NULL || next == NULL || n->op != OP_KERNEL || next->op != OP_KERNEL ||
+        !next->launch.is_dependent) {
+        return false;
+    }
+    const thing *const function = next->launch.function;
+    *begun = fake_gpu.begin(function->name, next->launch.grid, next->launch.n_threads,
+                            next->launch.shared_bytes, next->launch.args);
+    return true;
+}
+
 static int graph_launch(void *exec, void *stream)
 {
     fake_note("graph_launch");
     const thing *const e = fake_live("graph_launch", exec, EXEC);
     int code = settle("graph_launch", stream);
+    uint32_t begun[2] = {0}; /* this node, the next one */
+    bool has_begun[2] = {false};
     for (const node *n = e != NULL ? e->first : NULL; n != NULL && code == 0; n = n->next) {
-        code = work(n);
+        has_begun[1] = begin_next(n, &begun[1]);
+        code = work(n, has_begun[0] ? &begun[0] : NULL);
+        begun[0] = begun[1];
+        has_begun[0] = has_begun[1];
     }
     return e == NULL ? FAKE_GPU_INVALID : code;
 }

@@ -6,7 +6,8 @@
  * Device memory is memory of the host that ends at an unreadable page, as far as a start on a
  * multiple of 256 bytes permits; the bytes between are checked when it is freed.  It is filled with
  * 0xff bytes (NaN), freed memory stays unreadable.  Work is done when it is queued; a capture
- * records it and a graph does it then.  Not for more than one thread at a time.
+ * records it and a graph does it then, in which dependent kernels begin before the kernel in front
+ * of them.  Not for more than one thread at a time.
  */
 #ifndef QN_TEST_FAKE_GPU_H
 #define QN_TEST_FAKE_GPU_H
@@ -36,6 +37,10 @@ typedef struct fake_gpu_world {
     /** Runs a kernel; NULL: launches are only recorded. */
     void (*launch)(const char *kernel, const uint32_t grid[3], uint32_t n_threads,
                    uint32_t shared_bytes, const void *args);
+    /** Begins a dependent kernel; finish() takes what it gives.  NULL: it runs at its turn. */
+    uint32_t (*begin)(const char *kernel, const uint32_t grid[3], uint32_t n_threads,
+                      uint32_t shared_bytes, const void *args);
+    void (*finish)(uint32_t begun);
     /** How long a kernel takes by the clock of events; NULL: they have the host's. */
     double (*seconds)(const char *kernel, const void *args);
     /** Is there such a kernel?  NULL: whatever it is called. */

@@ -151,6 +151,7 @@ QN_GPU_KERNEL(attend_join)
     const uint32_t h = qn_block_x(), t = qn_block_y(), n_latent = args->kv.latent_dim;
     const uint32_t n_splits = qn_attend_splits(args->n_sets[t]);
     const uint64_t first = (uint64_t)t * args->n_splits * args->n_heads + h;
+    qn_release_later(); /* a product behind may ask for its weights meanwhile */
     for (uint32_t k = 4 * qn_thread(); k < n_latent; k += 4 * QN_GPU_attend_join_THREADS) {
         float m = 0, l = 1;
         f32x4 u = {0, 0, 0, 0};

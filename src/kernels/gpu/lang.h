@@ -144,6 +144,18 @@ QN_DEV uint32_t qn_warp(void)
     return QN_THREAD() / QN_LANES;
 }
 
+/**
+ * An argument where memory is read instead in other cases.  clang makes one load by either address
+ * of the two, and what is quick to read where it was passed would come from memory.
+ */
+QN_DEV uint32_t qn_argument(uint32_t value)
+{
+#if defined(__NVPTX__)
+    __asm__("" : "+r"(value));
+#endif
+    return value;
+}
+
 /* 2. Exchange: barriers, shuffles, votes, sums. */
 
 QN_DEV uint32_t qn_f32_bits(float value)
@@ -177,6 +189,32 @@ QN_DEV void qn_warp_barrier(void)
     __builtin_amdgcn_fence(__ATOMIC_RELEASE, "wavefront");
     __builtin_amdgcn_wave_barrier();
     __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront");
+#endif
+}
+
+/**
+ * Waits until all launches before this one have ended, and sees what they wrote; all threads of the
+ * block, at one place.  Of no effect but in a dependent launch (device/gpu.h): there nothing that
+ * these write, nor anything that they read and this one writes, may be touched before.
+ */
+QN_DEV void qn_await_earlier(void)
+{
+#if defined(QN_GPU_EMULATED)
+    qn_emu_await_earlier();
+#elif defined(__NVPTX__)
+    __asm__ volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/**
+ * A dependent launch behind this one may begin once a thread of each block has been here, or has
+ * ended; it still waits for the end of this one.  In a kernel that may itself be dependent only
+ * after qn_await_earlier(): what is behind begins when all but this launch has ended.
+ */
+QN_DEV void qn_release_later(void)
+{
+#if defined(__NVPTX__)
+    __asm__ volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 

@@ -17,6 +17,7 @@ typedef enum qn_emu_site {
     QN_EMU_MMA_E4M3,
     QN_EMU_LDMATRIX, /**< Address of a row; gives r [4]. */
     QN_EMU_LDMATRIX_TRANS,
+    QN_EMU_AWAIT,
     QN_EMU_SITES
 } qn_emu_site;
 
@@ -57,6 +58,9 @@ void qn_emu_add(qn_emu_kernel *kernel);
 
 /** Waits for the threads of the block. */
 QN_EMU_MEETING void qn_emu_barrier(void);
+
+/** Waits for earlier launches, the whole block at one place where one of them has not run yet. */
+QN_EMU_MEETING void qn_emu_await_earlier(void);
 
 /** Waits for the lanes of the warp: gives n words, gets all lanes' until its next call but one. */
 QN_EMU_MEETING const qn_emu_slot *qn_emu_warp(qn_emu_site site, const void *words, size_t n);

@@ -163,6 +163,7 @@ QN_GPU_KERNEL(rmsnorm)
 {
     QN_SHARED(float, part, QN_GPU_rmsnorm_THREADS / QN_LANES);
     const uint64_t first = (uint64_t)qn_block_x() * args->x_stride;
+    qn_release_later(); /* a product behind may ask for its weights meanwhile */
     if (args->x_dtype == QN_GPU_F32) {
         rmsnorm_row(args, (float *)args->x + first, QN_GPU_F32, 6, part);
     } else {
@@ -175,6 +176,7 @@ QN_GPU_KERNEL(rmsnorm_narrow)
 {
     QN_SHARED(float, part, QN_GPU_rmsnorm_narrow_THREADS / QN_LANES);
     const uint64_t first = (uint64_t)qn_block_x() * args->x_stride;
+    qn_release_later();
     if (args->x_dtype == QN_GPU_F32) {
         rmsnorm_row(args, (float *)args->x + first, QN_GPU_F32, 2, part);
     } else {
@@ -222,6 +224,7 @@ QN_GPU_KERNEL(rope)
     const uint64_t t = qn_block_x();
     const uint32_t n_parts = args->n_pairs / 4;
     const uint32_t i = qn_block_y() * QN_GPU_rope_THREADS + qn_thread();
+    qn_release_later();
     if (i >= args->n_vectors * n_parts) {
         return;
     }

@@ -270,6 +270,46 @@ static void test_gpu_tuning_decides_where_it_has_the_shape(void **state)
     close_kernels(gpu, kernels);
 }
 
+/* One product by what is chosen: is its launch a dependent one? */
+static bool is_dependent(qn_gpu *gpu, const qn_gpu_kernels *kernels, bool is_grouped)
+{
+    static const uint32_t none[1];
+    qn_gpu_stream *stream = NULL;
+    qn_error err = {0};
+    assert_int_equal(qn_gpu_stream_open(&stream, gpu, &err), QN_OK);
+    qn_gpu_matmul_args args = {.w = {.kind = QN_GPU_W_BF16, .n_out = 256, .n_in = 512},
+                               .partial = (float *)(uintptr_t)none,
+                               .n_groups = 1,
+                               .n_rows = 8};
+    if (is_grouped) {
+        args.first_of = args.active = args.n_active = none;
+    }
+    qn_gpu_matmul(&(qn_gpu_ops){kernels, stream}, &args, false);
+    const char *const call = strstr(fake_gpu_calls(), "launch ");
+    assert_non_null(call);
+    const bool is_it = strstr(call, " dependent\n") != NULL;
+    qn_gpu_stream_close(&stream);
+    return is_it;
+}
+
+static void test_gpu_tuning_alone_makes_launches_dependent(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 3; i++) {
+        qn_gpu *gpu = NULL;
+        qn_gpu_kernels *kernels = open_kernels(&gpu, false);
+        if (i > 0) {
+            qn_gpu_kernels_tune(kernels,
+                                parse(HEAD "matmul,bf16,256,512,0,1,8,sm90_mma/early,4,3,7\n"
+                                           "moe,bf16,256,512,0,1,8,sm90_mma/early,4,3,7\n"));
+            assert_choice(choose(kernels, 8, false), "sm90_mma/early", QN_GPU_TUNED);
+        }
+        /* Which weights experts need is not known early, whatever the table says. */
+        assert_int_equal(is_dependent(gpu, kernels, i == 2), i == 1);
+        close_kernels(gpu, kernels);
+    }
+}
+
 static void test_gpu_tuning_tells_of_fallbacks(void **state)
 {
     (void)state;
@@ -326,6 +366,7 @@ int main(void)
         cmocka_unit_test(test_gpu_tuning_is_the_devices),
         cmocka_unit_test(test_gpu_tuning_built_in),
         cmocka_unit_test(test_gpu_tuning_decides_where_it_has_the_shape),
+        cmocka_unit_test(test_gpu_tuning_alone_makes_launches_dependent),
         cmocka_unit_test(test_gpu_tuning_tells_of_fallbacks),
         cmocka_unit_test(test_gpu_tuning_room_is_enough_for_fewer_rows),
     };

@@ -10,6 +10,10 @@
  *
  * A row's sums are in one order for a shape and its launch, whatever the other rows: the warp's
  * units, then warps, then splits, which the last block to arrive adds.
+ *
+ * A dependent launch fills its ring with weights, which nobody writes, before it waits for earlier
+ * launches. All else comes after the wait: x, y, partial sums and their counters, which the last
+ * block of an earlier launch has reset by then, so that launches behind each other share them.
  */
 #include "kernels/gpu/epilogue.h"
 #include "kernels/gpu/expand.h"
@@ -94,7 +98,8 @@ QN_DEV mma_item item_at(const mma_block *b, uint32_t i)
     item.split = rest % args->n_splits;
     item.group = args->active != NULL ? args->active[rank] : rank;
     item.slot = args->first_of != NULL ? args->first_of[item.group] : 0;
-    item.slot_end = args->first_of != NULL ? args->first_of[item.group + 1] : args->n_rows;
+    item.slot_end =
+        args->first_of != NULL ? args->first_of[item.group + 1] : qn_argument(args->n_rows);
     item.unit = item.split * b->split_units;
     item.unit_end = qn_min_u32(item.unit + b->split_units, b->n_units);
     const uint32_t n_units = item.unit < item.unit_end ? item.unit_end - item.unit : 1;
@@ -235,30 +240,59 @@ QN_DEV void copy_rows(const mma_block *b, const mma_place *p, const mma_source *
     }
 }
 
-/* Begin to copy a stage, and go on to the next one. */
-QN_DEV void copy_stage(const mma_block *b, mma_place *p, mma_source *from, mma_kind kind,
-                       uint8_t *stage)
+/* The next stage of the pass. */
+QN_DEV void advance(const mma_block *b, mma_place *p, mma_source *from, mma_kind kind)
 {
     const uint32_t n_k = 1U << b->log_k;
-    if (p->item >= b->n_items) {
-        return;
-    }
-    if (p->n_left > p->n_none) {
-        copy_weights(b, p, from, kind, stage);
-    }
-    copy_rows(b, p, from, kind, stage);
-    if (p->n_left <= 1) {
-        mma_item item = item_at(b, p->item);
-        item = next_pass(b, p, &item);
-        *from = aim(b, p, &item, kind);
-        return;
-    }
     from->data += n_k * b->unit_bytes;
     from->scales +=
         (kind.kind == QN_GPU_W_FP8 ? (p->unit + n_k) / 2 - p->unit / 2 : n_k) * kind.scale_bytes;
     from->x += n_k * kind.unit;
     p->unit += n_k;
     p->n_left--;
+}
+
+/* Begin to copy a stage, its weights too where they are not on their way, and go on to the next. */
+QN_DEV void copy_stage(const mma_block *b, mma_place *p, mma_source *from, mma_kind kind,
+                       uint8_t *stage, bool has_weights)
+{
+    if (p->item >= b->n_items) {
+        return;
+    }
+    if (p->n_left > p->n_none && !has_weights) {
+        copy_weights(b, p, from, kind, stage);
+    }
+    copy_rows(b, p, from, kind, stage);
+    if (p->n_left <= 1) {
+        mma_item item = item_at(b, p->item);
+        item = next_pass(b, p, &item);
+        if (p->item >= b->n_items) {
+            qn_release_later(); /* all is asked for: what is behind may ask */
+        }
+        *from = aim(b, p, &item, kind);
+        return;
+    }
+    advance(b, p, from, kind);
+}
+
+/*
+ * Begin to copy the weights of the block's first stages, as many as the ring and the first pass
+ * have; how many that are. They are of the same group of copies as the first stage's rows, so that
+ * whoever waits for these waits for all of them.
+ */
+QN_DEV uint32_t copy_first_weights(const mma_block *b, mma_place p, const mma_item *item,
+                                   mma_kind kind)
+{
+    mma_source from = aim(b, &p, item, kind);
+    const uint32_t n = p.item < b->n_items ? qn_min_u32(N_STAGES - 1, p.n_left) : 0;
+    QN_UNROLL(1)
+    for (uint32_t i = 0; i < n; i++) {
+        if (p.n_left > p.n_none) {
+            copy_weights(b, &p, &from, kind, b->ring + i * b->stage_bytes);
+        }
+        advance(b, &p, &from, kind);
+    }
+    return n;
 }
 
 /*
@@ -532,8 +566,9 @@ QN_DEV mma_block make_block(const qn_gpu_matmul_args *args, mma_kind kind)
     b.split_units = (b.split_units + (1U << b.log_k) - 1) >> b.log_k << b.log_k;
     b.n_strips = qn_tile_strips(args->w.n_out) << (args->w.is_pair != 0 ? 1 : 0);
     b.n_blocks = (b.n_strips + (2U << args->log_strips) - 1) >> (1 + args->log_strips);
-    b.n_items =
-        b.n_blocks * args->n_splits * (args->n_active != NULL ? args->n_active[0] : args->n_groups);
+    const uint32_t n_active =
+        args->n_active != NULL ? args->n_active[0] : qn_argument(args->n_groups);
+    b.n_items = b.n_blocks * args->n_splits * n_active;
     b.row_bytes = (kind.unit * 2 << b.log_k) + 16;
     b.unit_bytes = 2 * QN_TILE_BYTES;
     b.scales_at = N_WARPS * 2 * b.unit_bytes;
@@ -554,10 +589,13 @@ QN_DEV void multiply(const qn_gpu_matmul_args *args, mma_kind kind)
     mma_place ahead = {.item = qn_block_x()};
     mma_item item = begin_item(&b, &ahead);
     mma_place p = ahead;
+    const uint32_t n_first =
+        args->is_dependent != 0 ? copy_first_weights(&b, ahead, &item, kind) : 0;
+    qn_await_earlier();
     mma_source from = aim(&b, &ahead, &item, kind);
     QN_UNROLL(1)
     for (uint32_t i = 0; i < N_STAGES - 1; i++) {
-        copy_stage(&b, &ahead, &from, kind, b.ring + i * b.stage_bytes);
+        copy_stage(&b, &ahead, &from, kind, b.ring + i * b.stage_bytes, i < n_first);
         qn_copy_commit();
     }
     uint32_t at = 0;
@@ -566,12 +604,13 @@ QN_DEV void multiply(const qn_gpu_matmul_args *args, mma_kind kind)
         qn_copy_wait(N_STAGES - 2);
         qn_barrier();
         copy_stage(&b, &ahead, &from, kind,
-                   b.ring + (at == 0 ? N_STAGES * b.stage_bytes : at) - b.stage_bytes);
+                   b.ring + (at == 0 ? N_STAGES * b.stage_bytes : at) - b.stage_bytes, false);
         qn_copy_commit();
         multiply_stage(sums, &b, &p, kind, b.ring + at);
         if (--p.n_left == 0) {
             item = item_at(&b, p.item);
-            p.n_rows = rows_at(&b, &item, p.slot); /* else it takes a register all the time */
+            p.n_rows = rows_at(&b, &item, p.slot);
+            p.unit = p.n_none = 0; /* else these three take registers all the time */
             finish_pass(sums, &b, &p, &item, kind);
             (void)next_pass(&b, &p, &item);
         }

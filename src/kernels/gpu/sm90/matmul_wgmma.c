@@ -155,7 +155,7 @@ QN_DEV void walk_group(walk *w, const qn_gpu_matmul_args *args)
 QN_DEV void walk_begin(walk *w, const qn_gpu_matmul_args *args)
 {
     w->i_active = 0;
-    w->n_active = args->first_of != NULL ? *args->n_active : args->n_groups;
+    w->n_active = args->first_of != NULL ? *args->n_active : qn_argument(args->n_groups);
     w->n_strips = qn_tile_strips(args->w.n_out) << (args->w.is_pair ? 1 : 0);
     w->n_down = (w->n_strips + STRIPS - 1) / STRIPS;
     w->before = 0;
