@@ -104,6 +104,9 @@ static uint64_t affordable_pages(const qn_model *model, const qn_executor_option
 {
     const uint64_t cache_bytes = qn_model_cache_bytes(model);
     const uint64_t steps_bytes = qn_executor_device_bytes(model->glm, executor);
+    qn_executor_options with_page = *executor; /* steps know something of each page, too */
+    with_page.n_pages++;
+    page_bytes += qn_executor_device_bytes(model->glm, &with_page) - steps_bytes;
     return cache_bytes > steps_bytes ? (cache_bytes - steps_bytes) / page_bytes : 0;
 }
 

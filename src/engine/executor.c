@@ -35,6 +35,7 @@ static void lay_out(qn_executor *e)
     e->logits = carve(at, (size_t)(is_on_gpu ? QN_STEP_TOKENS_MAX : e->n_logit_rows) * e->n_vocab);
     e->drafting = carve(at, n_slots);
     if (is_on_gpu) { /* the rest is there */
+        e->biases = qn_arena_alloc(at, n_slots * QN_LOGIT_BIAS_MAX * sizeof *e->biases, 64);
         return;
     }
     e->rows.tokens = carve(at, n_rows);
@@ -81,6 +82,7 @@ static void set_sizes(qn_executor *e, const qn_config *config, const qn_executor
     e->n_logit_rows = options->n_slots * QN_STEP_TOKENS_MAX;
     e->n_logit_rows = e->n_logit_rows < e->n_step_rows ? e->n_logit_rows : e->n_step_rows;
     e->n_table_pages = qn_pages_for(options->n_context);
+    e->n_pages = options->n_pages;
     e->n_embd = config->n_embd;
     e->n_vocab = config->n_vocab;
     e->n_topk = config->index_topk;
@@ -130,14 +132,15 @@ qn_status qn_executor_open(qn_executor **out, qn_glm *glm, const qn_executor_opt
     e->lag = options->lag;
     e->shares_sets = options->with_mtp && config->index_share_for_mtp;
     QN_TRY(status,
-           qn_page_pool_init(&e->pages, config, qn_glm_kv_place(glm), options->kv_dtype,
-                             options->n_pages, e->with_mtp, err),
+           qn_page_pool_init(&e->pages, config, qn_glm_kv_place(glm), options->kv_dtype, e->n_pages,
+                             e->with_mtp, err),
            fail);
     if (options->checks_pages || always_checks()) {
         QN_TRY(status, qn_page_sums_init(&e->sums, &e->pages.kv, err), fail);
     }
     QN_TRY(status, open_buffers(e, err), fail);
-    for (uint32_t i = 0; i < e->n_slots; i++) {
+    e->n_samplers = qn_glm_gpu(glm) != NULL ? 1 : e->n_slots;
+    for (uint32_t i = 0; i < e->n_samplers; i++) {
         QN_TRY(status, qn_sampler_open(&e->slots[i].sampler, e->kernels, e->n_vocab, err), fail);
     }
     if (qn_glm_gpu(glm) != NULL) {
@@ -163,7 +166,7 @@ void qn_executor_close(qn_executor **executor)
     }
     qn_gpu_steps_close(&e->gpu); /* before the pages that its work reads */
     if (e->arena.base != NULL) {
-        for (uint32_t i = 0; i < e->n_slots; i++) {
+        for (uint32_t i = 0; i < e->n_samplers; i++) {
             qn_sampler_close(&e->slots[i].sampler);
         }
         void *const block = e->arena.base;
@@ -179,12 +182,34 @@ void qn_executor_close(qn_executor **executor)
 
 /* ------------------------------------------------------------------------------ slots and pages */
 
-/* Are logits changed before a draw? */
-static bool is_adjusted(const qn_executor_request *request)
+/* The sampler knows what the sequence is drawn with, and its tokens so far. */
+static void begin_sampler(const qn_slot *slot, const qn_executor_request *request)
 {
-    const qn_sampling *const s = request->sampling;
-    return s->n_logit_bias > 0 || request->min_tokens > 0 || s->repetition_penalty != 1.0F ||
-           s->presence_penalty != 0.0F || s->frequency_penalty != 0.0F;
+    const qn_sampler_request sampling = {.sampling = request->sampling,
+                                         .prompt = request->ids,
+                                         .n_prompt = request->n_prompt,
+                                         .stop_ids = request->stop_ids,
+                                         .n_stop_ids = request->n_stop_ids,
+                                         .min_tokens = request->min_tokens};
+    qn_sampler_begin(slot->sampler, &sampling);
+    for (uint32_t i = request->n_prompt; i < request->n_ids; i++) {
+        qn_sampler_commit(slot->sampler, request->ids[i]);
+    }
+}
+
+/* A GPU is told with a step, again where one before failed. */
+static void keep_settings(qn_slot *slot, const qn_executor_request *request, qn_logit_bias *biases)
+{
+    const qn_sampling *const sampling = request->sampling;
+    QN_ASSERT(sampling->n_logit_bias <= QN_LOGIT_BIAS_MAX);
+    slot->sampling = *sampling;
+    slot->sampling.logit_bias = biases;
+    for (uint32_t i = 0; i < sampling->n_logit_bias; i++) {
+        biases[i] = sampling->logit_bias[i];
+    }
+    slot->n_prompt = request->n_prompt;
+    slot->min_tokens = request->min_tokens;
+    slot->must_begin = true;
 }
 
 static void begin_slot(qn_executor *e, const qn_step_begin *begin,
@@ -212,20 +237,11 @@ static void begin_slot(qn_executor *e, const qn_step_begin *begin,
         slot->stop_ids[i] = request->stop_ids[i];
     }
     slot->is_failed = false;
-    slot->sampling = *request->sampling;
-    slot->sampling.logit_bias = NULL;
-    slot->is_adjusted = is_adjusted(request);
     slot->n_begins++;
-    slot->must_begin = true;
-    const qn_sampler_request sampling = {.sampling = request->sampling,
-                                         .prompt = request->ids,
-                                         .n_prompt = request->n_prompt,
-                                         .stop_ids = request->stop_ids,
-                                         .n_stop_ids = request->n_stop_ids,
-                                         .min_tokens = request->min_tokens};
-    qn_sampler_begin(slot->sampler, &sampling);
-    for (uint32_t i = request->n_prompt; i < request->n_ids; i++) {
-        qn_sampler_commit(slot->sampler, request->ids[i]);
+    if (e->gpu != NULL) {
+        keep_settings(slot, request, e->biases + (size_t)begin->slot * QN_LOGIT_BIAS_MAX);
+    } else {
+        begin_sampler(slot, request);
     }
 }
 
@@ -419,7 +435,7 @@ const float *qn_executor_prompt_logits(qn_executor *executor, uint32_t i_seq, ui
 const qn_sampler *qn_executor_sampler(const qn_executor *executor, uint32_t slot)
 {
     QN_ASSERT(slot < executor->n_slots);
-    return executor->slots[slot].sampler;
+    return executor->slots[executor->gpu != NULL ? 0 : slot].sampler;
 }
 
 qn_pass_launches qn_executor_launches(const qn_executor *executor)
@@ -435,7 +451,7 @@ uint64_t qn_executor_page_bytes(const qn_executor *executor)
 uint64_t qn_executor_workspace_bytes(const qn_executor *executor)
 {
     const qn_executor *const e = executor;
-    return sizeof *e + e->arena.capacity_bytes + e->n_slots * qn_sampler_bytes(e->n_vocab) +
+    return sizeof *e + e->arena.capacity_bytes + e->n_samplers * qn_sampler_bytes(e->n_vocab) +
            qn_page_sums_bytes(&e->sums) + qn_glm_workspace_bytes(e->glm) +
            qn_gpu_steps_bytes(e->gpu);
 }

@@ -73,6 +73,16 @@ typedef struct emission {
     uint32_t position; /* of the first */
 } emission;
 
+/* Does a token end the sequence's answer? */
+static bool is_stop_id(const qn_slot *slot, int32_t token)
+{
+    bool is_one = false;
+    for (uint32_t i = 0; i < slot->n_stop_ids; i++) {
+        is_one |= slot->stop_ids[i] == token;
+    }
+    return is_one;
+}
+
 static bool emit(void *context, int32_t token, const float *logits)
 {
     (void)logits;
@@ -82,7 +92,7 @@ static bool emit(void *context, int32_t token, const float *logits)
     QN_ASSERT(result->n_tokens < QN_STEP_TOKENS_MAX);
     slot->ring[(to->position + result->n_tokens) % QN_SLOT_RING] = token;
     result->tokens[result->n_tokens++] = token;
-    result->is_stopped = result->is_stopped || qn_slot_stops(slot, token);
+    result->is_stopped = result->is_stopped || is_stop_id(slot, token);
     return !result->is_stopped;
 }
 

@@ -12,6 +12,7 @@
 
 _Static_assert((int)QN_GPU_STEP_TOKENS == (int)QN_STEP_TOKENS_MAX, "host and device agree");
 _Static_assert((int)QN_GPU_SLOT_STOPS == (int)QN_SAMPLER_STOPS_MAX, "host and device agree");
+_Static_assert((int)QN_GPU_SLOT_BIASES == (int)QN_LOGIT_BIAS_MAX, "host and device agree");
 _Static_assert(1 << QN_GPU_PLACE_BITS >= QN_STEP_SEQS_MAX, "a place names any sequence");
 
 /* -------------------------------------------------------------------------------- open and close
@@ -34,6 +35,7 @@ static qn_gpu_orders cut_orders(qn_gpu_block *c, const qn_executor *e)
     o.logit_rows = cut(c, e->n_logit_rows, sizeof *o.logit_rows);
     o.entries = cut(c, QN_STEP_PAGES_MAX, sizeof *o.entries);
     o.begins = cut(c, n_slots, sizeof *o.begins);
+    o.biases = cut(c, n_slots * QN_GPU_SLOT_BIASES, sizeof *o.biases);
     o.results = cut(c, n_slots, sizeof *o.results);
     return o;
 }
@@ -44,6 +46,7 @@ static void cut_device(qn_gpu_steps *g, qn_gpu_block *c, const qn_executor *e)
     g->orders = cut_orders(c, e);
     g->slots = cut(c, n_slots, sizeof *g->slots);
     g->page_tables = cut(c, n_slots * e->n_table_pages, sizeof *g->page_tables);
+    g->page_tokens = cut(c, (uint64_t)e->n_pages * QN_PAGE_TOKENS, sizeof *g->page_tokens);
     g->tokens = cut(c, e->n_step_rows, sizeof *g->tokens);
     g->positions = cut(c, e->n_step_rows, sizeof *g->positions);
     g->slots_of = cut(c, e->n_step_rows, sizeof *g->slots_of);
@@ -158,21 +161,46 @@ qn_status qn_gpu_steps_note(qn_gpu_steps *g)
     return g->status;
 }
 
-/* What the device is to know of a slot that begins. */
-static void begin_slot(qn_executor *e, qn_gpu_slot *to, uint32_t i_slot)
+/* What the device is to know of a slot that begins; its tokens so far are with its pages. */
+static qn_gpu_slot slot_of(const qn_slot *slot)
+{
+    const qn_sampling *const s = &slot->sampling;
+    qn_gpu_slot made = {.seed = s->seed,
+                        .temperature = s->temperature,
+                        .top_p = s->top_p,
+                        .min_p = s->min_p,
+                        .top_k = s->top_k,
+                        .n_stop_ids = slot->n_stop_ids,
+                        .n_computed = slot->n_cached,
+                        .n_prompt = slot->n_prompt,
+                        .min_tokens = slot->min_tokens,
+                        .n_biases = s->n_logit_bias,
+                        .is_penalised = s->repetition_penalty != 1.0F ||
+                                        s->presence_penalty != 0.0F || s->frequency_penalty != 0.0F,
+                        .repetition_penalty = s->repetition_penalty,
+                        .presence_penalty = s->presence_penalty,
+                        .frequency_penalty = s->frequency_penalty};
+    memcpy(made.stop_ids, slot->stop_ids, slot->n_stop_ids * sizeof *made.stop_ids);
+    return made;
+}
+
+static void begin_slot(qn_executor *e, const qn_gpu_orders *o, uint32_t i_slot)
 {
     qn_gpu_steps *const g = e->gpu;
     const qn_slot *const slot = &e->slots[i_slot];
     const uint32_t n_cached = slot->n_cached;
-    *to = (qn_gpu_slot){.seed = slot->sampling.seed,
-                        .temperature = slot->sampling.temperature,
-                        .top_p = slot->sampling.top_p,
-                        .min_p = slot->sampling.min_p,
-                        .top_k = slot->sampling.top_k,
-                        .n_stop_ids = slot->n_stop_ids,
-                        .n_computed = n_cached};
-    memcpy(to->stop_ids, slot->stop_ids, slot->n_stop_ids * sizeof *to->stop_ids);
-    qn_gpu_upload(g->glm->stream, &g->slots[i_slot], to, sizeof *to);
+    const uint32_t n_biases = slot->sampling.n_logit_bias;
+    qn_gpu_bias *const biases = o->biases + (size_t)i_slot * QN_GPU_SLOT_BIASES;
+    o->begins[i_slot] = slot_of(slot);
+    qn_gpu_upload(g->glm->stream, &g->slots[i_slot], &o->begins[i_slot], sizeof *o->begins);
+    for (uint32_t i = 0; i < n_biases; i++) {
+        const qn_logit_bias *const bias = &slot->sampling.logit_bias[i];
+        biases[i] = (qn_gpu_bias){bias->token, bias->bias};
+    }
+    if (n_biases > 0) {
+        qn_gpu_upload(g->glm->stream, g->orders.biases + (size_t)i_slot * QN_GPU_SLOT_BIASES,
+                      biases, n_biases * sizeof *biases);
+    }
     if (e->with_mtp && n_cached > 0) {
         /* The MTP layer goes on behind cached pages with what the last of them carries. */
         const int32_t page = qn_slot_pages(e, i_slot)[n_cached / QN_PAGE_TOKENS - 1];
@@ -186,10 +214,9 @@ static void prepare(qn_executor *e, const qn_step *step, const qn_gpu_flight *f)
 {
     qn_gpu_steps *const g = e->gpu;
     qn_gpu_stream *const stream = g->glm->stream;
-    uint32_t n_begins = 0;
     for (uint32_t i = 0; i < e->n_slots && (step->n_begins > 0 || g->must_restore); i++) {
         if (e->slots[i].must_begin) {
-            begin_slot(e, &f->orders.begins[n_begins++], i);
+            begin_slot(e, &f->orders, i);
         }
     }
     if (g->must_restore) {
@@ -322,99 +349,14 @@ static void order(qn_executor *e, const qn_step *step, const qn_gpu_orders *o)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- draws
+/* --------------------------------------------------------------------------------------- settle
  */
-
-/* Tokens of one sequence that the sampler draws. */
-typedef struct emission {
-    const qn_slot *slot;
-    int32_t tokens[QN_STEP_TOKENS_MAX];
-    uint32_t n;
-} emission;
-
-static bool emit(void *context, int32_t token, const float *logits)
-{
-    (void)logits;
-    emission *const to = context;
-    to->tokens[to->n++] = token;
-    return !qn_slot_stops(to->slot, token);
-}
-
-/*
- * Logits of rows of the trunk's pass, once the device is done.  The workspace has others by now,
- * where the model was used for something else.
- */
-static void fetch_logits(qn_executor *e, float *to, uint32_t first_row, uint32_t n_rows)
-{
-    qn_gpu_glm *const glm = e->gpu->glm;
-    qn_gpu_copy(glm->stream, glm->ws.hidden, e->gpu->hidden + (size_t)first_row * e->n_embd,
-                (size_t)n_rows * e->n_embd * sizeof(float));
-    qn_gpu_glm_head(glm, NULL, 0, n_rows);
-    qn_gpu_download(glm->stream, to, glm->ws.logits, (size_t)n_rows * e->n_vocab * sizeof *to);
-}
-
-/* Those of a sequence that are drawn from. */
-static void fetch_drawn(qn_executor *e, const qn_place *p)
-{
-    QN_ASSERT(p->n_logits <= QN_STEP_TOKENS_MAX);
-    fetch_logits(e, e->logits, p->first_row + p->n_rows - p->n_logits, p->n_logits);
-}
-
-/* A sequence whose logits are changed is drawn by its sampler, in the place of what was drawn. */
-static void draw_adjusted(qn_executor *e, const qn_gpu_step_seq *seq, const qn_place *p)
-{
-    qn_gpu_steps *const g = e->gpu;
-    qn_gpu_stream *const stream = g->glm->stream;
-    qn_slot *const slot = &e->slots[seq->slot];
-    emission to = {.slot = slot};
-    qn_gpu_slot known = {0};
-    int32_t drafts[QN_DRAFT_TOKENS_MAX];
-    uint32_t n_drafts = 0;
-    uint32_t n_emitted, n_accepted;
-    fetch_drawn(e, p);
-    qn_gpu_download(stream, &known, &g->slots[seq->slot], sizeof known);
-    for (uint32_t j = 0; j < seq->n_drafts; j++) {
-        qn_gpu_download(stream, &drafts[j], &g->drafts[j * e->n_slots + seq->i_chain],
-                        sizeof drafts[j]);
-    }
-    const qn_status status = qn_gpu_wait(stream, g->status == QN_OK ? &g->error : NULL);
-    g->status = g->status == QN_OK ? status : g->status;
-    if (g->status < 0 || known.is_failed) {
-        return;
-    }
-    while (n_drafts < seq->n_drafts && drafts[n_drafts] >= 0) {
-        n_drafts++;
-    }
-    const bool is_pinned = seq->n_forced != QN_GPU_NOT_PINNED;
-    const qn_accept_args args = {
-        .logits = e->logits,
-        .drafts = drafts,
-        .n_vocab = e->n_vocab,
-        .n_drafts = n_drafts,
-        .position = known.n_computed + (seq->is_prompt ? seq->n_rows : 1),
-        .is_pinned = is_pinned,
-        .n_forced = is_pinned && seq->n_forced < n_drafts ? seq->n_forced
-                    : is_pinned                           ? n_drafts
-                                                          : 0,
-        .emit = emit,
-        .context = &to,
-    };
-    if (qn_accept_rows(&n_emitted, &n_accepted, slot->sampler, &args, NULL) < 0) {
-        to.tokens[to.n++] = -1;
-    }
-    qn_gpu_upload(stream, g->drawn + seq->first_logit, to.tokens, to.n * sizeof *to.tokens);
-}
 
 /* The accept rule, and its results on their way to the host. */
 static void settle(qn_executor *e, const qn_step *step, const qn_gpu_orders *o)
 {
     qn_gpu_steps *const g = e->gpu;
-    for (uint32_t i = 0; i < step->n_seqs; i++) {
-        if (g->status == QN_OK && o->seqs[i].is_drawing && e->slots[o->seqs[i].slot].is_adjusted) {
-            draw_adjusted(e, &o->seqs[i], &e->places[i]);
-        }
-    }
-    if (g->status < 0) {
+    if (g->status < 0) { /* nothing was drawn */
         return;
     }
     qn_gpu_step_settle(&g->glm->ops, &(qn_gpu_step_settle_args){.results = g->orders.results,
@@ -548,6 +490,19 @@ void qn_gpu_steps_collect(qn_executor *e, qn_step_result *result)
 /* ---------------------------------------------------------------------------------------- views
  */
 
+/*
+ * Logits of rows of the trunk's pass, once the device is done.  The workspace has others by now,
+ * where the model was used for something else.
+ */
+static void fetch_logits(qn_executor *e, float *to, uint32_t first_row, uint32_t n_rows)
+{
+    qn_gpu_glm *const glm = e->gpu->glm;
+    qn_gpu_copy(glm->stream, glm->ws.hidden, e->gpu->hidden + (size_t)first_row * e->n_embd,
+                (size_t)n_rows * e->n_embd * sizeof(float));
+    qn_gpu_glm_head(glm, NULL, 0, n_rows);
+    qn_gpu_download(glm->stream, to, glm->ws.logits, (size_t)n_rows * e->n_vocab * sizeof *to);
+}
+
 /* Whoever wanted them ends for it: no later step tells of a failure that the stream forgets. */
 static bool await_logits(const qn_executor *e)
 {
@@ -565,7 +520,8 @@ const float *qn_gpu_steps_read_logits(qn_executor *e, uint32_t i_seq)
     if (p->n_logits == 0) {
         return NULL;
     }
-    fetch_drawn(e, p);
+    QN_ASSERT(p->n_logits <= QN_STEP_TOKENS_MAX);
+    fetch_logits(e, e->logits, p->first_row + p->n_rows - p->n_logits, p->n_logits);
     return await_logits(e) ? e->logits : NULL;
 }
 

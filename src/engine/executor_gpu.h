@@ -40,7 +40,8 @@ typedef struct qn_gpu_orders {
     int32_t *given;              /**< [n_step_rows] ids of prompts. */
     uint32_t *logit_rows;        /**< [n_logit_rows] */
     qn_gpu_page_entry *entries;  /**< [QN_STEP_PAGES_MAX] */
-    qn_gpu_slot *begins;         /**< [n_slots] */
+    qn_gpu_slot *begins;         /**< [n_slots] of those that begin. */
+    qn_gpu_bias *biases;         /**< [n_slots][QN_GPU_SLOT_BIASES] likewise; they stay there. */
     qn_gpu_step_result *results; /**< [n_slots], downloaded. */
 } qn_gpu_orders;
 
@@ -86,6 +87,7 @@ struct qn_gpu_steps {
     qn_gpu_orders orders;
     qn_gpu_slot *slots;   /* [n_slots] */
     int32_t *page_tables; /* [n_slots][n_table_pages] */
+    int32_t *page_tokens; /* [n_pages][QN_PAGE_TOKENS] of the cache: what penalties count */
     int32_t *tokens;      /* [n_step_rows] of the present pass, as the next two */
     int32_t *positions;
     int32_t *slots_of;

@@ -71,6 +71,8 @@ static void make_rows(const qn_executor *e, bool is_chain, uint32_t n_rows, uint
                                        .tokens = g->tokens,
                                        .positions = g->positions,
                                        .slots_of = g->slots_of,
+                                       .page_tokens = g->page_tokens,
+                                       .page_tables = g->page_tables,
                                        .places = is_chain ? g->orders.chain : g->orders.trunk,
                                        .seqs = g->orders.seqs,
                                        .slots = g->slots,
@@ -84,18 +86,47 @@ static void make_rows(const qn_executor *e, bool is_chain, uint32_t n_rows, uint
                                        .n_chains_max = e->n_slots,
                                        .is_chain = is_chain,
                                        .i_draft = i_draft,
+                                       .n_table_pages = e->n_table_pages,
                                    });
 }
 
-/* Draw from the logits of rows of ws.hidden, NULL: the first, as many at once as there is room. */
-static void draw_rows(const qn_executor *e, const uint32_t *rows, uint32_t n_rows,
-                      const qn_gpu_sampling *settings, int32_t *drawn)
+/* Biases, stop ids and penalties of rows of the trunk's pass, NULL: those from @p first on. */
+static void adjust_rows(const qn_executor *e, const uint32_t *rows, uint32_t first, uint32_t n_rows)
 {
     const qn_gpu_steps *const g = e->gpu;
+    const uint32_t first_row = rows != NULL ? 0 : first;
+    qn_gpu_adjust(&g->glm->ops, &(qn_gpu_adjust_args){
+                                    .logits = g->glm->ws.logits,
+                                    .logit_rows = rows != NULL ? rows + first : NULL,
+                                    .positions = g->positions + first_row,
+                                    .slots_of = g->slots_of + first_row,
+                                    .slots = g->slots,
+                                    .biases = g->orders.biases,
+                                    .page_tables = g->page_tables,
+                                    .page_tokens = g->page_tokens,
+                                    .logits_stride = e->n_vocab,
+                                    .n_rows = n_rows,
+                                    .n_vocab = e->n_vocab,
+                                    .n_table_pages = e->n_table_pages,
+                                });
+}
+
+/*
+ * Draw from the logits of rows of ws.hidden, NULL: the first, as many at once as there is room.
+ * Drafts are what the MTP layer says: what a request asks for is for the trunk's draws.
+ */
+static void draw_rows(const qn_executor *e, bool is_chain, const uint32_t *rows, uint32_t n_rows,
+                      int32_t *drawn)
+{
+    const qn_gpu_steps *const g = e->gpu;
+    const qn_gpu_sampling *const settings = is_chain ? g->greedy : g->settings;
     const uint32_t n_most = qn_min_u32(g->glm->ws.n_logit_rows, QN_SAMPLE_ROWS);
     for (uint32_t first = 0; first < n_rows; first += n_most) {
         const uint32_t n = qn_min_u32(n_most, n_rows - first);
         qn_gpu_glm_head(g->glm, rows != NULL ? rows + first : NULL, rows != NULL ? 0 : first, n);
+        if (!is_chain) {
+            adjust_rows(e, rows, first, n);
+        }
         qn_gpu_sample(&g->glm->ops, &(qn_gpu_sample_args){
                                         .tokens = drawn + first,
                                         .logits = g->glm->ws.logits,
@@ -130,7 +161,7 @@ static void queue_chain(const qn_executor *e, uint32_t i_draft, uint32_t n_rows)
     make_rows(e, true, n_rows, 0, i_draft);
     /* Sets that chains share are still those of their first rows, at the same places. */
     qn_gpu_glm_mtp(glm, &e->pages.kv, &batch, i_draft > 0 && e->shares_sets, NULL);
-    draw_rows(e, NULL, n_rows, g->greedy, g->drafts + (size_t)i_draft * e->n_slots);
+    draw_rows(e, true, NULL, n_rows, g->drafts + (size_t)i_draft * e->n_slots);
 }
 
 static void queue_trunk(const qn_executor *e, uint32_t n_rows)
@@ -143,7 +174,7 @@ static void queue_trunk(const qn_executor *e, uint32_t n_rows)
     qn_gpu_glm_trunk(g->glm, &e->pages.kv, &batch, NULL);
     qn_gpu_copy(g->glm->stream, g->hidden, g->glm->ws.hidden,
                 (size_t)n_rows * e->n_embd * sizeof(float));
-    draw_rows(e, with_prompts ? g->orders.logit_rows : NULL, n_logits, g->settings, g->drawn);
+    draw_rows(e, false, with_prompts ? g->orders.logit_rows : NULL, n_logits, g->drawn);
 }
 
 static void queue_follow(const qn_executor *e, uint32_t n_rows)

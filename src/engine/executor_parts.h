@@ -32,7 +32,7 @@ typedef struct qn_slot {
     uint32_t n_complete;        /**< As reported. */
     uint64_t n_steps;           /**< Verifications. */
     double acceptance_length;   /**< 0: not pinned. */
-    qn_sampler *sampler;        /**< Owned. */
+    qn_sampler *sampler;        /**< Owned; on a GPU the first slot's stands for all. */
     float *hidden;              /**< [QN_SLOT_RING][n_embd] of the trunk; in the arena. */
     int32_t ring[QN_SLOT_RING]; /**< Drawn tokens. */
     int32_t drafts[QN_DRAFT_TOKENS_MAX];
@@ -40,11 +40,12 @@ typedef struct qn_slot {
     int32_t stop_ids[QN_SAMPLER_STOPS_MAX];
     uint32_t n_stop_ids;
     bool is_failed;
-    qn_sampling sampling; /**< Without its biases. */
-    bool is_adjusted;     /**< Logits are changed before a draw: the sampler draws. */
-    uint32_t n_begins;    /**< Of the slot, so far. */
-    uint32_t n_cached;    /**< Positions of the pages that it began behind. */
-    bool must_begin;      /**< A GPU knows nothing of the sequence yet. */
+    qn_sampling sampling; /**< For a GPU, as the next two; its biases are in the arena. */
+    uint32_t n_prompt;    /**< Of the ids. */
+    uint32_t min_tokens;
+    uint32_t n_begins; /**< Of the slot, so far. */
+    uint32_t n_cached; /**< Positions of the pages that it began behind. */
+    bool must_begin;   /**< A GPU knows nothing of the sequence yet. */
 } qn_slot;
 
 /** Rows of one pass, as they are added; capacity n_step_rows. */
@@ -79,6 +80,8 @@ struct qn_executor {
     uint32_t n_step_rows;
     uint32_t n_logit_rows; /* the most that a step draws from */
     uint32_t n_table_pages;
+    uint32_t n_pages;    /* of the cache */
+    uint32_t n_samplers; /* one a slot; on a GPU, which draws itself, one for log-probabilities */
     uint32_t n_embd;
     uint32_t n_vocab;
     uint32_t n_topk;
@@ -87,11 +90,12 @@ struct qn_executor {
     uint32_t n_waiting;                              /* results not collected */
     qn_step_result results[QN_EXECUTOR_LAG_MAX + 1]; /* of them, the oldest first */
     bool with_mtp;
-    bool shares_sets;     /* a chain of drafts attends to the set of the last verified row */
-    qn_arena arena;       /* of what follows; its base is an owned mapping */
-    qn_slot *slots;       /* [n_slots] */
-    int32_t *page_tables; /* [n_slots][n_table_pages] */
-    qn_place *places;     /* [n_slots] by place in the step */
+    bool shares_sets;      /* a chain of drafts attends to the set of the last verified row */
+    qn_arena arena;        /* of what follows; its base is an owned mapping */
+    qn_slot *slots;        /* [n_slots] */
+    qn_logit_bias *biases; /* [n_slots][QN_LOGIT_BIAS_MAX] for a GPU */
+    int32_t *page_tables;  /* [n_slots][n_table_pages] */
+    qn_place *places;      /* [n_slots] by place in the step */
     qn_rows rows;
     float *hidden;        /* [n_step_rows][n_embd] of the trunk's pass */
     float *logits;        /* [n_logit_rows][n_vocab] likewise */
@@ -115,16 +119,6 @@ static inline int32_t *qn_slot_pages(const qn_executor *e, uint32_t i_slot)
 static inline int32_t qn_slot_token(const qn_slot *slot, uint32_t position)
 {
     return position < slot->n_ids ? slot->ids[position] : slot->ring[position % QN_SLOT_RING];
-}
-
-/** Does a token end the sequence's answer? */
-static inline bool qn_slot_stops(const qn_slot *slot, int32_t token)
-{
-    bool is_stop = false;
-    for (uint32_t i = 0; i < slot->n_stop_ids; i++) {
-        is_stop |= slot->stop_ids[i] == token;
-    }
-    return is_stop;
 }
 
 /** Where the hidden vector of a position is kept. */

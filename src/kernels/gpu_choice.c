@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Launches of routing, of draws and of what a sampler does around them. */
+/* Launches of routing and of draws. */
 #include "base/assert.h"
 #include "kernels/gpu/list.h"
 #include "kernels/gpu_ops.h"
@@ -50,17 +50,4 @@ void qn_gpu_logsumexp(const qn_gpu_ops *ops, const qn_gpu_logsumexp_args *args)
 {
     const uint32_t grid[3] = {args->n_rows, 1, 1};
     qn_gpu_ops_launch(ops, QN_GPU_KERNEL_logsumexp, grid, 0, args, sizeof *args);
-}
-
-void qn_gpu_adjust(const qn_gpu_ops *ops, const qn_gpu_adjust_args *args)
-{
-    const uint32_t n_parts = quotient(args->n_vocab, QN_GPU_ADJUST_PART);
-    const uint32_t grid[3] = {args->n_rows, n_parts, 1};
-    qn_gpu_ops_launch(ops, QN_GPU_KERNEL_adjust, grid, 0, args, sizeof *args);
-}
-
-void qn_gpu_commit(const qn_gpu_ops *ops, const qn_gpu_commit_args *args)
-{
-    const uint32_t grid[3] = {quotient(args->n_seqs, QN_GPU_commit_THREADS), 1, 1};
-    qn_gpu_ops_launch(ops, QN_GPU_KERNEL_commit, grid, 0, args, sizeof *args);
 }

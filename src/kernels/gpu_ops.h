@@ -133,9 +133,6 @@ void qn_gpu_group(const qn_gpu_ops *ops, const qn_gpu_group_args *args);
 void qn_gpu_combine(const qn_gpu_ops *ops, const qn_gpu_combine_args *args);
 void qn_gpu_sample(const qn_gpu_ops *ops, const qn_gpu_sample_args *args);
 void qn_gpu_logsumexp(const qn_gpu_ops *ops, const qn_gpu_logsumexp_args *args);
-/** The sampler's changes to logits before a draw; what it remembers of tokens that were kept. */
-void qn_gpu_adjust(const qn_gpu_ops *ops, const qn_gpu_adjust_args *args);
-void qn_gpu_commit(const qn_gpu_ops *ops, const qn_gpu_commit_args *args);
 
 /** Steps of many sequences (kernels/gpu/args_step.h); their passes are model/gpu_glm.h. */
 void qn_gpu_step_pages(const qn_gpu_ops *ops, const qn_gpu_step_pages_args *args);
@@ -143,6 +140,7 @@ void qn_gpu_step_rows(const qn_gpu_ops *ops, const qn_gpu_step_rows_args *args);
 void qn_gpu_step_chain(const qn_gpu_ops *ops, const qn_gpu_step_chain_args *args);
 void qn_gpu_step_follow(const qn_gpu_ops *ops, const qn_gpu_step_follow_args *args);
 void qn_gpu_step_keep(const qn_gpu_ops *ops, const qn_gpu_step_keep_args *args);
+void qn_gpu_adjust(const qn_gpu_ops *ops, const qn_gpu_adjust_args *args);
 void qn_gpu_step_settle(const qn_gpu_ops *ops, const qn_gpu_step_settle_args *args);
 
 /** Bytes of the tiles and of the scales of one matrix, or pair; multiples of 256. */

@@ -43,6 +43,13 @@ void qn_gpu_step_keep(const qn_gpu_ops *ops, const qn_gpu_step_keep_args *args)
     launch(ops, QN_GPU_KERNEL_step_keep, args->n_rows, args, sizeof *args);
 }
 
+void qn_gpu_adjust(const qn_gpu_ops *ops, const qn_gpu_adjust_args *args)
+{
+    const uint32_t n_parts = blocks_of(args->n_vocab, QN_GPU_ADJUST_PART);
+    qn_gpu_ops_launch(ops, QN_GPU_KERNEL_adjust, (const uint32_t[3]){args->n_rows, n_parts, 1}, 0,
+                      args, sizeof *args);
+}
+
 void qn_gpu_step_settle(const qn_gpu_ops *ops, const qn_gpu_step_settle_args *args)
 {
     launch(ops, QN_GPU_KERNEL_step_settle, blocks_of(args->n_seqs, QN_GPU_step_settle_THREADS),

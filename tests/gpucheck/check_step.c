@@ -11,6 +11,8 @@ enum {
     N_CHAINS = 8, /* room */
     N_ROWS = 150, /* room */
     N_DRAFTS = QN_GPU_STEP_TOKENS - 1,
+    N_PAGES = 4, /* of a slot */
+    PAGE = 64,   /* positions */
     STREAM = 3,
 };
 
@@ -154,10 +156,25 @@ static void check_settings(gc *run, const step *s, const qn_gpu_sampling *got)
     }
 }
 
+/* Pages of all slots, each another, and what tokens they had. */
+static void make_pages(gc *run, int32_t *tables, int32_t *tokens)
+{
+    for (uint32_t i = 0; i < N_SLOTS * N_PAGES; i++) {
+        tables[i] = (int32_t)(i * 7 % (N_SLOTS * N_PAGES));
+    }
+    for (uint32_t i = 0; i < N_SLOTS * N_PAGES * PAGE; i++) {
+        tokens[i] = (int32_t)gc_below(run, 1000);
+    }
+}
+
 static void rows_case(gc *run, bool is_chain, uint32_t i_draft)
 {
     gc_begin(run, "chain %d, draft %u", (int)is_chain, i_draft);
     const step *const s = make_step(run);
+    const size_t tokens_bytes = N_SLOTS * N_PAGES * PAGE * sizeof(int32_t);
+    int32_t tables[N_SLOTS * N_PAGES];
+    int32_t *const page_tokens = gc_host(run, tokens_bytes);
+    make_pages(run, tables, page_tokens);
     const uint32_t *const places = is_chain ? s->chain : s->trunk;
     const uint32_t n_rows = is_chain ? s->n_chains : s->n_trunk;
     const size_t n_bytes = N_ROWS * sizeof(int32_t);
@@ -165,6 +182,8 @@ static void rows_case(gc *run, bool is_chain, uint32_t i_draft)
         .tokens = gc_out(run, n_rows * sizeof(int32_t)),
         .positions = gc_out(run, n_rows * sizeof(int32_t)),
         .slots_of = gc_out(run, n_rows * sizeof(int32_t)),
+        .page_tokens = gc_inout(run, page_tokens, tokens_bytes),
+        .page_tables = gc_in(run, tables, sizeof tables),
         .places = gc_in(run, places, n_rows * sizeof *places),
         .seqs = gc_in(run, s->seqs, sizeof s->seqs),
         .slots = gc_in(run, s->slots, sizeof s->slots),
@@ -178,6 +197,7 @@ static void rows_case(gc *run, bool is_chain, uint32_t i_draft)
         .n_chains_max = N_CHAINS,
         .is_chain = is_chain,
         .i_draft = i_draft,
+        .n_table_pages = N_PAGES,
     };
     qn_gpu_step_rows(&run->ops, gc_args(run, &args, sizeof args));
     gc_wait(run);
@@ -188,7 +208,12 @@ static void rows_case(gc *run, bool is_chain, uint32_t i_draft)
         want_row(s, is_chain, i_draft, r, want);
         const int32_t seen[3] = {got[0][r], got[1][r], got[2][r]};
         gc_same(run, "row", seen, want, sizeof want);
+        if (!is_chain && want[1] >= 0) {
+            const int32_t page = tables[want[2] * N_PAGES + want[1] / PAGE];
+            page_tokens[page * PAGE + want[1] % PAGE] = want[0];
+        }
     }
+    gc_same(run, "page_tokens", gc_got(run, args.page_tokens), page_tokens, tokens_bytes);
     if (!is_chain) {
         check_settings(run, s, gc_got(run, args.settings));
     }
@@ -206,6 +231,11 @@ static void check_rows(gc *run)
 static void rows_wrong_stream(void *args)
 {
     ((qn_gpu_step_rows_args *)args)->stream++;
+}
+
+static void rows_wrong_pages(void *args)
+{
+    ((qn_gpu_step_rows_args *)args)->n_table_pages--;
 }
 
 static void rows_wrong_draft(void *args)
@@ -515,6 +545,7 @@ static const gc_check checks[] = {
 static const gc_wrong wrongs[] = {
     {"step_rows_wrong_stream", "step_rows", rows_wrong_stream},
     {"step_rows_wrong_draft", "step_rows", rows_wrong_draft},
+    {"step_rows_wrong_pages", "step_rows", rows_wrong_pages},
     {"step_chain_less", "step_chain", chain_less},
     {"step_follow_wrong_row", "step_follow", follow_wrong_row},
     {"step_keep_short_row", "step_keep", keep_short_row},

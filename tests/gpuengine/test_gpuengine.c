@@ -7,9 +7,7 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "engine/executor_gpu.h"
-#include "engine/generator.h"
-#include "engine/runner.h"
-#include "gpuengine/fixture.h"
+#include "gpuengine/requests.h"
 #include "kernels/gpu_tuning.h"
 #include "model/gpu_products.h"
 #include "support/fake_gpu.h"
@@ -17,7 +15,7 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { N_REQUESTS = 3, N_IDS_MAX = 128, N_SLOTS = 4, N_TEXTS = 4, N_TOLD = 9 };
+enum { N_REQUESTS = 3, N_TEXTS = 4 };
 
 /*
  * Without is_deterministic sums go by the number of rows: logits differ by at most so much from
@@ -34,17 +32,6 @@ static const qn_sampling penalised = {.temperature = 0.7F,
                                       .frequency_penalty = 0.5F,
                                       .seed = 11};
 static const qn_sampling *const samplings[N_REQUESTS] = {&greedy, &drawn, &penalised};
-
-/* What was told of one request. */
-typedef struct seen {
-    int32_t ids[N_IDS_MAX];
-    uint32_t n_ids;
-    uint32_t n_ends;
-    qn_sched_end_reason reason;
-    qn_session_stats stats;
-    float logit_sum;               /* of the tokens, where logits are wanted */
-    float logits[N_TOLD][N_VOCAB]; /* likewise: those of the first tokens */
-} seen;
 
 static seen g_seen[N_REQUESTS];
 
@@ -69,81 +56,6 @@ static int close_lost(void **state)
 
 /* ------------------------------------------------------------------------------------- runners
  */
-
-static void see_logits(seen *s, const float *logits, int32_t token)
-{
-    if (logits != NULL && s->n_ids < N_TOLD) {
-        memcpy(s->logits[s->n_ids], logits, sizeof s->logits[0]);
-    }
-    s->logit_sum += logits != NULL ? logits[token] : 0.0F;
-}
-
-static bool see_token(void *context, void *user, int32_t token, uint32_t position,
-                      const float *logits, const qn_sampler *sampler, bool is_stop)
-{
-    seen *const s = user;
-    (void)context;
-    (void)position;
-    (void)sampler;
-    (void)is_stop;
-    assert_true(s->n_ids < N_IDS_MAX);
-    see_logits(s, logits, token);
-    s->ids[s->n_ids++] = token;
-    return true;
-}
-
-static void see_rows(void *context, void *user, uint32_t position, uint32_t n_rows,
-                     const int32_t *ids, const float *logits, const qn_sampler *sampler)
-{
-    seen *const s = user;
-    (void)context;
-    (void)position;
-    (void)sampler;
-    for (uint32_t i = 0; i < n_rows; i++) {
-        s->logit_sum += logits[i * N_VOCAB + (uint32_t)ids[i]];
-    }
-}
-
-static void see_end(void *context, void *user, qn_sched_end_reason reason,
-                    const qn_session_stats *stats, const qn_error *error)
-{
-    seen *const s = user;
-    (void)context;
-    (void)error;
-    s->n_ends++;
-    s->reason = reason;
-    s->stats = *stats;
-}
-
-static const qn_runner_sink sink = {.rows = see_rows, .token = see_token, .end = see_end};
-
-static qn_runner *open_runner_of(const qn_runner_options *options)
-{
-    qn_runner *runner = NULL;
-    qn_error err = {0};
-    if (qn_runner_open(&runner, g_t.glm, options, &err) < 0) {
-        fail_msg("%s", err.text);
-    }
-    return runner;
-}
-
-static qn_runner_options runner_options(uint32_t lag, bool without_graphs)
-{
-    return (qn_runner_options){.executor = {.kernels = &g_t.kernels,
-                                            .pool = g_t.pool,
-                                            .kv_dtype = QN_KV_BF16,
-                                            .n_slots = N_SLOTS,
-                                            .n_pages = 8,
-                                            .n_step_rows = N_ROWS,
-                                            .n_context = N_IDS_MAX,
-                                            .lag = lag,
-                                            .with_mtp = true,
-                                            .without_graphs = without_graphs,
-                                            .checks_pages = lag == 0},
-                               .n_queue = 4,
-                               .hash_seed = 1,
-                               .has_prefix_tree = true};
-}
 
 static qn_runner *open_runner(uint32_t lag, bool without_graphs)
 {
@@ -212,43 +124,6 @@ static void run_requests(qn_runner *runner, bool wants_logits)
 }
 
 /* ----------------------------------------------------------------------------------- tokens */
-
-static bool hear_token(void *context, int32_t token, uint32_t position, const float *logits,
-                       bool is_stop)
-{
-    seen *const s = context;
-    (void)position;
-    (void)is_stop;
-    see_logits(s, logits, token);
-    s->ids[s->n_ids++] = token;
-    return true;
-}
-
-/* What a sequence of its own says, one row after the other. */
-static void answer(seen *out, const qn_runner_request *request)
-{
-    const qn_sequence_options options = {.kernels = &g_t.kernels,
-                                         .kv_dtype = QN_KV_BF16,
-                                         .n_tokens_max = N_IDS_MAX,
-                                         .n_rows_max = N_ROWS};
-    const qn_generator_request inner = {
-        .ids = request->ids,
-        .n_ids = request->n_ids,
-        .sampling = request->sampling,
-        .max_tokens = request->max_tokens,
-        .draft_tokens = request->acceptance_length > 0.0F ? request->draft_tokens : 0,
-        .acceptance_length = request->acceptance_length};
-    const qn_generator_sink ears = {.context = out, .token = hear_token};
-    qn_generator *generator = NULL;
-    qn_error err = {0};
-    *out = (seen){0};
-    assert_int_equal(qn_generator_open(&generator, g_t.glm, &options, &err), QN_OK);
-    qn_generator_begin(generator, &inner);
-    while (qn_generator_state_of(generator) != QN_GENERATOR_IDLE) {
-        assert_int_equal(qn_generator_step(generator, &ears, &err), QN_OK);
-    }
-    qn_generator_close(&generator);
-}
 
 static void answer_alone(seen *out, uint32_t i)
 {
@@ -554,16 +429,6 @@ static void test_gpuengine_goes_on_behind_a_step_that_failed(void **state)
     assert_true(n_failed > 10);
     assert_false(qn_runner_count(runner).is_lost);
     qn_runner_close(&runner);
-}
-
-static uint32_t count_calls(const char *call)
-{
-    uint32_t n = 0;
-    const size_t len = strlen(call);
-    for (const char *at = fake_gpu_calls(); (at = strstr(at, call)) != NULL; at += len) {
-        n++;
-    }
-    return n;
 }
 
 /* What kept one pass from being captured once does not keep it for good. */

@@ -9,8 +9,6 @@ enum {
     QN_GPU_VOCAB_MAX = 1 << 20,                       /**< For sample. */
     QN_GPU_SAMPLE_PART = 8192,                        /**< Ids of a block of sample. */
     QN_GPU_SAMPLE_NOTES_BYTES = 128 * 24 + 1024 * 16, /**< Of a row: gpu/sample.c. */
-    QN_GPU_ADJUST_PART = 4096,                        /**< Ids of a block of adjust. */
-    QN_GPU_DRAFTS_MAX = 64,                           /**< Of an adjustment. */
 };
 
 /**
@@ -70,49 +68,6 @@ typedef struct qn_gpu_sampling {
     double unit;
 } qn_gpu_sampling;
 _Static_assert(sizeof(qn_gpu_sampling) == 24, "host and device agree");
-
-/** include/quern/quern.h, qn_logit_bias. */
-typedef struct qn_gpu_bias {
-    int32_t token;
-    float bias;
-} qn_gpu_bias;
-
-/**
- * What is done to one row of logits before a draw.  Drafts are tokens between those that counts
- * knows and this row: taken as part of the answer.
- */
-typedef struct qn_gpu_adjustment {
-    const qn_gpu_bias *biases; /**< [n_biases] added in this order */
-    const int32_t *stop_ids;   /**< [n_stop_ids] ruled out in an answer below min_tokens */
-    const uint32_t *counts;    /**< [n_vocab] 0: not seen; else 1 + occurrences in the answer;
-                                    NULL: no penalties */
-    const uint32_t *n_answer;  /**< [1] tokens of the answer; only read where min_tokens > 0 */
-    const int32_t *drafts;     /**< [n_drafts] at most QN_GPU_DRAFTS_MAX */
-    uint32_t n_biases, n_stop_ids, n_drafts, min_tokens;
-    float repetition_penalty, presence_penalty, frequency_penalty;
-    uint32_t reserved;
-} qn_gpu_adjustment;
-_Static_assert(sizeof(qn_gpu_adjustment) == 72, "host and device agree");
-
-/** Biases, stop ids, penalties: what engine/sampler.c does to logits, bit for bit, in place. */
-typedef struct qn_gpu_adjust_args {
-    float *logits;                   /**< [n_rows] rows logits_stride apart */
-    const qn_gpu_adjustment *of_row; /**< [n_rows] */
-    uint64_t logits_stride;
-    uint32_t n_rows, n_vocab;
-} qn_gpu_adjust_args;
-_Static_assert(sizeof(qn_gpu_adjust_args) == 32, "host and device agree");
-
-/** Tokens become part of the answer of their sequence: the first n_tokens that were drawn. */
-typedef struct qn_gpu_commit_args {
-    uint32_t *const *counts;   /**< [n_seqs] counts of each sequence; one may be NULL */
-    uint32_t *n_answers;       /**< [n_seqs] */
-    const int32_t *drawn;      /**< [rows] */
-    const uint32_t *first_row; /**< [n_seqs] of drawn */
-    const uint32_t *n_tokens;  /**< [n_seqs] */
-    uint32_t n_seqs, reserved;
-} qn_gpu_commit_args;
-_Static_assert(sizeof(qn_gpu_commit_args) == 48, "host and device agree");
 
 /** kernels/kernels.h, qn_sample_fn, of every row; rows are readable to a multiple of 16 bytes. */
 typedef struct qn_gpu_sample_args {

@@ -14,10 +14,12 @@
 #include "kernels/gpu/args_choice.h"
 
 enum {
-    QN_GPU_STEP_TOKENS = 9,  /**< That a sequence draws in a step, at most. */
-    QN_GPU_SLOT_STOPS = 32,  /**< Stop ids of a sequence. */
-    QN_GPU_PLACE_BITS = 12,  /**< Of i_seq. */
-    QN_GPU_NOT_PINNED = 255, /**< n_forced: drafts are accepted that are right. */
+    QN_GPU_STEP_TOKENS = 9,    /**< That a sequence draws in a step, at most. */
+    QN_GPU_SLOT_STOPS = 32,    /**< Stop ids of a sequence. */
+    QN_GPU_SLOT_BIASES = 1024, /**< Biases of a sequence. */
+    QN_GPU_ADJUST_PART = 8192, /**< Ids of a block of adjust. */
+    QN_GPU_PLACE_BITS = 12,    /**< Of i_seq. */
+    QN_GPU_NOT_PINNED = 255,   /**< n_forced: drafts are accepted that are right. */
 };
 #define QN_GPU_PLACE_NONE 0xffffffffU
 
@@ -28,14 +30,23 @@ typedef struct qn_gpu_slot {
     uint32_t top_k;
     uint32_t n_stop_ids;
     uint32_t n_computed; /**< By the trunk: positions of tokens that are the sequence's. */
-    uint32_t reserved;
-    uint32_t
-        n_kept; /**< Rows of its last step that are the sequence's: positions up to n_computed. */
+    uint32_t n_kept;     /**< Rows of its last step that are the sequence's: up to n_computed. */
     uint32_t is_failed;
-    int32_t last_token; /**< Drawn, and not computed yet. */
+    int32_t last_token;    /**< Drawn, and not computed yet. */
+    uint32_t n_prompt;     /**< Positions of the prompt: those behind are the answer's. */
+    uint32_t min_tokens;   /**< Stop ids are ruled out in an answer of fewer. */
+    uint32_t n_biases;     /**< At most QN_GPU_SLOT_BIASES. */
+    uint32_t is_penalised; /**< One of the following is not what changes nothing. */
+    float repetition_penalty, presence_penalty, frequency_penalty;
     int32_t stop_ids[QN_GPU_SLOT_STOPS];
 } qn_gpu_slot;
-_Static_assert(sizeof(qn_gpu_slot) == 176, "host and device agree");
+_Static_assert(sizeof(qn_gpu_slot) == 200, "host and device agree");
+
+/** include/quern/quern.h, qn_logit_bias. */
+typedef struct qn_gpu_bias {
+    int32_t token;
+    float bias;
+} qn_gpu_bias;
 
 /** One sequence of a step. */
 typedef struct qn_gpu_step_seq {
@@ -72,9 +83,14 @@ typedef struct qn_gpu_step_pages_args {
 } qn_gpu_step_pages_args;
 _Static_assert(sizeof(qn_gpu_step_pages_args) == 24, "host and device agree");
 
-/** Tokens, positions and slots of a pass's rows; beside them how the trunk's rows are drawn. */
+/**
+ * Tokens, positions and slots of a pass's rows; beside them how the trunk's rows are drawn.  Pages
+ * of the cache keep the tokens of the trunk's rows, as they keep what its layers make of them.
+ */
 typedef struct qn_gpu_step_rows_args {
     int32_t *tokens, *positions, *slots_of; /**< [n_rows] */
+    int32_t *page_tokens;                   /**< [pages][64] */
+    const int32_t *page_tables;             /**< [n_slots][n_table_pages] */
     const uint32_t *places;                 /**< [n_rows] */
     const qn_gpu_step_seq *seqs;
     const qn_gpu_slot *slots;
@@ -86,9 +102,27 @@ typedef struct qn_gpu_step_rows_args {
     uint32_t n_rows, n_logits, n_chains_max;
     uint32_t is_chain;
     uint32_t i_draft; /**< Of a chain's row: drafts before it. */
-    uint32_t reserved;
+    uint32_t n_table_pages;
 } qn_gpu_step_rows_args;
-_Static_assert(sizeof(qn_gpu_step_rows_args) == 112, "host and device agree");
+_Static_assert(sizeof(qn_gpu_step_rows_args) == 128, "host and device agree");
+
+/**
+ * Biases, stop ids and penalties: what engine/sampler.c does to logits, bit for bit, in place.  The
+ * tokens that it has counted before a row is drawn from are those that pages hold up to the row's
+ * own position: of pages that were there before, of what was accepted, and of the drafts before the
+ * row in its own pass.  Rows of slots that change nothing are left alone, and so is padding.
+ */
+typedef struct qn_gpu_adjust_args {
+    float *logits;                       /**< [n_rows] rows logits_stride apart */
+    const uint32_t *logit_rows;          /**< [n_rows] rows of the trunk's pass; NULL: i */
+    const int32_t *positions, *slots_of; /**< [rows of the pass] */
+    const qn_gpu_slot *slots;
+    const qn_gpu_bias *biases; /**< [n_slots][QN_GPU_SLOT_BIASES] added in this order */
+    const int32_t *page_tables, *page_tokens; /**< As in qn_gpu_step_rows_args. */
+    uint64_t logits_stride;
+    uint32_t n_rows, n_vocab, n_table_pages, reserved;
+} qn_gpu_adjust_args;
+_Static_assert(sizeof(qn_gpu_adjust_args) == 88, "host and device agree");
 
 /** Chains begin: y[c] = kept of the sequence at places[c]. */
 typedef struct qn_gpu_step_chain_args {

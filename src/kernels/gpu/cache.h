@@ -7,14 +7,18 @@
 /* base/page.h is not for this compiler. */
 enum { QN_GPU_PAGE_TOKENS = 64 };
 
+/** Where what pages keep of @p position is, among all positions of all pages. */
+QN_DEV uint64_t qn_cache_place(const int32_t *pages, uint32_t position)
+{
+    return (uint64_t)(uint32_t)pages[position / QN_GPU_PAGE_TOKENS] * QN_GPU_PAGE_TOKENS +
+           position % QN_GPU_PAGE_TOKENS;
+}
+
 /** Address of the row at @p position of the sequence whose page table is given. */
 QN_DEV const uint8_t *qn_cache_row(const qn_gpu_cache *cache, const int32_t *pages,
                                    uint32_t position)
 {
-    const uint64_t row =
-        (uint64_t)(uint32_t)pages[position / QN_GPU_PAGE_TOKENS] * QN_GPU_PAGE_TOKENS +
-        position % QN_GPU_PAGE_TOKENS;
-    return cache->base + row * cache->row_bytes;
+    return cache->base + qn_cache_place(pages, position) * cache->row_bytes;
 }
 
 QN_DEV const int32_t *qn_cache_pages(const qn_gpu_cache *cache, uint32_t seq)

@@ -18,7 +18,6 @@
     X(attend, 256, 2, 128)                                                                         \
     X(attend_join, 128, 8, 64)                                                                     \
     X(combine, 256, 3, 80)                                                                         \
-    X(commit, 64, 1, 40)                                                                           \
     X(dummy, 256, 4, 72)                                                                           \
     X(embed, 256, 4, 64)                                                                           \
     X(gather, 256, 4, 64)                                                                          \

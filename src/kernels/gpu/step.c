@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Steps of many sequences (args_step.h). */
 #include "base/rng.h"
-#include "kernels/gpu/lang.h"
+#include "kernels/gpu/cache.h"
 
 QN_DEV uint32_t seq_of(uint32_t place)
 {
@@ -86,6 +86,13 @@ QN_DEV void write_settings(const qn_gpu_step_rows_args *args, uint32_t i)
     args->settings[i] = s;
 }
 
+/* The page of the row's position has its token from now on. */
+QN_DEV void keep_token(const qn_gpu_step_rows_args *args, uint32_t i_slot, row made)
+{
+    const int32_t *pages = args->page_tables + (uint64_t)i_slot * args->n_table_pages;
+    args->page_tokens[qn_cache_place(pages, (uint32_t)made.position)] = made.token;
+}
+
 /* One thread a row. */
 QN_GPU_KERNEL(step_rows)
 {
@@ -107,6 +114,9 @@ QN_GPU_KERNEL(step_rows)
             made = args->is_chain ? chain_row(args, seq, slot)
                                   : trunk_row(args, seq, slot, r, row_of(place));
         }
+    }
+    if (!args->is_chain && made.position >= 0) {
+        keep_token(args, i_slot, made);
     }
     args->tokens[r] = made.token;
     args->positions[r] = made.position;
