@@ -19,12 +19,12 @@ def run(script, *arguments, **changes):
 
 class Scripts(unittest.TestCase):
     def test_help_and_wrong_options(self):
-        for script in ("bundle.sh", "check.sh", "layer.sh", "sanitize.sh", "bench.sh", "profile.sh"):
+        for script in ("all.sh", "bundle.sh", "check.sh", "layer.sh", "sanitize.sh", "bench.sh", "profile.sh"):
             done = run(script, "--help")
             self.assertEqual(done.returncode, 0, script)
             self.assertIn("usage: tools/gpu/" + script, done.stdout)
             self.assertEqual(run(script, "--hepl").returncode, 2, script)
-        for script in ("check.sh", "layer.sh", "sanitize.sh", "bench.sh", "profile.sh"):
+        for script in ("all.sh", "check.sh", "layer.sh", "sanitize.sh", "bench.sh", "profile.sh"):
             self.assertIn("a value expected", run(script, "--device").stderr)
 
     def test_say_which_build_has_no_checks(self):
@@ -90,6 +90,16 @@ class Counts(unittest.TestCase):
         done = run("check.sh", "--device", "emulated", "--only", "rope")
         self.assertEqual(done.returncode, 0, done.stdout)
         self.assertRegex(done.stdout.splitlines()[-1], r"^[1-9]\d* passed, 0 failed$")
+
+    def test_all_runs_what_is_named_and_goes_on(self):
+        with tempfile.TemporaryDirectory() as folder:
+            done = run("all.sh", "--device", "cuda:77", "--output", folder, "engine", "quality", "tune")
+            lines = done.stdout.splitlines()
+            self.assertEqual((done.returncode, lines[-1]), (1, "0 passed, 3 failed"), done.stdout)
+            self.assertEqual([line.split(":")[0] for line in lines[:-1]], ["engine", "quality", "tune"])
+            with open(os.path.join(folder, "tune.log"), encoding="utf-8") as log:
+                self.assertRegex(log.read(), "quern: error: .*cuda:77")
+        self.assertIn("nonsense: no such step", run("all.sh", "nonsense").stderr)
 
     def test_check_counts_a_device_that_is_not_there(self):
         done = run("check.sh", "--device", "cuda:77", "--only", "rope")
