@@ -307,7 +307,8 @@ void qn_gpu_probe_index(qn_gpu_glm *g, const qn_gpu_call *call, uint32_t first, 
     int32_t *const positions = look(g, call->batch->positions + first, n_rows * sizeof *positions);
     float *const seen =
         scores != NULL ? look(g, scores, (size_t)(n_rows * stride) * sizeof *seen) : NULL;
-    const bool is_seen = sets != NULL && n_sets != NULL && positions != NULL;
+    const bool is_seen =
+        sets != NULL && n_sets != NULL && positions != NULL && (scores == NULL || seen != NULL);
     for (size_t i = 0; i < n_rows && is_seen; i++) {
         const bool has_scores =
             (size_t)positions[i] + 1 - call->first_position > n_topk && seen != NULL;

@@ -459,7 +459,7 @@ static void append_pages(server_writer *page, const qn_engine_stats *engine)
     }
 }
 
-/* Passes that are graphs; on a CPU the family is left out. */
+/* Passes that are graphs; where none is, as on a CPU, the family is left out. */
 static void append_launches(server_writer *page, const qn_engine_stats *engine)
 {
     static const char name[] = "quern_graph_launches";
@@ -469,14 +469,17 @@ static void append_launches(server_writer *page, const qn_engine_stats *engine)
     } passes[] = {{"trunk", engine->n_trunk_launches},
                   {"draft", engine->n_draft_launches},
                   {"follow", engine->n_follow_launches}};
-    if (engine->n_trunk_launches > 0) {
-        prom_family(page, name, gauge, "Kernels, copies and fills of a pass on a GPU.");
-    }
+    bool is_begun = false;
     for (size_t i = 0; i < sizeof passes / sizeof passes[0]; i++) {
         const prom_label labels[] = {{"pass", passes[i].pass}, {NULL, NULL}};
-        if (passes[i].n > 0) {
-            prom_sample(page, name, "", labels, (double)passes[i].n);
+        if (passes[i].n == 0) {
+            continue;
         }
+        if (!is_begun) {
+            prom_family(page, name, gauge, "Kernels, copies and fills of a pass on a GPU.");
+            is_begun = true;
+        }
+        prom_sample(page, name, "", labels, (double)passes[i].n);
     }
 }
 

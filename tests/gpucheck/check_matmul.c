@@ -326,18 +326,18 @@ static void check_plans(gc *run)
 {
     static const uint32_t splits[] = {1, 2, 5};
     static const qn_weight_kind of[] = {QN_WEIGHT_BF16, QN_WEIGHT_FP8_BLOCK, QN_WEIGHT_MXFP4};
-    for (uint32_t i = 0; i < 3 * 4 * 3; i++) {
-        const product p = {.kind = of[i / 12],
+    for (uint32_t i = 0; i < 3 * 4 * 3 * qn_gpu_n_matmul_variants; i++) {
+        const product p = {.kind = of[i / 12 % 3],
                            .n_out = i % 2 == 0 ? 200 : 72,
                            .n_in = 1088,
                            .n_rows = i % 5 == 0 ? 12 : 5,
                            .grouping = (grouping)(i % N_GROUPINGS),
                            .epilogue = i % 7 == 0 ? QN_GPU_SILU_MUL : QN_GPU_STORE,
                            .y_dtype = QN_GPU_F32,
-                           .variant = 1 + i / 3 % 2,
+                           .variant = i / 36,
                            .n_strips = 2U << i / 3 % 4,
                            .n_splits = splits[i % 3]};
-        if (is_there(run, &p)) {
+        if (qn_gpu_matmul_variants[p.variant].has_plans && is_there(run, &p)) {
             run_product(run, &p);
         }
     }

@@ -164,11 +164,17 @@ static uint32_t random_bits(void)
     return emu.seed == 0 ? 0 : (uint32_t)qn_rng_u64(emu.seed, 0, emu.n_random++);
 }
 
+/* Has the thread that runs still to wait for earlier launches? */
+static bool is_unawaited(void)
+{
+    return emu.launch->is_dependent && !emu.block->fibers[qn_emu.thread].has_awaited;
+}
+
 static void fiber_main(void)
 {
     emu.launch->kernel->run(emu.launch->args);
     fiber *f = &emu.block->fibers[qn_emu.thread];
-    if (emu.launch->is_dependent && !f->has_awaited) {
+    if (is_unawaited()) {
         fail("a thread of a dependent launch ends without having waited for earlier launches");
     }
     f->status = ENDED;
@@ -218,6 +224,14 @@ void qn_emu_await_earlier(void)
         wait_at(QN_EMU_AWAIT, __builtin_return_address(0));
     }
     emu.block->fibers[qn_emu.thread].has_awaited = true;
+}
+
+void qn_emu_release_later(void)
+{
+    if (is_unawaited()) {
+        fail("a thread of a dependent launch lets later ones begin without having waited for "
+             "earlier launches");
+    }
 }
 
 const qn_emu_slot *qn_emu_warp(qn_emu_site site, const void *words, size_t n)

@@ -19,7 +19,8 @@
  *
  * A dependent launch (gpu.h) can be begun before the one in front of it runs: some of its blocks go
  * as far as qn_await_earlier(), and copies that they begin are read then, so that whatever must not
- * come before shows in the results.  A thread that ends without having waited is an error.
+ * come before shows in the results.  A thread that ends, or calls qn_release_later(), without
+ * having waited is an error.
  *
  * What does not show: a missing qn_fence(), as threads see each other's stores in the order in
  * which they were made; what blocks that run at the same time do to each other; two threads that

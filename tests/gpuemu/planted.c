@@ -214,7 +214,11 @@ QN_GPU_KERNEL(awaited)
     if (args->n == HASTY_END) {
         return;
     }
+    if (args->n == HASTY_RELEASE) {
+        qn_release_later();
+    }
     qn_await_earlier();
+    qn_release_later();
     if (args->n != HASTY_COPY && i < 16) {
         qn_copy_16(&copies[i], args->x + 4 * i, 16);
     }

@@ -12,7 +12,7 @@ typedef struct planted_args {
 } planted_args;
 
 /** What "awaited" does too early, by n. */
-enum hasty { HASTY_NOTHING, HASTY_LOAD, HASTY_COPY, HASTY_STORE, HASTY_END };
+enum hasty { HASTY_NOTHING, HASTY_LOAD, HASTY_COPY, HASTY_STORE, HASTY_END, HASTY_RELEASE };
 
 /* X(NAME, n_threads) */
 #define PLANTED_KERNELS(X)                                                                         \

@@ -333,6 +333,9 @@ static void test_a_launch_that_does_not_wait_is_reported(void **state)
     assert_int_equal(run_apart(said, run_dependent, "awaited", 64, HASTY_END), 1);
     assert_non_null(strstr(said, "kernel awaited: a thread of a dependent launch ends without"));
     assert_int_equal(run_apart(said, run, "awaited", 64, HASTY_END), 0);
+    assert_int_equal(run_apart(said, run_dependent, "awaited", 64, HASTY_RELEASE), 1);
+    assert_non_null(strstr(said, "kernel awaited: a thread of a dependent launch lets later ones"));
+    assert_int_equal(run_apart(said, run, "awaited", 64, HASTY_RELEASE), 0);
 }
 
 static void check_number(const uint32_t *y, uint64_t n, uint64_t i, uint32_t x)

@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-enum { N_IDS = 9, N_IDS_MAX = 32 };
+enum { N_IDS = 27, N_IDS_MAX = 32 }; /* more than the indexer leaves */
 
 static const qn_sampling greedy = {.top_p = 1.0F, .repetition_penalty = 1.0F};
 
@@ -49,9 +49,20 @@ static void look_at_experts(void *context, int32_t i_layer, uint32_t i_row, int3
     assert_true(experts[0] != experts[1]);
 }
 
+static void look_at_set(void *context, int32_t i_layer, uint32_t i_row, int32_t *set,
+                        uint32_t n_set, const float *scores)
+{
+    (void)context;
+    (void)i_layer;
+    (void)i_row;
+    /* Without scores where all positions are taken: none is left out. */
+    assert_true(scores != NULL || set[n_set - 1] == (int32_t)n_set - 1);
+}
+
 static const qn_probe *offer_probe(void *context, uint32_t n_rows)
 {
-    static const qn_probe probe = {.hidden = look_at_hidden, .router = look_at_experts};
+    static const qn_probe probe = {
+        .hidden = look_at_hidden, .router = look_at_experts, .index = look_at_set};
     (void)context;
     (void)n_rows;
     return &probe;
@@ -76,8 +87,8 @@ static qn_status generate(qn_generator *generator, const qn_generator_request *r
  */
 static void test_gpuengine_tells_nothing_of_a_pass_that_failed(void **state)
 {
-    enum { STRIDE = 11 }; /* launches between failures: a pass has more */
     static const char *const calls[] = {"launch", "download"};
+    static const size_t strides[] = {11, 1}; /* calls between failures: a pass has more launches */
     (void)state;
     const qn_sequence_options options = {.kernels = &g_t.kernels,
                                          .kv_dtype = QN_KV_BF16,
@@ -101,7 +112,7 @@ static void test_gpuengine_tells_nothing_of_a_pass_that_failed(void **state)
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         uint32_t n_failed = 0;
         bool has_failed = true;
-        for (size_t n = 0; has_failed; n += STRIDE) {
+        for (size_t n = 0; has_failed; n += strides[i]) {
             fake_gpu_fail(calls[i], n, FAKE_GPU_INVALID);
             const qn_status status = generate(generator, &request, &ears);
             has_failed = fake_gpu_has_failed();

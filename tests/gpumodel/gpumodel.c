@@ -3,9 +3,10 @@
  * A model on a GPU of this machine beside the CPU:
  *   gpumodel --device cuda[:N] MODEL IDS [OPTION ..]
  *
- * IDS        a file of ids, a golden file (.safetensors), or a number: so many ids are made up.
- *            The GPU may be 1.5 times as far from the CPU in f32 as transformers in bf16 is, where
- * a golden file says how far, or 3 times as far as the CPU in bf16
+ * The GPU may be 1.5 times as far from the CPU in f32 as transformers in bf16 is, where a golden
+ * file says how far that is, else 3 times as far as the CPU in bf16.
+ *
+ * IDS        a file of ids, a golden file (.safetensors), or a number: so many ids are made up
  * --dummy    MODEL needs no weights
  * --free     sums may go by the number of rows
  * --kv-dtype bf16|fp8

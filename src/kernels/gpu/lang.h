@@ -213,7 +213,9 @@ QN_DEV void qn_await_earlier(void)
  */
 QN_DEV void qn_release_later(void)
 {
-#if defined(__NVPTX__)
+#if defined(QN_GPU_EMULATED)
+    qn_emu_release_later();
+#elif defined(__NVPTX__)
     __asm__ volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }

@@ -62,6 +62,9 @@ QN_EMU_MEETING void qn_emu_barrier(void);
 /** Waits for earlier launches, the whole block at one place where one of them has not run yet. */
 QN_EMU_MEETING void qn_emu_await_earlier(void);
 
+/** Lets no launch begin, but sees that a dependent one has waited. */
+void qn_emu_release_later(void);
+
 /** Waits for the lanes of the warp: gives n words, gets all lanes' until its next call but one. */
 QN_EMU_MEETING const qn_emu_slot *qn_emu_warp(qn_emu_site site, const void *words, size_t n);
 
