@@ -133,11 +133,6 @@ qn_status qn_device_check(const char *text, const char *const *archs, size_t n_a
     if (driver != NULL) {
         return qn_device_check_gpu(driver, i_device, archs, n_archs, err);
     }
-    if (strcmp(text, "gfxsim") == 0) {
-        return qn_fail(err, QN_E_DEVICE, 0, __func__,
-                       "--device: 'gfxsim' is not part of this version, auto, cpu, cuda[:N] or "
-                       "hip[:N] expected");
-    }
     return qn_fail(err, QN_E_INVAL, 0, __func__,
-                   "--device: '%s', auto, cpu, cuda[:N], hip[:N] or gfxsim expected", text);
+                   "--device: '%.64s', auto, cpu, cuda[:N] or hip[:N] expected", text);
 }
