@@ -108,6 +108,11 @@ class Counts(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout)
         self.assertRegex(done.stdout.splitlines()[-1], r"^[1-9]\d* passed, 0 failed$")
 
+    def test_check_names_what_is_no_operation(self):
+        done = run("check.sh", "--only", "mtmul")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("gpucheck: error: --only: mtmul, ", done.stdout)
+
     def test_check_counts_a_device_that_is_not_there(self):
         done = run("check.sh", "--device", "cuda:77", "--only", "rope")
         self.assertEqual((done.returncode, done.stdout.splitlines()[-1]), (1, "0 passed, 1 failed"))
