@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # A whole server on one GPU at full size, without weights: one rank of GLM-5.2 in MXFP4, made up by the
 # device, under the load of the published measurements.
 set -eu
@@ -11,7 +12,7 @@ usage: bench/gpu_whole.sh [--quick] [--model DIR] [--device NAME] [--rate R] [--
 Starts `quern serve` with dummy weights, five drafts of the MTP layer of which steps take 3.61 tokens
 whatever they are, waits until it is ready, and measures it with `quern bench serve`: four minutes of
 the wafer workload at one rate, then single requests of 10,000 tokens. OUTPUT (build/gpu_whole) gets
-folders wafer and single-stream, and server.log. The program is build/release/quern, or that of QUERN.
+folders wafer and single-stream, and server.log.
 
   --quick        about a minute of load: shows that all of it works
   --model DIR    another config.json (configs/glm-5.2-mxfp4-tp4)
@@ -19,10 +20,13 @@ folders wafer and single-stream, and server.log. The program is build/release/qu
   --rate R       requests a second of wafer (0.5)
   --scale X      of all lengths, for models of a small context (1)
   --cache SIZE   of the page cache (what the device has left; of a CPU a quarter)
+
+QUERN: the program, where it is not build/release/quern of this source.
 END
 }
 
-quern=${QUERN:-build/release/quern}
+top=$(cd "$(dirname "$0")/.." && pwd)
+quern=${QUERN:-$top/build/release/quern}
 model=configs/glm-5.2-mxfp4-tp4
 device=cuda
 rate=0.5
@@ -49,9 +53,13 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-output=$(realpath -m "${1:-build/gpu_whole}")
+output=$(realpath -m "${1:-$top/build/gpu_whole}")
+[ -x "$quern" ] || {
+    echo "$program: error: $quern: not there, expected cmake --build to have made it" >&2
+    exit 2
+}
 quern=$(realpath "$quern")
-cd "$(dirname "$0")/.."
+cd "$top"
 mkdir -p "$output"
 
 server=""

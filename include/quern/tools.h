@@ -118,6 +118,9 @@ typedef struct qn_eval_progress {
 /** Called before and after each problem and step; false cancels. */
 typedef bool qn_eval_progress_fn(void *context, const qn_eval_progress *progress);
 
+/** Looks at the loaded model of a side; an error ends qn_eval() with it. */
+typedef qn_status qn_eval_check_fn(void *context, const qn_model *model, qn_error *err);
+
 /** What to measure, and how.  All zero but files: the defaults. */
 typedef struct qn_eval_options {
     const char *const *tasks;      /**< [n_tasks] files of problems (docs/quality.md). */
@@ -130,7 +133,8 @@ typedef struct qn_eval_options {
     const qn_sampling *sampling;   /**< NULL: greedy.  Each problem has a seed of its own, made of
                                         this one. */
     qn_eval_progress_fn *progress; /**< NULL: nobody wants to know. */
-    void *progress_context;        /**< Given to progress. */
+    void *progress_context;        /**< Given to progress and check. */
+    qn_eval_check_fn *check;       /**< Before a side answers; NULL: any model will do. */
     uint32_t limit;                /**< Problems of each task; 0: all. */
     uint32_t max_tokens;           /**< Of an answer; 0: 32768. */
     uint32_t window_tokens; /**< Text is read in pieces of so many tokens; 0: 512, or the context

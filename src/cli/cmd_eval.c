@@ -101,6 +101,7 @@ typedef struct follower {
     uint32_t i_side;
     bool is_begun;
     bool is_quiet;
+    bool is_strict;
 } follower;
 
 static void begin(follower *f, const qn_eval_progress *p)
@@ -139,6 +140,15 @@ static bool show(void *context, const qn_eval_progress *p)
         break;
     }
     return cli_progress_show(&f->progress, p->done, p->total);
+}
+
+static qn_status check_kernels(void *context, const qn_model *model, qn_error *err)
+{
+    follower *const f = context;
+    if (f->is_begun) {
+        cli_progress_end(&f->progress); /* a warning has a line of its own */
+    }
+    return cli_check_opened(model, f->is_strict, err);
 }
 
 /* ------------------------------------------------------------------------------------- settings */
@@ -255,7 +265,7 @@ static qn_status evaluate(char **result, const eval_values *v, const char *model
     char *room = NULL;
     qn_eval_side sides[2];
     qn_model_options model_options = {0};
-    follower f = {.is_quiet = v->common.is_quiet};
+    follower f = {.is_quiet = v->common.is_quiet, .is_strict = v->model.strict};
     const qn_sampling sampling = {.temperature = (float)v->temperature,
                                   .top_p = (float)v->top_p,
                                   .min_p = (float)v->min_p,
@@ -277,6 +287,7 @@ static qn_status evaluate(char **result, const eval_values *v, const char *model
                                          .sampling = &sampling,
                                          .progress = show,
                                          .progress_context = &f,
+                                         .check = check_kernels,
                                          .limit = (uint32_t)v->limit,
                                          .max_tokens = (uint32_t)v->max_tokens,
                                          .window_tokens = (uint32_t)v->context_tokens,

@@ -30,12 +30,16 @@ static size_t name_fallbacks(char *text, size_t size, const qn_kernel_choice *ch
             append_choice(text, size, &choices[i]);
         }
     }
+    if (n_found > NAMED_MAX) {
+        const size_t used = strlen(text);
+        (void)snprintf(text + used, size - used, "; and %zu more", n_found - NAMED_MAX);
+    }
     return n_found;
 }
 
 qn_status cli_check_kernels(const qn_model *model, bool is_strict, qn_error *err)
 {
-    char text[400];
+    char text[512];
     size_t n = 0;
     qn_kernel_choice *choices = NULL;
     const qn_status status = server_list_kernels(&choices, &n, model, err);

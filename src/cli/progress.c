@@ -106,12 +106,17 @@ qn_status cli_open_model(qn_model **model, const char *name, const cli_model *fr
     options.tokenizer_optional = needs_no_tokenizer;
     qn_status status = qn_model_open(model, name, &options, err);
     cli_progress_end(&progress);
-    if (status == QN_OK &&
-        (from->strict || strcmp(qn_model_get_info(*model)->device, "cpu") != 0)) {
-        status = cli_check_kernels(*model, from->strict, err);
+    if (status == QN_OK) {
+        status = cli_check_opened(*model, from->strict, err);
         if (status < 0) {
             qn_model_close(model);
         }
     }
     return status;
+}
+
+qn_status cli_check_opened(const qn_model *model, bool is_strict, qn_error *err)
+{
+    const bool is_gpu = strcmp(qn_model_get_info(model)->device, "cpu") != 0;
+    return is_gpu || is_strict ? cli_check_kernels(model, is_strict, err) : QN_OK;
 }

@@ -37,6 +37,9 @@ void cli_progress_end(cli_progress *progress);
 QN_MUST_CHECK qn_status cli_open_model(qn_model **model, const char *name, const cli_model *from,
                                        bool needs_no_tokenizer, bool is_quiet, qn_error *err);
 
+/** Look for fallbacks as cli_open_model() does, in a model that something else has loaded. */
+QN_MUST_CHECK qn_status cli_check_opened(const qn_model *model, bool is_strict, qn_error *err);
+
 /**
  * Look for kernels that are not made for this machine: a product without one is slow, and nobody
  * would see why.  They are a warning, with @p is_strict an error.

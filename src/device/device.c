@@ -139,5 +139,5 @@ qn_status qn_device_check(const char *text, const char *const *archs, size_t n_a
                        "hip[:N] expected");
     }
     return qn_fail(err, QN_E_INVAL, 0, __func__,
-                   "--device: '%s', auto, cpu, cuda[:N], hip[:N] or gfxsim expected", text);
+                   "--device: '%.64s', auto, cpu, cuda[:N] or hip[:N] expected", text);
 }

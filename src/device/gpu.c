@@ -53,8 +53,10 @@ const qn_gpu_driver *qn_gpu_find_driver(uint32_t *i_device, const char *name)
         }
         if (name[len] == ':' && *number != '\0' && strspn(number, "0123456789") == strlen(number)) {
             const unsigned long value = strtoul(number, NULL, 10); /* the greatest if too great */
-            *i_device = value < UINT32_MAX ? (uint32_t)value : UINT32_MAX;
-            return qn_gpu_drivers[i];
+            if (value < UINT32_MAX) {
+                *i_device = (uint32_t)value;
+                return qn_gpu_drivers[i];
+            }
         }
     }
     return NULL;

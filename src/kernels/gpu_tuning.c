@@ -7,6 +7,7 @@
 #include "kernels/gpu_tuning_shipped.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -240,7 +241,9 @@ static qn_status check_rows(const qn_gpu_tuning *t, qn_error *err)
         const qn_gpu_tuning_row *const b = &t->rows[i];
         const line at = {.name = t->name, .number = a->line > b->line ? a->line : b->line};
         if (compare_rows(a, b) == 0) {
-            return refuse(&at, "rows", (qn_str){0}, "a shape and number of rows once", err);
+            char rows[16];
+            (void)snprintf(rows, sizeof rows, "%" PRIu32, b->n_rows);
+            return refuse(&at, "rows", qn_str_of(rows), "a shape and number of rows once", err);
         }
         if (compare_keys(&a->key, &b->key) == 0 && !is_alike(a, b)) {
             return refuse(&at, "variant", qn_str_of(b->variant),

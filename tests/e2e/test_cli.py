@@ -496,7 +496,7 @@ class Usage(Case):
                        self.folder, env=environment(HF_HOME=self.folder))
 
     def test_missing_resource_is_status_4(self):
-        for device in ("cuda", "cuda:0", "hip", "gfxsim"):
+        for device in ("cuda", "cuda:0", "hip"):
             self.fail_with(4, ["run", NANO, "-p", "x", "--device", device], "--device", device)
         self.fail_with(4, ["run", "configs/glm-5.2", "--load-format", "dummy", "--ids", "1"], "GB")
 

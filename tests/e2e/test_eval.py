@@ -229,8 +229,13 @@ class Comparisons(Case):
                           "--against-device", "cpu")
         self.assertEqual((result["device"], result["against"]["device"]), ("cpu", "cpu"))
         self.assertEqual(result["paired"]["same_answers"], 5)
-        self.assert_fails(4, "hip:99", NANO, "--tasks", TASKS["arithmetic"], "--against-device",
-                          "hip:99")
+        for status, device in ((4, "hip:99"), (2, "nonsense")):
+            self.assert_fails(status, "--against-device: ", NANO, "--tasks", TASKS["arithmetic"],
+                              "--against-device", device)
+
+    def test_strict_refuses_kernels_that_are_not_made_for_the_machine(self):
+        self.assert_fails(4, "fallbacks", NANO, "--tasks", TASKS["arithmetic"], "--limit", "1",
+                          "--cpu-mask", "ref", "--strict")
 
     def test_a_text_gives_perplexity_and_divergence(self):
         text = str(ROOT / "docs/model.md")

@@ -33,6 +33,23 @@ class Scripts(unittest.TestCase):
         self.assertIn("/nowhere/tests/gpucheck: not there", done.stderr)
 
 
+    def test_a_whole_server_is_started_from_any_folder(self):
+        script = os.path.join(ROOT, "bench/gpu_whole.sh")
+        for program, seen in (("/nowhere/quern", "/nowhere/quern: not there, expected"),
+                              (os.path.join(BUILD, "quern"), "--device: hip:99: ")):
+            with tempfile.TemporaryDirectory() as folder:
+                done = subprocess.run([script, "--device", "hip:99", os.path.join(folder, "out")], capture_output=True,
+                                      text=True, check=False, timeout=60, cwd=folder,
+                                      env={**os.environ, "QUERN": program})
+                self.assertNotEqual(done.returncode, 0)
+                self.assertRegex(done.stderr, "^gpu_whole: error: (.|\n)*" + seen)
+
+    def test_a_bundle_of_no_build_is_an_error(self):
+        done = run("bundle.sh", QUERN_BUILD="/nowhere")
+        self.assertEqual((done.returncode, done.stderr),
+                         (2, "bundle.sh: error: /nowhere/build.ninja: not there, expected cmake to have made it\n"))
+
+
 class States(unittest.TestCase):
     def test_a_build_says_which_kernels_it_has(self):
         with_kernels = "sm_90a (PTX), gfx950" if HAS_GPUCHECK else "none: built without "
@@ -100,6 +117,11 @@ class Counts(unittest.TestCase):
             with open(os.path.join(folder, "tune.log"), encoding="utf-8") as log:
                 self.assertRegex(log.read(), "quern: error: .*cuda:77")
         self.assertIn("nonsense: no such step", run("all.sh", "nonsense").stderr)
+
+    def test_check_names_what_is_no_operation(self):
+        done = run("check.sh", "--only", "mtmul")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("gpucheck: error: --only: mtmul, ", done.stdout)
 
     def test_check_counts_a_device_that_is_not_there(self):
         done = run("check.sh", "--device", "cuda:77", "--only", "rope")

@@ -134,6 +134,15 @@ static bool is_op(const char *name)
     return false;
 }
 
+static int refuse(const char *option, const char *value)
+{
+    const int status = usage(stderr, 2);
+    (void)fprintf(stderr, "gpucheck: error: %s%s%s, an option as above expected%s\n", option,
+                  value != NULL ? ": " : "", value != NULL ? value : "",
+                  strcmp(option, "--only") == 0 ? ", an operation of --list" : "");
+    return status;
+}
+
 /* Returns 0 to go on, or the exit status plus 1. */
 static int parse(request *asked, gc *run, int argc, char **argv)
 {
@@ -160,10 +169,10 @@ static int parse(request *asked, gc *run, int argc, char **argv)
         } else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
             run->seed = strtoull(argv[++i], &end, 10);
             if (end == argv[i] || *end != '\0') {
-                return 1 + usage(stderr, 2);
+                return 1 + refuse("--seed", argv[i]);
             }
         } else {
-            return 1 + usage(stderr, 2);
+            return 1 + refuse(argv[i], i + 1 < argc ? argv[i + 1] : NULL);
         }
     }
     return 0;

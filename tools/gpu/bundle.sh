@@ -2,9 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # quern for a machine that has a driver and nothing else: one archive with the libraries that it needs.
 set -eu
-cd "$(dirname "$0")/../.."
-
-build=${QUERN_BUILD:-build/release}
+build=$(realpath -m "${QUERN_BUILD:-$(dirname "$0")/../../build/release}")
 output=""
 model=no
 usage() {
@@ -27,7 +25,7 @@ while [ $# -gt 0 ]; do
     --model) model=yes ;;
     --output)
         [ $# -gt 1 ] || { usage >&2; exit 2; }
-        output=$2
+        output=$(realpath -m "$2")
         shift ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
@@ -35,6 +33,11 @@ while [ $# -gt 0 ]; do
     shift
 done
 
+cd "$(dirname "$0")/../.."
+[ -r "$build/build.ninja" ] || {
+    echo "bundle.sh: error: $build/build.ninja: not there, expected cmake to have made it" >&2
+    exit 2
+}
 log=$(mktemp)
 work=$(mktemp -d)
 trap 'rm -rf "$log" "$work"' EXIT

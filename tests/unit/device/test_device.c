@@ -134,7 +134,7 @@ static void test_device_value_says_what_can_compute(void **state)
         {"hip:11", QN_E_DEVICE}, {"gfxsim", QN_E_DEVICE},  {"", QN_E_INVAL},
         {"cuda:", QN_E_INVAL},   {"cuda:-1", QN_E_INVAL},  {"cuda0", QN_E_INVAL},
         {"hip:1x", QN_E_INVAL},  {"gfxsim:0", QN_E_INVAL}, {"cpu:0", QN_E_INVAL},
-        {"CPU", QN_E_INVAL},     {"tpu", QN_E_INVAL},
+        {"CPU", QN_E_INVAL},     {"tpu", QN_E_INVAL},      {"cuda:4294967296", QN_E_INVAL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         qn_error err = {0};
@@ -146,6 +146,7 @@ static void test_device_value_says_what_can_compute(void **state)
         }
         if (cases[i].expected == QN_E_INVAL) {
             assert_non_null(strstr(err.text, cases[i].text));
+            assert_non_null(strstr(err.text, "auto, cpu, cuda[:N] or hip[:N] expected"));
         }
     }
 }

@@ -125,7 +125,9 @@ static void test_gpu_name_says_driver_and_number(void **state)
         {"cuda:12", &qn_gpu_cuda, 12},
         {"hip", &qn_gpu_hip, 0},
         {"hip:3", &qn_gpu_hip, 3},
-        {"cuda:99999999999999999999", &qn_gpu_cuda, UINT32_MAX},
+        {"cuda:4294967294", &qn_gpu_cuda, 4294967294},
+        {"cuda:4294967295", NULL, 0}, /* no number is told of as another */
+        {"cuda:99999999999999999999", NULL, 0},
         {"", NULL, 0},
         {"cuda:", NULL, 0},
         {"cuda:-1", NULL, 0},

@@ -95,7 +95,7 @@ static void test_gpu_tuning_names_what_is_wrong(void **state)
         {HEAD "matmul,bf16,1,1,0,1,1,plain,0,0,nan\n", {"us \"nan\""}},
         {HEAD "matmul,bf16,1,1,0,1,1,plain,0,0,0\n", {"us \"0\""}},
         {HEAD "matmul,bf16,1,1,0,1,1,plain,0,0,1\nmatmul,bf16,1,1,0,1,1,plain,0,0,1\n",
-         {"line 3", "once"}},
+         {"line 3", "rows \"1\"", "once"}},
         {HEAD "index,bf16,1,1,0,1,1,portable,0,0,1\nindex,bf16,1,1,0,1,2,sm90_mma,0,0,1\n",
          {"line 3", "one variant"}},
     };
