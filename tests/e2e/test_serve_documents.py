@@ -12,7 +12,7 @@ import unittest
 from serving import LONG_S, QUERN, ROOT, Server, use_clients
 
 # Of other programs.
-FOREIGN = {"--batch", "--format"}
+FOREIGN = {"--batch", "--format", "--health-on-failure"}
 PLACE = "http://127.0.0.1:8000"
 
 
