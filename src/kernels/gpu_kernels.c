@@ -216,32 +216,28 @@ const qn_gpu_info *qn_gpu_kernels_info(const qn_gpu_kernels *kernels)
     return qn_gpu_get_info(kernels->gpu);
 }
 
-static void queue(const qn_gpu_ops *ops, uint32_t i_kernel, qn_gpu_launch_args launch)
+static void queue(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
+                  uint32_t shared_bytes, const void *args, size_t args_bytes, bool is_dependent)
 {
     QN_ASSERT(qn_gpu_kernels_has(ops->kernels, i_kernel));
-    launch.function = ops->kernels->functions[i_kernel];
-    launch.name = entries[i_kernel].name;
-    launch.n_threads = entries[i_kernel].n_threads;
-    qn_gpu_launch(ops->stream, &launch);
+    qn_gpu_launch(ops->stream, &(qn_gpu_launch_args){.function = ops->kernels->functions[i_kernel],
+                                                     .name = entries[i_kernel].name,
+                                                     .grid = {grid[0], grid[1], grid[2]},
+                                                     .n_threads = entries[i_kernel].n_threads,
+                                                     .shared_bytes = shared_bytes,
+                                                     .is_dependent = is_dependent,
+                                                     .args = args,
+                                                     .args_bytes = args_bytes});
 }
 
 void qn_gpu_ops_launch(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
                        uint32_t shared_bytes, const void *args, size_t args_bytes)
 {
-    queue(ops, i_kernel,
-          (qn_gpu_launch_args){.grid = {grid[0], grid[1], grid[2]},
-                               .shared_bytes = shared_bytes,
-                               .args = args,
-                               .args_bytes = args_bytes});
+    queue(ops, i_kernel, grid, shared_bytes, args, args_bytes, false);
 }
 
 void qn_gpu_ops_launch_dependent(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
                                  uint32_t shared_bytes, const void *args, size_t args_bytes)
 {
-    queue(ops, i_kernel,
-          (qn_gpu_launch_args){.grid = {grid[0], grid[1], grid[2]},
-                               .shared_bytes = shared_bytes,
-                               .is_dependent = true,
-                               .args = args,
-                               .args_bytes = args_bytes});
+    queue(ops, i_kernel, grid, shared_bytes, args, args_bytes, true);
 }
