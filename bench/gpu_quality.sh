@@ -51,24 +51,8 @@ for needed in "$build/quern" "$build/tests/gpumodel"; do
     }
 done
 
-folder=$keep
-if [ -z "$folder" ]; then
-    folder=$(mktemp -d)
-    trap 'rm -rf "$folder"' EXIT
-    trap 'exit 130' INT TERM
-fi
-mkdir -p "$folder"
-
-# make NAME COMMAND...: a model that COMMAND writes to the folder named last; never half there.
-make() {
-    name=$1
-    shift
-    [ -e "$folder/$name" ] && return
-    rm -rf "$folder/new"
-    if "$@" "$folder/new" >&2; then
-        mv "$folder/new" "$folder/$name"
-    fi
-}
+. bench/models.sh
+open_folder "$keep"
 python=python3
 "$python" -c 'import numpy' 2>/dev/null || python=/usr/bin/python3 # Debian's has Debian's numpy
 make fp8 "$python" -B bench/models.py fp8 models/glm-nano

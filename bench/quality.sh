@@ -49,24 +49,8 @@ install_packages "$may_install" $packages >&2
     cmake --build --preset release -j "${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}" --target quern
 } >&2
 
-folder=$keep
-if [ -z "$folder" ]; then
-    folder=$(mktemp -d)
-    trap 'rm -rf "$folder"' EXIT
-    trap 'exit 130' INT TERM
-fi
-mkdir -p "$folder"
-
-# make NAME COMMAND...: a model that COMMAND writes to the folder named last; never half there.
-make() {
-    name=$1
-    shift
-    [ -e "$folder/$name" ] && return
-    echo "Making $name" >&2
-    rm -rf "$folder/new"
-    "$@" "$folder/new" >&2
-    mv "$folder/new" "$folder/$name"
-}
+. bench/models.sh
+open_folder "$keep"
 quantize() { # OPTION... SOURCE TARGET
     build/release/quern quantize -q "$@"
 }
