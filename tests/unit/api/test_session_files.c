@@ -397,6 +397,39 @@ static void test_an_error_of_who_hears_logits_ends_the_request(void **state)
     qn_session_close(&session);
 }
 
+/* Rows that who hears them refused are in no file: of a prompt, an answer, and its last token,
+ * which is computed for the file. */
+static void test_a_file_without_rows_that_were_refused_is_given_up(void **state)
+{
+    (void)state;
+    static const uint32_t heard_rows[] = {0, N_PROMPT + 2, N_PROMPT + N_DRAWN - 1};
+    static transcript t;
+    static heard h;
+    char dir[PATH_BYTES];
+    char path[2 * PATH_BYTES];
+    struct stat there;
+    folder_make(dir);
+    folder_write(dir, "logits.safetensors", "old");
+    (void)snprintf(path, sizeof path, "%s/logits.safetensors", dir);
+    for (size_t i = 0; i < sizeof heard_rows / sizeof heard_rows[0]; i++) {
+        const qn_request request = ask(QN_DRAFT_NONE);
+        qn_session *session = open_session(
+            g_model, &(qn_session_options){.logits_path = path, .logits_fn = hear, .context = &h});
+        qn_error err = {0};
+        h = (heard){.n_rows_max = heard_rows[i]};
+        answer(&t, session, &request);
+        for (int again = 0; again < 3; again++) {
+            assert_int_equal(qn_session_finish_files(session, &err), QN_E_IO);
+            assert_non_null(strstr(err.text, i == 2 && again == 0 ? "heard: " : path));
+        }
+        qn_session_close(&session);
+    }
+    assert_int_equal(stat(path, &there), 0); /* what was there stays, and there is nothing else */
+    assert_int_equal(there.st_size, 3);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(dir), 0);
+}
+
 int main(void)
 {
     qn_log_configure(QN_LOG_WARN, false);
@@ -411,6 +444,7 @@ int main(void)
         cmocka_unit_test(test_files_in_the_folder_of_the_model_are_refused),
         cmocka_unit_test(test_logits_are_told_as_the_file_has_them),
         cmocka_unit_test(test_an_error_of_who_hears_logits_ends_the_request),
+        cmocka_unit_test(test_a_file_without_rows_that_were_refused_is_given_up),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }
