@@ -114,6 +114,7 @@ typedef struct qn_model qn_model;
 typedef struct qn_model_options {
     const char *tokenizer_dir; /**< Folder of tokenizer.json; NULL: the model's. */
     const char *device;        /**< "auto", "cpu", "cuda[:N]" or "hip[:N]"; NULL: auto. */
+    const char *device_option; /**< What an error calls the option of that; NULL: "--device". */
     const char *tuning;        /**< GPU: file of measured choices, or a folder of DEVICE.csv
                                     (docs/tuning.md); NULL: what is built in. */
     const char *cpu_mask;      /**< Best kernel level allowed: "ref", "avx2" ...; NULL: no limit. */

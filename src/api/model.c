@@ -125,7 +125,8 @@ static qn_status choose_machine(qn_model *m, const qn_model_options *o, qn_error
     if (is_gpu) {
         QN_TRY(status, check_gpu_options(o, err), fail);
     }
-    QN_TRY(status, qn_device_check(o->device, archs, qn_list_archs(archs), err), fail);
+    QN_TRY(status, qn_device_check(o->device, o->device_option, archs, qn_list_archs(archs), err),
+           fail);
     /* int8 is for MXFP4 alone, so it is what each weight's own dtype asks for. */
     m->compute = o->compute != QN_COMPUTE_AUTO ? o->compute
                  : is_gpu                      ? QN_COMPUTE_BF16
