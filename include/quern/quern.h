@@ -140,6 +140,15 @@ typedef struct qn_model_options {
 } qn_model_options;
 
 /**
+ * What qn_model_open() would say of device, arithmetic and kernels alone, whatever the model.  No
+ * device is opened.
+ *
+ * Returns  QN_OK; QN_E_INVAL naming the option; QN_E_DEVICE; QN_E_NOMEM
+ */
+QN_MUST_CHECK QN_API qn_status qn_model_options_check(const qn_model_options *options,
+                                                      qn_error *err);
+
+/**
  * Load a model.
  *
  * @param[out] out  owned by the caller; NULL on failure

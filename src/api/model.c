@@ -401,6 +401,19 @@ static void fill_info(qn_model *m, const qn_model_options *o, uint64_t start_ns)
            info->load_s);
 }
 
+qn_status qn_model_options_check(const qn_model_options *options, qn_error *err)
+{
+    qn_model_options o = *options;
+    qn_model *m = calloc(1, sizeof *m);
+    if (m == NULL) {
+        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "model: no memory");
+    }
+    o.tokenizer_only = true;
+    const qn_status status = choose_machine(m, &o, err);
+    qn_model_close(&m);
+    return status;
+}
+
 qn_status qn_model_open(qn_model **out, const char *name, const qn_model_options *options,
                         qn_error *err)
 {
