@@ -8,8 +8,8 @@
  * an item, the block that comes last adds the parts of the item in their order.
  *
  *   warps 0 .. 7   two warpgroups, of 4 strips each
- *   warp 8         fills a ring of stages: of each strip 2048 bytes of tiles (64 inputs of bf16,
- * 128 of FP8, 256 of MXFP4) in one copy, and the rows of x for them
+ *   warps 8 .. 11  fill a ring of stages: of each strip 2048 bytes of tiles in one copy (64 inputs
+ *                  of bf16, 128 of FP8, 256 of MXFP4), and the rows of x for them
  *
  * The launch is a dependent one: weights, which nobody writes, fill the ring before the wait for
  * earlier launches.
