@@ -26,6 +26,6 @@ END
 }
 
 . "$(dirname "$0")/peer.sh"
-make dummy-fp8 fp8 "$models/dummy-bf16"
+make dummy-fp8 model fp8 "$models/dummy-bf16"
 
 "$python" -B bench/cpu_peer.py $quick $rounds --threads "$threads" "$models" "$@"

@@ -1,10 +1,10 @@
 # Sourced by scripts of this folder that make models: where, and each of them once.
 
-# open_folder KEEP: $folder is KEEP, or where that is empty a folder that goes with the script.
+# open_folder KEEP [PARENT]: $folder is KEEP, or where that is empty a folder that goes with the script.
 open_folder() {
     folder=$1
     if [ -z "$folder" ]; then
-        folder=$(mktemp -d)
+        folder=$(mktemp -d ${2:+"$2/models.XXXXXX"})
         trap 'rm -rf "$folder"' EXIT
         trap 'exit 130' INT TERM
     fi

@@ -1,7 +1,8 @@
 # Sourced by bench/cpu_peer.sh, batch_peer.sh, serve_peer.sh and server_reports.sh, which set usage(), $program, $targets
 # and, where the seeded model is not needed, only_nano=yes: takes their options, builds quern and
 # llama.cpp, makes the models.  Leaves $quick, $rounds, $python, $peer, $peer_folder, $models, $jobs and
-# $threads behind, the working folder in the root, and what follows the options in "$@".
+# $threads behind, make() of bench/models.sh and model(), the working folder in the root, and what follows the
+# options in "$@".
 
 packages="gcc g++ libc6-dev cmake ninja-build pkg-config libjansson-dev libpcre2-dev libxxhash-dev libedit-dev
  libmicrohttpd-dev libcurl4-gnutls-dev binutils python3 python3-venv git"
@@ -59,23 +60,11 @@ if ! "$python" -c "import llama_cpp, gguf" 2>/dev/null; then
         "$python" -m pip install --no-binary llama-cpp-python "$peer" $peer_needs >&2
 fi
 
-models=$keep
-if [ -z "$models" ]; then
-    models=$(mktemp -d build/models.XXXXXX)
-    trap 'rm -rf "$models"' EXIT
-    trap 'exit 130' INT TERM
-fi
-mkdir -p "$models"
-
-# make NAME COMMAND...: one file or folder of models.py, not made again and never half there.
-make() {
-    name=$1
-    shift
-    [ -e "$models/$name" ] && return
-    echo "Making $name" >&2
-    rm -rf "$models/new"
-    "$python" -B bench/models.py "$@" "$models/new"
-    mv "$models/new" "$models/$name"
+. bench/models.sh
+open_folder "$keep" build # GB, for which /tmp may have no room
+models=$folder
+model() { # COMMAND... TARGET: a file or folder of models.py
+    "$python" -B bench/models.py "$@"
 }
 # need_python_server: llama_cpp.server with what it needs, in that virtual environment.
 need_python_server() {
@@ -84,11 +73,11 @@ need_python_server() {
 }
 
 if [ "${only_nano:-no}" = no ]; then
-    make nano-mxfp4 mxfp4 models/glm-nano
-    make nano-bf16.gguf gguf models/glm-nano
-    make nano-mxfp4.gguf gguf "$models/nano-mxfp4"
-    make dummy-bf16 dummy
-    make dummy-mxfp4 mxfp4 "$models/dummy-bf16"
-    make dummy-bf16.gguf gguf "$models/dummy-bf16"
-    make dummy-mxfp4.gguf gguf "$models/dummy-mxfp4"
+    make nano-mxfp4 model mxfp4 models/glm-nano
+    make nano-bf16.gguf model gguf models/glm-nano
+    make nano-mxfp4.gguf model gguf "$models/nano-mxfp4"
+    make dummy-bf16 model dummy
+    make dummy-mxfp4 model mxfp4 "$models/dummy-bf16"
+    make dummy-bf16.gguf model gguf "$models/dummy-bf16"
+    make dummy-mxfp4.gguf model gguf "$models/dummy-mxfp4"
 fi

@@ -26,7 +26,7 @@ END
 }
 
 . "$(dirname "$0")/peer.sh"
-make nano-text.gguf gguf models/glm-nano
+make nano-text.gguf model gguf models/glm-nano
 need_python_server
 server=$peer_folder/llama-server
 if [ ! -x "$server" ]; then

@@ -29,7 +29,7 @@ END
 }
 
 . "$(dirname "$0")/peer.sh"
-make nano-text.gguf gguf models/glm-nano
+make nano-text.gguf model gguf models/glm-nano
 need_python_server
 
 output=${1:-docs/reports}

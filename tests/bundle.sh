@@ -8,6 +8,15 @@ trap 'rm -rf "$root"' EXIT
 
 tar -xzf "$bundle" -C "$root"
 name=$(ls "$root")
+# Where pages point to is there.
+find "$root/$name" -name '*.md' | while read -r page; do
+    sed 's/](/\n](/g' "$page" | sed -n 's/^](\([^)#: ]*\)[#)].*/\1/p' | while read -r link; do
+        [ -e "$(dirname "$page")/$link" ] || {
+            echo "${page#"$root/$name/"}: link to $link, which is not there"
+            exit 1
+        }
+    done
+done
 # glibc's part of what ldd finds, at its places, and nothing else: no shell, no /etc.
 ldd "$root/$name"/bin/* "$root/$name"/lib/* | grep -o '/[^ ]*' | sort -u | while read -r library; do
     case $(basename "$library") in

@@ -11,7 +11,7 @@
   kernels    every kernel type in src/kernels/kernels.h says Shapes, Error and Source,
              and has a check_NAME in tests/kernelcheck
   references a document that any file names by its path from the root, docs/ first, exists
-  places     no absolute path of a developer's machine; tree under 54 MiB, golden files under 4 MB
+  places     no absolute path of a developer's machine; tree under 55 MiB, golden files under 4 MB
 """
 import pathlib
 import re
@@ -46,7 +46,7 @@ BANNED = {
 }
 GETENV_PLACES = {"src/base/env.c", "src/cli/report.c"}
 FILE_MAX, FUNCTION_MAX, GPU_KERNEL_MAX, WIDTH_MAX = 1000, 70, 200, 100
-TREE_BYTES_MAX, GOLDEN_BYTES_MAX = 54 << 20, 4_000_000
+TREE_BYTES_MAX, GOLDEN_BYTES_MAX = 55 << 20, 4_000_000
 SOURCE = {".c", ".h"}
 UNFINISHED = "TO" + "DO"
 # A document by its path from the root; docs/ in another folder or on a web site is no such path.

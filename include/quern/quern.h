@@ -114,6 +114,7 @@ typedef struct qn_model qn_model;
 typedef struct qn_model_options {
     const char *tokenizer_dir; /**< Folder of tokenizer.json; NULL: the model's. */
     const char *device;        /**< "auto", "cpu", "cuda[:N]" or "hip[:N]"; NULL: auto. */
+    const char *device_option; /**< What an error calls the option of that; NULL: "--device". */
     const char *tuning;        /**< GPU: file of measured choices, or a folder of DEVICE.csv
                                     (docs/tuning.md); NULL: what is built in. */
     const char *cpu_mask;      /**< Best kernel level allowed: "ref", "avx2" ...; NULL: no limit. */
@@ -137,6 +138,15 @@ typedef struct qn_model_options {
                                   asked for, may differ in their last bits from those that a token
                                   was drawn with. */
 } qn_model_options;
+
+/**
+ * What qn_model_open() would say of device, arithmetic and kernels alone, whatever the model.  No
+ * device is opened.
+ *
+ * Returns  QN_OK; QN_E_INVAL naming the option; QN_E_DEVICE; QN_E_NOMEM
+ */
+QN_MUST_CHECK QN_API qn_status qn_model_options_check(const qn_model_options *options,
+                                                      qn_error *err);
 
 /**
  * Load a model.
@@ -563,7 +573,8 @@ QN_API qn_session_stats qn_session_get_stats(const qn_session *session);
 /**
  * Write what is left of the files in the options and give them their names; what is computed later
  * is not in them.  QN_E_IO, QN_E_NOMEM: the first failure; that file and those after it vanish, as
- * they do where a step of a prompt failed that the trace has a part of, with its status.
+ * they do where a step of a prompt failed that the trace has a part of, or where logits_fn failed
+ * and rows are not in the file of logits, with that status.  Later calls fail as the first one.
  */
 QN_MUST_CHECK QN_API qn_status qn_session_finish_files(qn_session *session, qn_error *err);
 

@@ -90,12 +90,13 @@ QN_MUST_CHECK QN_API qn_status qn_inspect(char **report, const char *name,
 
 /** A checkpoint, and those settings in which two sides of a comparison may differ. */
 typedef struct qn_eval_side {
-    const char *model;    /**< As in qn_model_open(). */
-    const char *device;   /**< As in qn_model_options. */
-    qn_compute compute;   /**< Arithmetic. */
-    qn_kv_dtype kv_dtype; /**< Cache rows. */
-    int draft_tokens;     /**< As in qn_request. */
-    bool no_thinking;     /**< As in qn_chat_options. */
+    const char *model;         /**< As in qn_model_open(). */
+    const char *device;        /**< As in qn_model_options. */
+    const char *device_option; /**< Likewise. */
+    qn_compute compute;        /**< Arithmetic. */
+    qn_kv_dtype kv_dtype;      /**< Cache rows. */
+    int draft_tokens;          /**< As in qn_request. */
+    bool no_thinking;          /**< As in qn_chat_options. */
 } qn_eval_side;
 
 /** What is being done. */

@@ -125,7 +125,8 @@ static qn_status choose_machine(qn_model *m, const qn_model_options *o, qn_error
     if (is_gpu) {
         QN_TRY(status, check_gpu_options(o, err), fail);
     }
-    QN_TRY(status, qn_device_check(o->device, archs, qn_list_archs(archs), err), fail);
+    QN_TRY(status, qn_device_check(o->device, o->device_option, archs, qn_list_archs(archs), err),
+           fail);
     /* int8 is for MXFP4 alone, so it is what each weight's own dtype asks for. */
     m->compute = o->compute != QN_COMPUTE_AUTO ? o->compute
                  : is_gpu                      ? QN_COMPUTE_BF16
@@ -398,6 +399,19 @@ static void fill_info(qn_model *m, const qn_model_options *o, uint64_t start_ns)
            info->name, info->device, info->kernels, info->compute, info->kv_dtype, info->weights,
            info->quantization, info->weight_bytes, info->n_threads, info->is_deterministic ? 1 : 0,
            info->load_s);
+}
+
+qn_status qn_model_options_check(const qn_model_options *options, qn_error *err)
+{
+    qn_model_options o = *options;
+    qn_model *m = calloc(1, sizeof *m);
+    if (m == NULL) {
+        return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "model: no memory");
+    }
+    o.tokenizer_only = true;
+    const qn_status status = choose_machine(m, &o, err);
+    qn_model_close(&m);
+    return status;
 }
 
 qn_status qn_model_open(qn_model **out, const char *name, const qn_model_options *options,

@@ -140,10 +140,15 @@ qn_status qn_recorder_end_step(qn_recorder *recorder, uint32_t n_rows, const int
 {
     qn_recorder *const r = recorder;
     r->is_in_step = false;
-    if (r->logits != NULL && r->failure.status == QN_OK) {
+    if (qn_recorder_wants_logits(r)) {
         r->failure.status = append_logits(r, n_rows, ids, logits, &r->failure);
     }
     return report(r, err);
+}
+
+bool qn_recorder_wants_logits(const qn_recorder *recorder)
+{
+    return recorder->logits != NULL && recorder->failure.status == QN_OK;
 }
 
 void qn_recorder_fail_step(qn_recorder *recorder, qn_status status)
@@ -155,6 +160,17 @@ void qn_recorder_fail_step(qn_recorder *recorder, qn_status status)
                                     qn_safetensors_writer_path(r->trace));
     }
     r->is_in_step = false;
+}
+
+void qn_recorder_miss_rows(qn_recorder *recorder, qn_status status)
+{
+    qn_recorder *const r = recorder;
+    qn_recorder_fail_step(r, status);
+    if (qn_recorder_wants_logits(r)) {
+        r->failure.status = qn_fail(&r->failure, status, 0, __func__,
+                                    "%s: rows of a step that failed are missing, all expected",
+                                    qn_safetensors_writer_path(r->logits));
+    }
 }
 
 /* Finish one file; accepts a writer that is NULL. */

@@ -39,9 +39,16 @@ QN_MUST_CHECK qn_status qn_recorder_end_step(qn_recorder *recorder, uint32_t n_r
                                              const int32_t *ids, const float *logits,
                                              qn_error *err);
 
+/** Is a file of logits being written, neither finished nor given up? */
+bool qn_recorder_wants_logits(const qn_recorder *recorder);
+
 /** A step of the model failed with @p status.  Where it had begun and not ended both files are
  * given up, as the trace has a part of it. */
 void qn_recorder_fail_step(qn_recorder *recorder, qn_status status);
+
+/** Rows that a file of logits has to have were computed, or will not be, and do not come because of
+ * @p status: the files are given up.  Without such a file as qn_recorder_fail_step(). */
+void qn_recorder_miss_rows(qn_recorder *recorder, qn_status status);
 
 /** Complete the files and give them their names; what comes later is not recorded. */
 QN_MUST_CHECK qn_status qn_recorder_finish(qn_recorder *recorder, qn_error *err);

@@ -240,13 +240,16 @@ static qn_status see_rows(void *context, uint32_t position, uint32_t n_rows, con
     }
     qn_status status = QN_OK;
     if (s->logits_fn != NULL) {
-        QN_TRY(status, s->logits_fn(s->logits_context, position, n_rows, ids, logits, err), fail);
+        status = s->logits_fn(s->logits_context, position, n_rows, ids, logits, err);
     }
-    if (s->recorder != NULL) {
-        QN_TRY(status, qn_recorder_end_step(s->recorder, n_rows, ids, logits, err), fail);
+    if (s->recorder == NULL) {
+        return status;
     }
-fail:
-    return status;
+    if (status < 0) {
+        qn_recorder_miss_rows(s->recorder, status);
+        return status;
+    }
+    return qn_recorder_end_step(s->recorder, n_rows, ids, logits, err);
 }
 
 static qn_generator_sink make_sink(qn_session *s)
@@ -349,10 +352,11 @@ qn_status qn_session_finish_files(qn_session *session, qn_error *err)
     if (s->recorder == NULL) {
         return QN_OK;
     }
-    if (s->wants_logits_file && !s->is_active) { /* the last token too */
+    if (qn_recorder_wants_logits(s->recorder) && !s->is_active) { /* the last token too */
         const qn_generator_sink sink = make_sink(s);
         const qn_status status = qn_generator_catch_up(s->generator, &sink, err);
-        if (status < 0) {
+        if (status < 0) { /* the row will not be computed again */
+            qn_recorder_miss_rows(s->recorder, status);
             return status;
         }
     }

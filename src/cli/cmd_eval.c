@@ -215,6 +215,7 @@ static qn_status fill_sides(qn_eval_side sides[2], const eval_values *v, const c
     }
     if (v->against_device != NULL) {
         sides[1].device = v->against_device;
+        sides[1].device_option = "--against-device";
     }
     if (v->against_compute >= 0) { /* the words stand in the order of the enumerations */
         sides[1].compute = (qn_compute)v->against_compute;

@@ -10,8 +10,8 @@
 
 typedef struct tune_values {
     cli_common common;
-    cli_model model;
-    const char *rows, *experts, *out;
+    const char *rows, *experts, *out, *device, *tuning;
+    int load_format;
     bool is_quick;
 } tune_values;
 
@@ -27,6 +27,16 @@ static const cli_option what_options[] = {
     {"out", 0, CLI_TEXT, "FILE", TUNE(out), 0, 0, "Write the table here (default: print it)"},
 };
 
+/* Of those of commands that load a model, what says which shapes and where. */
+static const cli_option model_options[] = {
+    {"load-format", 0, CLI_CHOICE, "auto|dummy", TUNE(load_format), 0, 0,
+     "dummy: shapes by the configuration; only config.json is needed"},
+    {"device", 0, CLI_TEXT, "DEVICE", TUNE(device), 0, 0,
+     "Which GPU: auto (the first that can be used), cuda[:N], hip[:N]"},
+    {"tuning", 0, CLI_TEXT, "FILE|DIR", TUNE(tuning), 0, 0,
+     "Take over what this table has of other shapes; or a folder of tables by device"},
+};
+
 static bool write_table(FILE *file, void *context)
 {
     return fputs(context, file) >= 0;
@@ -38,7 +48,8 @@ static qn_status tune(char **table, const tune_values *v, const char *name, qn_e
     size_t n_rows = 0;
     char command[512];
     cli_progress progress;
-    qn_model_options model = {0};
+    const qn_model_options model = {
+        .device = v->device, .tuning = v->tuning, .use_dummy_weights = v->load_format == 1};
     qn_status status = QN_OK;
     if (v->rows != NULL) {
         status = cli_parse_counts(rows, &n_rows, "--rows", v->rows, 1, QN_TUNE_ROWS_MAX, err);
@@ -49,7 +60,6 @@ static qn_status tune(char **table, const tune_values *v, const char *name, qn_e
     if (status < 0) {
         return status;
     }
-    cli_model_fill(&model, &v->model);
     cli_show_command(command, sizeof command);
     const qn_tune_options options = {
         .rows = rows,
@@ -105,7 +115,7 @@ const cli_command cmd_tune = {
                 "--rows 1,16,256\n"
                 "quern serve GLM-5.2-MXFP4 --device cuda --tuning tuning\n",
     .groups = {{"What is measured", what_options, sizeof what_options / sizeof *what_options, 0},
-               {"Model", cli_model_options, CLI_N_MODEL_OPTIONS, TUNE(model)},
+               {"Model", model_options, sizeof model_options / sizeof *model_options, 0},
                CLI_COMMON_GROUP},
     .n_groups = 3,
     .n_arguments_max = 1,

@@ -49,7 +49,7 @@ enum { CLI_GROUPS_MAX = 9, CLI_VALUES_BYTES_MAX = 2048, CLI_GIVEN_MAX = 128 };
 
 enum { CLI_N_COMMON_OPTIONS = 6, CLI_N_MODEL_OPTIONS = 11 };
 extern const cli_option cli_common_options[CLI_N_COMMON_OPTIONS];
-extern const cli_option cli_model_options[CLI_N_MODEL_OPTIONS];
+extern const cli_option cli_model_options[CLI_N_MODEL_OPTIONS]; /**< --strict is the last. */
 
 /** The group of every command; cli_common is the first field of all values. */
 #define CLI_COMMON_GROUP                                                                           \

@@ -175,7 +175,12 @@ static qn_status open_server(serve *s, qn_error *err)
 static qn_status serve_until_stopped(serve *s, qn_error *err)
 {
     char url[URL_BYTES];
+    qn_model_options options = {0};
+    cli_model_fill(&options, &s->values->model);
     qn_status status = serve_fill(&s->plan, s->values, err);
+    if (status == QN_OK) {
+        status = qn_model_options_check(&options, err);
+    }
     if (status == QN_OK && cli_is_interrupted()) {
         status = qn_fail(err, QN_E_CANCELLED, 0, __func__, "serve: interrupted, expected to begin");
     }

@@ -106,7 +106,7 @@ size_t qn_device_list(qn_device *out, size_t n_max, const char *dev_dir, const c
     return n;
 }
 
-qn_status qn_device_check_gpu(const qn_gpu_driver *driver, uint32_t i_device,
+qn_status qn_device_check_gpu(const qn_gpu_driver *driver, uint32_t i_device, const char *option,
                               const char *const *archs, size_t n_archs, qn_error *err)
 {
     qn_gpu_info info;
@@ -114,30 +114,33 @@ qn_status qn_device_check_gpu(const qn_gpu_driver *driver, uint32_t i_device,
     char reason[192];
     const qn_status status = qn_gpu_describe(&info, driver, i_device, &seen);
     if (status != QN_OK) {
-        return qn_fail(err, status, seen.sys, __func__, "--device: %s", seen.text);
+        return qn_fail(err, status, seen.sys, __func__, "%s: %s", option, seen.text);
     }
     if (!has_code(reason, info.arch, archs, n_archs)) {
-        return qn_fail(err, QN_E_DEVICE, 0, __func__, "--device: %s:%" PRIu32 ", %s: %s",
+        return qn_fail(err, QN_E_DEVICE, 0, __func__, "%s: %s:%" PRIu32 ", %s: %s", option,
                        driver->name, i_device, info.name, reason);
     }
     return QN_OK;
 }
 
-qn_status qn_device_check(const char *text, const char *const *archs, size_t n_archs, qn_error *err)
+qn_status qn_device_check(const char *text, const char *option, const char *const *archs,
+                          size_t n_archs, qn_error *err)
 {
+    const char *const what = option != NULL ? option : "--device";
     if (text == NULL || strcmp(text, "auto") == 0 || strcmp(text, "cpu") == 0) {
         return QN_OK;
     }
     uint32_t i_device = 0;
     const qn_gpu_driver *const driver = qn_gpu_find_driver(&i_device, text);
     if (driver != NULL) {
-        return qn_device_check_gpu(driver, i_device, archs, n_archs, err);
+        return qn_device_check_gpu(driver, i_device, what, archs, n_archs, err);
     }
     if (strcmp(text, "gfxsim") == 0) {
         return qn_fail(err, QN_E_DEVICE, 0, __func__,
-                       "--device: 'gfxsim' is not part of this version, auto, cpu, cuda[:N] or "
-                       "hip[:N] expected");
+                       "%s: 'gfxsim' is not part of this version, auto, cpu, cuda[:N] or "
+                       "hip[:N] expected",
+                       what);
     }
     return qn_fail(err, QN_E_INVAL, 0, __func__,
-                   "--device: '%.64s', auto, cpu, cuda[:N] or hip[:N] expected", text);
+                   "%s: '%.64s', auto, cpu, cuda[:N] or hip[:N] expected", what, text);
 }

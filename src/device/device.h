@@ -30,14 +30,15 @@ size_t qn_device_list_gpus(qn_device *out, size_t n_max, const struct qn_gpu_dri
 /**
  * Is @p text, a --device value, a device that can compute?  It is not opened.
  *
- * @param text  auto, cpu, cuda[:N] or hip[:N]; NULL: auto, which is the CPU
+ * @param text    auto, cpu, cuda[:N] or hip[:N]; NULL: auto, which is the CPU
+ * @param option  what errors begin with; NULL: --device
  * Returns  QN_OK; QN_E_DEVICE that says why the GPU cannot; QN_E_INVAL for anything else
  */
-QN_MUST_CHECK qn_status qn_device_check(const char *text, const char *const *archs, size_t n_archs,
-                                        qn_error *err);
+QN_MUST_CHECK qn_status qn_device_check(const char *text, const char *option,
+                                        const char *const *archs, size_t n_archs, qn_error *err);
 
-/** The same for a device of one driver. */
+/** The same for a device of one driver; @p option is there. */
 QN_MUST_CHECK qn_status qn_device_check_gpu(const struct qn_gpu_driver *driver, uint32_t i_device,
-                                            const char *const *archs, size_t n_archs,
-                                            qn_error *err);
+                                            const char *option, const char *const *archs,
+                                            size_t n_archs, qn_error *err);
 #endif

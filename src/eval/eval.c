@@ -67,19 +67,6 @@ static bool tell_text(void *context, uint64_t n_done)
 
 /* -------------------------------------------------------------------------------------- opening */
 
-/* Which option named the device that failed. */
-static void name_option(const run *r, qn_error *err)
-{
-    static const char option[] = "--device: ";
-    const size_t n = sizeof option - 1;
-    if (err != NULL && r->i_side > 0 && r->sides[r->i_side].device != r->sides[0].device &&
-        strncmp(err->text, option, n) == 0) {
-        const qn_error seen = *err;
-        (void)snprintf(err->text, sizeof err->text, "--against-device: %.*s",
-                       (int)(sizeof err->text - sizeof "--against-device: "), seen.text + n);
-    }
-}
-
 static qn_status open_model(run *r, bool tokenizer_only, qn_error *err)
 {
     static const qn_model_options defaults = {0};
@@ -88,14 +75,13 @@ static qn_status open_model(run *r, bool tokenizer_only, qn_error *err)
     options.progress = tell_load;
     options.progress_context = r;
     options.device = side->device;
+    options.device_option = side->device_option;
     options.compute = side->compute;
     options.kv_dtype = side->kv_dtype;
     options.tokenizer_only = tokenizer_only;
     options.tokenizer_optional = false;
     qn_status status = qn_model_open(&r->model, side->model, &options, err);
-    if (status < 0) {
-        name_option(r, err);
-    } else if (!tokenizer_only && r->options->check != NULL) {
+    if (status == QN_OK && !tokenizer_only && r->options->check != NULL) {
         status = r->options->check(r->options->progress_context, r->model, err);
     }
     return status;

@@ -3,6 +3,7 @@
 #include "base/assert.h"
 #include "kernels/gpu/list.h"
 #include "kernels/gpu/tiles.h"
+#include "kernels/gpu_matmul_few.h"
 #include "kernels/gpu_matmul_wgmma.h"
 #include "kernels/gpu_tuning.h"
 
@@ -259,12 +260,13 @@ static void launch_mma_early(const qn_gpu_ops *ops, const qn_gpu_matmul_args *ar
 
 /* ----------------------------------------------------------------------------------- choice -- */
 
-enum { PLAIN, MMA, MMA_EARLY, WGMMA };
+enum { PLAIN, MMA, MMA_EARLY, FEW, WGMMA };
 
 const qn_gpu_matmul_variant qn_gpu_matmul_variants[] = {
     [PLAIN] = {"plain", supports_plain, no_bytes, launch_plain, false},
     [MMA] = {"sm90_mma", supports_mma, mma_partial_bytes, launch_mma, true},
     [MMA_EARLY] = {"sm90_mma/early", supports_mma_early, mma_partial_bytes, launch_mma_early, true},
+    [FEW] = {"sm90_few", qn_gpu_few_supports, qn_gpu_few_partial_bytes, qn_gpu_few_launch, false},
     [WGMMA] = {"sm90_wgmma", qn_gpu_wgmma_supports, qn_gpu_wgmma_partial_bytes, qn_gpu_wgmma_launch,
                false},
 };
@@ -273,6 +275,9 @@ const uint32_t qn_gpu_n_matmul_variants =
 
 static uint32_t choose_by_rule(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
 {
+    if (shape->n_rows > 16 && qn_gpu_few_supports(kernels, shape)) {
+        return FEW;
+    }
     if (!shape->is_deterministic && qn_gpu_wgmma_supports(kernels, shape) &&
         qn_gpu_wgmma_pays(shape)) {
         return WGMMA;
@@ -286,14 +291,22 @@ qn_gpu_choice qn_gpu_matmul_choose(const qn_gpu_kernels *kernels, const qn_gpu_m
     const uint32_t n_few = shape->is_grouped ? FEW_SLOTS : FEW_ROWS;
     const qn_gpu_tuning_row *row = qn_gpu_tuning_find(
         qn_gpu_kernels_tuning(kernels), &key, shape->is_deterministic ? n_few : shape->n_rows);
-    if (row != NULL && row->i_variant < qn_gpu_n_matmul_variants &&
-        qn_gpu_matmul_variants[row->i_variant].supports(kernels, shape)) {
-        return (qn_gpu_choice){row->i_variant, row->n_strips, row->n_splits, QN_GPU_TUNED};
+    bool is_fallback = row != NULL;
+    if (row != NULL && row->i_variant < qn_gpu_n_matmul_variants) {
+        const qn_gpu_matmul_variant *variant = &qn_gpu_matmul_variants[row->i_variant];
+        if (variant->supports(kernels, shape)) {
+            return (qn_gpu_choice){row->i_variant, row->n_strips, row->n_splits, QN_GPU_TUNED};
+        }
+        /* That a row names what has no fixed order of sums is no fault of it. */
+        qn_gpu_matmul_shape of_row = *shape;
+        of_row.n_rows = row->n_rows;
+        of_row.is_deterministic = false;
+        is_fallback = !shape->is_deterministic || !variant->supports(kernels, &of_row);
     }
     const uint32_t i_variant = choose_by_rule(kernels, shape);
-    const bool is_fallback = row != NULL || i_variant == PLAIN;
     return (qn_gpu_choice){.i_variant = i_variant,
-                           .source = is_fallback ? QN_GPU_FALLBACK : QN_GPU_DEFAULT};
+                           .source = is_fallback || i_variant == PLAIN ? QN_GPU_FALLBACK
+                                                                       : QN_GPU_DEFAULT};
 }
 
 /* Choose, and note in the shape what the choice says of the plan. */

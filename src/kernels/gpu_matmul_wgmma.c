@@ -63,16 +63,11 @@ uint64_t qn_gpu_wgmma_partial_bytes(const qn_gpu_kernels *kernels, const qn_gpu_
     return count_parts(shape) == 1 ? 0 : QN_GPU_COUNTERS_BYTES + n * PART_BYTES;
 }
 
-/*
- * By gpucheck --bench on an H200.  Few weights need so many parts that to add them takes longer
- * than mma's further passes.
- */
+/* By gpucheck --bench on an H200. */
 bool qn_gpu_wgmma_pays(const qn_gpu_matmul_shape *shape)
 {
     if (!shape->is_grouped) {
-        const uint64_t n_weights =
-            (uint64_t)shape->n_out * shape->n_in * shape->n_groups * (shape->is_pair != 0 ? 2 : 1);
-        return shape->n_rows > (n_weights < 24000000 ? 64 : 32);
+        return shape->n_rows > 64;
     }
     const uint32_t n_groups =
         shape->n_rows < shape->n_groups ? shape->n_rows : shape->n_groups; /* with slots */

@@ -4,6 +4,7 @@
 #include "kernels/gpu_tune_subject.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 
 enum { N_ROUTES = 8 };
@@ -112,16 +113,19 @@ static void sort_active(host_route *r, uint32_t n_groups)
     }
 }
 
-/* Slot @p i's expert: those of a token differ where they are not more than there are. */
+/*
+ * Slot @p i's expert: those of a token differ where they are not more than there are.  As of a
+ * model, some are asked thrice as often as the mean: the groups of experts, one for each slot of a
+ * token, begin with those.
+ */
 static uint32_t draw_expert(const qn_gpu_subject *s, uint32_t i_route, uint32_t i)
 {
     const uint32_t n_used = s->tuner->n_experts_used;
-    const uint32_t n_groups = s->key.n_groups;
-    const uint64_t start = qn_rng_u64(3, i_route, i / n_used);
-    const uint32_t n_step = n_groups / n_used > 0 ? n_groups / n_used : 1;
-    return (
-        uint32_t)((start + (uint64_t)(i % n_used) * n_step + qn_rng_u64(4, i_route, i) % n_step) %
-                  n_groups);
+    const uint32_t n_step = s->key.n_groups > n_used ? s->key.n_groups / n_used : 1;
+    const uint64_t start = qn_rng_u64(3, i_route, 0) % s->key.n_groups;
+    const double u = qn_rng_unit(4, i_route, i);
+    const uint32_t rank = (uint32_t)(n_step * u * sqrt(u));
+    return (uint32_t)((start + (uint64_t)(i % n_used) * n_step + rank) % s->key.n_groups);
 }
 
 static void make_route(const qn_gpu_subject *s, host_route *r, uint32_t i_route)

@@ -77,6 +77,7 @@ class BenchKernels(Case):
                       ["--experts", "int3"], ["--experts", "mxfp4"], ["--context", "9999999"],
                       ["--context", "0"]):
             self.fail_with(2, ["bench", "kernels", NANO, *flags], flags[0])
+        self.fail_with(2, ["bench", "kernels", NANO, "--strict"], "--strict", "no such option")
         self.fail_with(2, ["bench", "kernels"], "no model")
         self.fail_with(3, ["bench", "kernels", self.path("none")], "none")
 

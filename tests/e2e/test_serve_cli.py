@@ -137,6 +137,11 @@ class Options(Serve):
             result = self.refuse(flags, needle)
             self.assertNotIn("two words", result.err)
 
+    def test_a_device_is_looked_for_before_it_listens(self):
+        self.refuse(("--device", "nonsense"), "--device: 'nonsense'")
+        self.refuse(("--device", "cuda", "--compute", "f32"), "--compute")
+        self.refuse(("--device", "hip:99"), "--device: hip:99", status=4)
+
     def test_speculation_contradicts_nothing(self):
         eagle = ["--speculative-algorithm", "EAGLE"]
         for flags, needle in (

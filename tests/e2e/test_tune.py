@@ -28,6 +28,11 @@ class Tune(Case):
         self.fail_with(1, ["tune", NANO, "--out", self.path("no/such/table.csv")], "table.csv")
         self.assertFalse(os.path.exists(self.path("no")))
 
+    def test_what_changes_nothing_here_is_refused(self):
+        for option in ("--compute=f32", "--kv-dtype=fp8", "--threads=1", "--cpu-mask=ref", "--strict",
+                       "--chat-format=auto", "--deterministic", "--tokenizer=" + NANO):
+            self.fail_with(2, ["tune", NANO, option], option.split("=")[0], "no such option")
+
     def test_a_bad_table_is_named_by_line_and_field(self):
         for line, field in (("gemm,bf16,1,1,0,1,1,plain,0,0,1", 'op "gemm"'),
                             ("matmul,bf16,1,1,0,1,3,plain,0,0,1", 'rows "3"'),

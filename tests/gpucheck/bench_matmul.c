@@ -298,7 +298,7 @@ static void bench_projections(gc *run, uint32_t n_rows, const qn_gpu_matmul_vari
 /* Where one variant begins to be faster than the other, which qn_gpu_matmul_choose() knows. */
 static void bench_variants(gc *run)
 {
-    static const uint32_t rows[] = {16, 32, 64, 128};
+    static const uint32_t rows[] = {1, 8, 16, 32, 64, 128};
     for (uint32_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         for (uint32_t v = 1 /* plain is for tests */; v < qn_gpu_n_matmul_variants; v++) {
             bench_projections(run, rows[i], &qn_gpu_matmul_variants[v]);
@@ -346,11 +346,6 @@ static void bench_few_rows(gc *run)
     static const uint32_t rows[] = {1, 8, 32, 64};
     for (uint32_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         bench_projections(run, rows[i], NULL);
-        for (uint32_t v = 0; v < qn_gpu_n_matmul_variants; v++) {
-            if (strstr(qn_gpu_matmul_variants[v].name, "/early") != NULL) {
-                bench_projections(run, rows[i], &qn_gpu_matmul_variants[v]);
-            }
-        }
         for (uint32_t kind = QN_GPU_W_BF16; kind <= QN_GPU_W_FP8; kind++) {
             bench_product(run, &(shape){.kind = kind,
                                         .n_out = 154880,

@@ -731,15 +731,28 @@ static void teach_pass(side *s, const gm_case *c, rows *at, const int32_t *ids, 
     }
 }
 
-static void teach(side *s, const gm_case *c, const gm_texts *texts, uint32_t n_rows, told *to)
+/* A line every ten seconds of what takes minutes. */
+static void tell(const char *name, uint32_t n_done, uint32_t n_all, double seconds, double *told_s)
+{
+    if (seconds - *told_s >= 10.0) {
+        *told_s = seconds;
+        (void)fprintf(stderr, "%s: %u of %u positions, %.0f s\n", name, n_done, n_all, seconds);
+    }
+}
+
+static void teach(side *s, const gm_case *c, const gm_texts *texts, uint32_t n_rows, told *to,
+                  const char *name)
 {
     rows at = rows_init(c, n_rows);
+    double told_s = 0.0;
     for (uint32_t i = 0; i < texts->n_texts; i++) {
         const uint32_t n_ids = texts->starts[i + 1] - texts->starts[i];
         QN_ASSERT(n_ids > 0 && n_ids <= c->n_positions);
         for (uint32_t first = 0; first < n_ids; first += n_rows) {
             teach_pass(s, c, &at, texts->ids + texts->starts[i], n_ids, first,
                        n_ids - first < n_rows ? n_ids - first : n_rows, to, texts->starts[i] - i);
+            tell(name, texts->starts[i] + first, texts->starts[texts->n_texts], to->seconds,
+                 &told_s);
         }
     }
     rows_deinit(&at);
@@ -805,7 +818,8 @@ static double nll_of(const told *said, uint32_t n)
 qn_status gm_teach(gm_teacher *out, const gm_device *device, const gm_case *c,
                    const gm_texts *texts, uint32_t n_rows, qn_error *err)
 {
-    enum { WIDE, GPU, NARROW, N_SIDES }; /* the CPU in f32, the GPU, the CPU in bf16 */
+    enum { WIDE, GPU, NARROW, N_SIDES };
+    static const char *const names[] = {"CPU in f32", "GPU", "CPU in bf16"};
     const uint32_t n = texts->starts[texts->n_texts] - texts->n_texts;
     const int n_sides = texts->bf16_off != NULL ? NARROW : N_SIDES;
     told said[N_SIDES] = {0};
@@ -818,7 +832,7 @@ qn_status gm_teach(gm_teacher *out, const gm_device *device, const gm_case *c,
             side_open(&s, c, i == GPU ? device : NULL, i == WIDE ? QN_COMPUTE_F32 : QN_COMPUTE_BF16,
                       i == WIDE ? QN_KV_F32 : c->kv_dtype, n_rows, err);
         if (status == QN_OK) {
-            teach(&s, c, texts, n_rows, &said[i]);
+            teach(&s, c, texts, n_rows, &said[i], names[i]);
             side_close(&s);
         }
     }

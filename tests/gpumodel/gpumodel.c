@@ -173,6 +173,7 @@ int main(int argc, char **argv)
     qn_config config;
     gm_device device = {0};
     char path[4096];
+    (void)setvbuf(stdout, NULL, _IOLBF, 0); /* what comes after takes minutes */
     if (!parse(&o, argc, argv)) {
         (void)fprintf(stderr, "gpumodel --device cuda[:N] MODEL IDS [--dummy] [--free] "
                               "[--kv-dtype bf16|fp8] [--rows N] [--layers N]\n");

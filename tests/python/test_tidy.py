@@ -158,7 +158,7 @@ class Tidy(unittest.TestCase):
         self.refused("tests/golden: 4000001 bytes", {"tests/golden/x.bin": "x" * 4_000_001})
 
     def test_tree_too_large(self):
-        status, output = self.run_on({"models/x.bin": "x" * ((54 << 20) + 1)})
+        status, output = self.run_on({"models/x.bin": "x" * ((55 << 20) + 1)})
         self.assertEqual(status, 1)
         self.assertIn("tree: ", output)
 

@@ -74,6 +74,9 @@ enum { QN_GPU_COUNTERS_BYTES = 65536 };
 
 /** Kernels that take them. */
 typedef qn_gpu_matmul_args qn_gpu_matmul_plain_args;
+typedef qn_gpu_matmul_args qn_gpu_few_bf16_args;
+typedef qn_gpu_matmul_args qn_gpu_few_fp8_args;
+typedef qn_gpu_matmul_args qn_gpu_few_mxfp4_args;
 typedef qn_gpu_matmul_args qn_gpu_mma_bf16_args;
 typedef qn_gpu_matmul_args qn_gpu_mma_bf16_wide_args;
 typedef qn_gpu_matmul_args qn_gpu_mma_bf16_full_args;

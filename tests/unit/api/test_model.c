@@ -100,6 +100,18 @@ static void test_model_options_out_of_range_are_named(void **state)
                       "4294967295");
 }
 
+static void test_model_options_are_checked_without_a_model(void **state)
+{
+    (void)state;
+    qn_error err = {0};
+    assert_int_equal(qn_model_options_check(&(qn_model_options){0}, &err), QN_OK);
+    assert_int_equal(qn_model_options_check(&(qn_model_options){.device = "tpu"}, &err),
+                     QN_E_INVAL);
+    assert_non_null(strstr(err.text, "--device: 'tpu'"));
+    assert_int_equal(qn_model_options_check(&(qn_model_options){.device = "hip:99"}, &err),
+                     QN_E_DEVICE);
+}
+
 static void test_model_cpu_mask_comes_from_the_environment_too(void **state)
 {
     (void)state;
@@ -320,6 +332,7 @@ int main(void)
         cmocka_unit_test(test_model_nano_tells_its_facts),
         cmocka_unit_test(test_model_nano_answers_a_question),
         cmocka_unit_test(test_model_options_out_of_range_are_named),
+        cmocka_unit_test(test_model_options_are_checked_without_a_model),
         cmocka_unit_test(test_model_cpu_mask_comes_from_the_environment_too),
         cmocka_unit_test(test_model_cache_rows_follow_the_arithmetic),
         cmocka_unit_test(test_model_dummy_needs_config_alone),

@@ -1,31 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The files of logits and of the trace; logits told as they are computed. */
 #include "format/safetensors.h"
-#include "transcript.h"
+#include "tiny.h"
 
-enum { VOCAB = 97, EMBD = 32, TOPK = 8, N_PROMPT = 20, N_DRAWN = 5 };
-
-static const qn_sampling greedy = {.top_p = 1.0F, .repetition_penalty = 1.0F};
-
-static qn_model *g_model;
-static int32_t prompt[N_PROMPT];
-
-static int open_model(void **state)
-{
-    (void)state;
-    for (int32_t i = 0; i < N_PROMPT; i++) {
-        prompt[i] = i * 37 % (VOCAB - 1);
-    }
-    g_model = open_tiny(1);
-    return 0;
-}
-
-static int close_model(void **state)
-{
-    (void)state;
-    qn_model_close(&g_model);
-    return 0;
-}
+enum { EMBD = 32, TOPK = 8, N_PROMPT = 20, N_DRAWN = 5 };
 
 static qn_request ask(int draft_tokens)
 {
@@ -161,34 +139,9 @@ static void test_files_hold_what_was_computed(void **state)
     folder_remove(dir);
 }
 
-static void test_files_hold_a_prompt_that_was_cached_too(void **state)
-{
-    (void)state;
-    static transcript t;
-    char dir[PATH_BYTES];
-    char path[2 * PATH_BYTES];
-    qn_safetensors *file = NULL;
-    qn_error err = {0};
-    folder_make(dir);
-    (void)snprintf(path, sizeof path, "%s/logits.safetensors", dir);
-    qn_request request = ask(QN_DRAFT_DEFAULT);
-    request.prompt_only = true;
-    qn_session *session = open_session(g_model, &(qn_session_options){.logits_path = path});
-    answer(&t, session, &request);
-    answer(&t, session, &request);
-    assert_int_equal(qn_session_finish_files(session, &err), QN_OK);
-    qn_session_close(&session);
-    assert_int_equal(qn_safetensors_open(&file, path, &err), QN_OK);
-    const qn_tensor *const logits = find(file, "logits");
-    const size_t n_bytes = N_PROMPT * VOCAB * sizeof(float);
-    assert_matrix(logits, QN_DTYPE_F32, 2 * N_PROMPT, VOCAB);
-    assert_memory_equal(logits->data, logits->data + n_bytes, n_bytes);
-    qn_safetensors_close(&file);
-    folder_remove(dir);
-}
-
-/* Run the request with a file of logits and copy those of @p n_rows positions. */
-static void record_logits(float *logits, transcript *t, const qn_request *request, uint64_t n_rows)
+/* Run the request @p n_times with a file of logits and copy those of @p n_rows positions. */
+static void record_logits(float *logits, transcript *t, const qn_request *request, int n_times,
+                          uint64_t n_rows)
 {
     char dir[PATH_BYTES];
     char path[2 * PATH_BYTES];
@@ -197,7 +150,9 @@ static void record_logits(float *logits, transcript *t, const qn_request *reques
     folder_make(dir);
     (void)snprintf(path, sizeof path, "%s/logits.safetensors", dir);
     qn_session *session = open_session(g_model, &(qn_session_options){.logits_path = path});
-    answer(t, session, request);
+    for (int i = 0; i < n_times; i++) {
+        answer(t, session, request);
+    }
     assert_int_equal(qn_session_finish_files(session, &err), QN_OK);
     qn_session_close(&session);
     assert_int_equal(qn_safetensors_open(&file, path, &err), QN_OK);
@@ -205,6 +160,18 @@ static void record_logits(float *logits, transcript *t, const qn_request *reques
     memcpy(logits, find(file, "logits")->data, n_rows * VOCAB * sizeof *logits);
     qn_safetensors_close(&file);
     folder_remove(dir);
+}
+
+static void test_files_hold_a_prompt_that_was_cached_too(void **state)
+{
+    (void)state;
+    enum { N_BOTH = 2 * N_PROMPT, N_LOGITS = N_PROMPT * VOCAB };
+    static transcript t;
+    static float logits[2 * N_LOGITS];
+    qn_request request = ask(QN_DRAFT_DEFAULT);
+    request.prompt_only = true;
+    record_logits(logits, &t, &request, 2, N_BOTH);
+    assert_memory_equal(logits, logits + N_LOGITS, sizeof logits / 2);
 }
 
 /* A pinned acceptance may draw the very draft that it did not take, whose row is there then. */
@@ -220,11 +187,11 @@ static void test_files_hold_each_position_once_with_pinned_acceptance(void **sta
         request.sampling = NULL; /* what is drawn is seldom what was drafted, but it happens */
         request.acceptance_length = length;
         request.max_tokens = N_LONG;
-        record_logits(drawing, &t, &request, N_ALL);
-        memcpy(ids, prompt, sizeof prompt);
+        record_logits(drawing, &t, &request, 1, N_ALL);
+        memcpy(ids, prompt, N_PROMPT * sizeof *ids);
         memcpy(ids + N_PROMPT, t.said.ids, N_LONG * sizeof *ids);
         request = (qn_request){.ids = ids, .n_ids = N_ALL, .prompt_only = true};
-        record_logits(reading, &read, &request, N_ALL);
+        record_logits(reading, &read, &request, 1, N_ALL);
         assert_memory_equal(drawing, reading, sizeof drawing);
     }
 }
@@ -361,14 +328,14 @@ static void test_logits_are_told_as_the_file_has_them(void **state)
     static const int depths[] = {QN_DRAFT_NONE, 5};
     for (size_t i = 0; i < sizeof depths / sizeof depths[0]; i++) {
         const qn_request request = ask(depths[i]);
-        record_logits(logits, &t, &request, N_PROMPT + N_DRAWN);
+        record_logits(logits, &t, &request, 1, N_PROMPT + N_DRAWN);
         qn_session *session = open_session(g_model, &options);
         for (int again = 0; again < 2; again++) { /* a prompt in the cache is computed anew */
             h = (heard){.n_rows_max = N_PROMPT + N_DRAWN};
             answer(&told, session, &request);
             assert_said_equal(&told.said, &t.said);
             assert_int_equal(h.n_rows, N_PROMPT + N_DRAWN - 1);
-            assert_memory_equal(h.ids, prompt, sizeof prompt);
+            assert_memory_equal(h.ids, prompt, N_PROMPT * sizeof(int32_t));
             assert_memory_equal(h.ids + N_PROMPT, t.said.ids, (N_DRAWN - 1) * sizeof(int32_t));
             assert_memory_equal(h.logits, logits, (size_t)h.n_rows * VOCAB * sizeof(float));
         }
@@ -397,6 +364,39 @@ static void test_an_error_of_who_hears_logits_ends_the_request(void **state)
     qn_session_close(&session);
 }
 
+/* Rows that who hears them refused are in no file: of a prompt, an answer, and its last token,
+ * which is computed for the file. */
+static void test_a_file_without_rows_that_were_refused_is_given_up(void **state)
+{
+    (void)state;
+    static const uint32_t heard_rows[] = {0, N_PROMPT + 2, N_PROMPT + N_DRAWN - 1};
+    static transcript t;
+    static heard h;
+    char dir[PATH_BYTES];
+    char path[2 * PATH_BYTES];
+    struct stat there;
+    folder_make(dir);
+    folder_write(dir, "logits.safetensors", "old");
+    (void)snprintf(path, sizeof path, "%s/logits.safetensors", dir);
+    for (size_t i = 0; i < sizeof heard_rows / sizeof heard_rows[0]; i++) {
+        const qn_request request = ask(QN_DRAFT_NONE);
+        qn_session *session = open_session(
+            g_model, &(qn_session_options){.logits_path = path, .logits_fn = hear, .context = &h});
+        qn_error err = {0};
+        h = (heard){.n_rows_max = heard_rows[i]};
+        answer(&t, session, &request);
+        for (int again = 0; again < 3; again++) {
+            assert_int_equal(qn_session_finish_files(session, &err), QN_E_IO);
+            assert_non_null(strstr(err.text, i == 2 && again == 0 ? "heard: " : path));
+        }
+        qn_session_close(&session);
+    }
+    assert_int_equal(stat(path, &there), 0); /* what was there stays, and there is nothing else */
+    assert_int_equal(there.st_size, 3);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(dir), 0);
+}
+
 int main(void)
 {
     qn_log_configure(QN_LOG_WARN, false);
@@ -411,6 +411,7 @@ int main(void)
         cmocka_unit_test(test_files_in_the_folder_of_the_model_are_refused),
         cmocka_unit_test(test_logits_are_told_as_the_file_has_them),
         cmocka_unit_test(test_an_error_of_who_hears_logits_ends_the_request),
+        cmocka_unit_test(test_a_file_without_rows_that_were_refused_is_given_up),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }

@@ -1,30 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A prompt that begins like what the session holds: not computed again, and the same bits. */
-#include "transcript.h"
+#include "tiny.h"
 
-enum { VOCAB = 97, CONTEXT = 256, PAGE = 64, N_DRAWN = 12 };
-
-static const qn_sampling greedy = {.top_p = 1.0F, .repetition_penalty = 1.0F};
-
-static qn_model *g_model;
-static int32_t prompt[CONTEXT];
-
-static int open_model(void **state)
-{
-    (void)state;
-    for (int32_t i = 0; i < CONTEXT; i++) {
-        prompt[i] = i * 37 % (VOCAB - 1);
-    }
-    g_model = open_tiny(1);
-    return 0;
-}
-
-static int close_model(void **state)
-{
-    (void)state;
-    qn_model_close(&g_model);
-    return 0;
-}
+enum { PAGE = 64, N_DRAWN = 12 };
 
 static qn_request ask(const int32_t *ids, size_t n_ids, int draft_tokens)
 {

@@ -66,11 +66,12 @@ static void test_device_gpu_without_kernels_says_so(void **state)
     assert_int_equal(qn_device_list_gpus(&gpu, 1, &fake_gpu_driver, "/dev", NULL, 0), 1);
     assert_string_equal(gpu.reason, "no kernels for sm_75 in this build, it has none for any GPU");
     qn_error err = {0};
-    assert_int_equal(qn_device_check_gpu(&fake_gpu_driver, 0, archs, 2, &err), QN_E_DEVICE);
+    assert_int_equal(qn_device_check_gpu(&fake_gpu_driver, 0, "--device", archs, 2, &err),
+                     QN_E_DEVICE);
     assert_string_equal(err.text, "--device: fake:0, emulated: no kernels for sm_75 in this build, "
                                   "it has sm_90, emulated");
     fake_gpu.arch = "sm_90";
-    assert_int_equal(qn_device_check_gpu(&fake_gpu_driver, 0, archs, 2, &err), QN_OK);
+    assert_int_equal(qn_device_check_gpu(&fake_gpu_driver, 0, "--device", archs, 2, &err), QN_OK);
 }
 
 /* A driver that fails is of interest only to who has a device. */
@@ -107,7 +108,8 @@ static void test_device_gpu_is_listed_with_the_reason_why_not(void **state)
         assert_false(gpu.is_usable);
         assert_int_equal(qn_device_list_gpus(&gpu, 1, &fake_gpu_driver, "/nonexistent", archs, 2),
                          0);
-        assert_int_equal(qn_device_check_gpu(&fake_gpu_driver, 0, archs, 2, &err), QN_E_DEVICE);
+        assert_int_equal(qn_device_check_gpu(&fake_gpu_driver, 0, "--device", archs, 2, &err),
+                         QN_E_DEVICE);
         assert_non_null(strstr(err.text, "fake:0"));
         assert_non_null(strstr(err.text, cases[i].reason + strlen("fake")));
     }
@@ -139,7 +141,7 @@ static void test_device_value_says_what_can_compute(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         qn_error err = {0};
         /* Without a device, or a kernel for it. */
-        assert_int_equal(qn_device_check(cases[i].text, NULL, 0, &err), cases[i].expected);
+        assert_int_equal(qn_device_check(cases[i].text, NULL, NULL, 0, &err), cases[i].expected);
         assert_int_equal(err.status, cases[i].expected);
         if (cases[i].expected != QN_OK) {
             assert_non_null(strstr(err.text, "--device"));
@@ -147,6 +149,11 @@ static void test_device_value_says_what_can_compute(void **state)
         if (cases[i].expected == QN_E_INVAL) {
             assert_non_null(strstr(err.text, cases[i].text));
             assert_non_null(strstr(err.text, "auto, cpu, cuda[:N] or hip[:N] expected"));
+        }
+        assert_int_equal(qn_device_check(cases[i].text, "--against-device", NULL, 0, &err),
+                         cases[i].expected);
+        if (cases[i].expected != QN_OK) {
+            assert_ptr_equal(strstr(err.text, "--against-device: "), err.text);
         }
     }
 }

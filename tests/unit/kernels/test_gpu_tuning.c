@@ -267,6 +267,24 @@ static void test_gpu_tuning_decides_where_it_has_the_shape(void **state)
     }
     qn_gpu_kernels_tune(kernels, NULL);
     assert_choice(choose(kernels, 1, false), "sm90_mma", QN_GPU_DEFAULT);
+    assert_choice(choose(kernels, 17, false), "sm90_few", QN_GPU_DEFAULT);
+    assert_choice(choose(kernels, 64, false), "sm90_few", QN_GPU_DEFAULT);
+    assert_choice(choose(kernels, 65, false), "sm90_wgmma", QN_GPU_DEFAULT);
+    close_kernels(gpu, kernels);
+}
+
+/* A row that names what has no fixed order of sums is no fault of who wants one. */
+static void test_gpu_tuning_has_another_choice_where_sums_are_fixed(void **state)
+{
+    (void)state;
+    qn_gpu *gpu = NULL;
+    qn_gpu_kernels *kernels = open_kernels(&gpu, false);
+    qn_gpu_kernels_tune(kernels, parse(HEAD "matmul,bf16,256,512,0,1,8,sm90_few,0,0,7\n"
+                                            "matmul,bf16,256,512,0,1,128,sm90_few,0,0,7\n"));
+    assert_choice(choose(kernels, 8, false), "sm90_few", QN_GPU_TUNED);
+    assert_choice(choose(kernels, 8, true), "sm90_mma", QN_GPU_DEFAULT);
+    assert_choice(choose(kernels, 100, true), "sm90_mma", QN_GPU_DEFAULT);
+    assert_choice(choose(kernels, 100, false), "sm90_wgmma", QN_GPU_FALLBACK); /* too many rows */
     close_kernels(gpu, kernels);
 }
 
@@ -366,6 +384,7 @@ int main(void)
         cmocka_unit_test(test_gpu_tuning_is_the_devices),
         cmocka_unit_test(test_gpu_tuning_built_in),
         cmocka_unit_test(test_gpu_tuning_decides_where_it_has_the_shape),
+        cmocka_unit_test(test_gpu_tuning_has_another_choice_where_sums_are_fixed),
         cmocka_unit_test(test_gpu_tuning_alone_makes_launches_dependent),
         cmocka_unit_test(test_gpu_tuning_tells_of_fallbacks),
         cmocka_unit_test(test_gpu_tuning_room_is_enough_for_fewer_rows),

@@ -23,6 +23,24 @@ QN_DEV void qn_mbar_arrive(uint32_t bar)
     __asm__ volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
 }
 
+/** Arrives, and lets the phase wait for so many bytes of qn_copy_bulk() more. */
+QN_DEV void qn_mbar_expect(uint32_t bar, uint32_t n_bytes)
+{
+    __asm__ volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar),
+                     "r"(n_bytes)
+                     : "memory");
+}
+
+/** Begins a copy to shared memory, of which the barrier gets the bytes; all are on multiples of 16.
+ */
+QN_DEV void qn_copy_bulk(void *shared, const void *from, uint32_t n_bytes, uint32_t bar)
+{
+    __asm__ volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                     "[%0], [%1], %2, [%3];" ::"r"(qn_shared_address(shared)),
+                     "l"((const __gpu_global void *)from), "r"(n_bytes), "r"(bar)
+                     : "memory");
+}
+
 /** Wait for the end of a phase: those with even numbers have parity 0. */
 QN_DEV void qn_mbar_wait(uint32_t bar, uint32_t parity)
 {
@@ -94,6 +112,8 @@ QN_DEV uint64_t qn_wgmma_matrix(uint32_t shared)
 #define QN_D4(d, i)  "+f"((d)[i]), "+f"((d)[(i) + 1]), "+f"((d)[(i) + 2]), "+f"((d)[(i) + 3])
 #define QN_D16(d, i) QN_D4(d, i), QN_D4(d, (i) + 4), QN_D4(d, (i) + 8), QN_D4(d, (i) + 12)
 #define QN_D64(d, i) QN_D16(d, i), QN_D16(d, (i) + 16), QN_D16(d, (i) + 32), QN_D16(d, (i) + 48)
+#define QN_NAMES_4   "%0,%1,%2,%3"
+#define QN_NAMES_8   QN_NAMES_4 ",%4,%5,%6,%7"
 #define QN_NAMES_16  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
 #define QN_NAMES_32  QN_NAMES_16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 #define QN_NAMES_48  QN_NAMES_32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
@@ -106,7 +126,8 @@ QN_DEV uint64_t qn_wgmma_matrix(uint32_t shared)
                 ",%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
 
 /**
- * d += a * b for a warpgroup, m64 n k16, products of bf16 in f32; n is 32, 64, 96, 128 or 144.
+ * d += a * b for a warpgroup, m64 n k16, products of bf16 in f32; n is 8, 16, 32, 64, 96, 128 or
+ * 144.
  *
  * Fragments  warp w of the four has rows 16 w .. 16 w + 15 of a and d; a as in qn_mma_bf16(), and
  *            d[4 j ..] is its d for columns 8 j .. 8 j + 7
@@ -119,7 +140,15 @@ QN_DEV void qn_wgmma_bf16(float *d, const uint32_t a[4], uint64_t b, const uint3
     "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" names "}, "                        \
     "{" a0 "," a1 "," a2 "," a3 "}, " b0 ", 1, 1, 1, 0;"
 #define QN_A "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
-    if (n == 32) {
+    if (n == 8) {
+        __asm__ volatile(QN_WGMMA("8", QN_NAMES_4, "%4", "%5", "%6", "%7", "%8")
+                         : QN_D4(d, 0)
+                         : QN_A);
+    } else if (n == 16) {
+        __asm__ volatile(QN_WGMMA("16", QN_NAMES_8, "%8", "%9", "%10", "%11", "%12")
+                         : QN_D4(d, 0), QN_D4(d, 4)
+                         : QN_A);
+    } else if (n == 32) {
         __asm__ volatile(QN_WGMMA("32", QN_NAMES_16, "%16", "%17", "%18", "%19", "%20")
                          : QN_D16(d, 0)
                          : QN_A);

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file gpu_matmul_few.h  The variant of products with up to 64 rows (kernels/gpu/sm90). */
+#ifndef QN_KERNELS_GPU_MATMUL_FEW_H
+#define QN_KERNELS_GPU_MATMUL_FEW_H
+#include "kernels/gpu_ops.h"
+
+/** How the work of a launch is cut: an item is 128 outputs with all inputs. */
+typedef struct qn_gpu_few_plan {
+    uint32_t n_items;
+    uint32_t n_each; /**< Stages of an item. */
+    uint32_t
+        n_grid; /**< Blocks: i has stages i * n_all / n_grid up to the next one's of them all. */
+    uint32_t n_parts; /**< No item has more: blocks that have stages of it. */
+    uint32_t stage_bytes;
+    uint32_t n_ring; /**< Stages in shared memory. */
+    uint32_t shared_bytes;
+} qn_gpu_few_plan;
+
+/**
+ * The plan that takes the least time, of a shape of up to 64 rows.  It goes by the number of rows
+ * up to 8, 16, 32 or 64: fewer of these need no more partial sums.
+ */
+qn_gpu_few_plan qn_gpu_few_plan_of(const qn_gpu_info *info, const qn_gpu_matmul_shape *shape);
+
+/**
+ * Not of experts, whose weights are not known before a launch begins; up to 64 rows; not
+ * deterministic: parts of the inputs go by the number of rows.
+ */
+bool qn_gpu_few_supports(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape);
+uint64_t qn_gpu_few_partial_bytes(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape);
+void qn_gpu_few_launch(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
+                       const qn_gpu_matmul_shape *shape);
+#endif

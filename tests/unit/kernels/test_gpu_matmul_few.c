@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How products of few rows are cut: what the kernel, which only a device can run, counts on. */
+#include "kernels/gpu/args_matmul.h"
+#include "kernels/gpu_matmul_few.h"
+#include "support/fake_gpu.h"
+#include "support/unit.h"
+
+static const qn_gpu_info h200 = {.n_sms = 132, .shared_bytes = 227 << 10};
+
+/* GLM-5.2's products, whole and as ranks hold them, and odd ones. */
+static const uint32_t shapes[][4] = {
+    /* outputs, inputs, groups, pair */
+    {16384, 2048, 1, 0}, {6144, 16384, 1, 0}, {2048, 6144, 1, 0}, {154880, 6144, 1, 0},
+    {4096, 2048, 1, 0},  {6144, 4096, 1, 0},  {512, 192, 64, 0},  {256, 512, 16, 0},
+    {12288, 6144, 1, 1}, {512, 6144, 1, 1},   {32, 6144, 1, 0},   {24, 96, 1, 0},
+    {64, 64, 1, 0},      {136, 1088, 3, 1},
+};
+enum { N_SHAPES = sizeof shapes / sizeof *shapes };
+
+static qn_gpu_matmul_shape shape_of(uint32_t i, uint32_t kind, uint32_t n_rows)
+{
+    return (qn_gpu_matmul_shape){.kind = kind,
+                                 .n_out = shapes[i][0],
+                                 .n_in = shapes[i][1],
+                                 .n_groups = shapes[i][2],
+                                 .is_pair = shapes[i][3],
+                                 .n_rows = n_rows};
+}
+
+/* Deal stages as the kernel does; the most blocks that have some of one item. */
+static uint32_t deal(const qn_gpu_few_plan *p)
+{
+    const uint64_t n_all = (uint64_t)p->n_each * p->n_items;
+    uint32_t n_most = 0;
+    assert_true(n_all * p->n_grid < 1ULL << 32); /* which it counts in 32 bits */
+    for (uint32_t item = 0; item < p->n_items; item++) {
+        uint64_t ends[2] = {(uint64_t)item * p->n_each, (item + 1ULL) * p->n_each - 1};
+        uint64_t owners[2];
+        for (int i = 0; i < 2; i++) {
+            owners[i] = ((ends[i] + 1) * p->n_grid - 1) / n_all;
+            assert_in_range(ends[i], owners[i] * n_all / p->n_grid,
+                            (owners[i] + 1) * n_all / p->n_grid - 1);
+        }
+        const uint32_t n_parts = (uint32_t)(owners[1] - owners[0]) + 1;
+        n_most = n_parts > n_most ? n_parts : n_most;
+    }
+    return n_most;
+}
+
+static void test_gpu_matmul_few_has_room_for_every_part(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < N_SHAPES; i++) {
+        for (uint32_t kind = QN_GPU_W_BF16; kind <= QN_GPU_W_MXFP4; kind++) {
+            for (uint32_t n_rows = 1; n_rows <= 64; n_rows += n_rows < 8 ? 7 : 8) {
+                const qn_gpu_matmul_shape shape = shape_of(i, kind, n_rows);
+                const qn_gpu_few_plan p = qn_gpu_few_plan_of(&h200, &shape);
+                assert_in_range(p.n_grid, 1, h200.n_sms);
+                assert_in_range(p.n_grid, 1, (uint64_t)p.n_each * p.n_items);
+                assert_in_range(p.n_ring, 2, 12);
+                assert_int_equal(p.stage_bytes % 1024, 0);
+                assert_in_range(p.shared_bytes, 1, h200.shared_bytes - 512);
+                assert_in_range(deal(&p), 1, p.n_parts);
+            }
+        }
+    }
+}
+
+/* Room is made for the most rows and for powers of two, and serves all numbers between. */
+static void test_gpu_matmul_few_needs_no_more_for_fewer_rows(void **state)
+{
+    (void)state;
+    qn_gpu *gpu = NULL;
+    qn_gpu_kernels *kernels = NULL;
+    qn_error err = {0};
+    static const qn_gpu_module_image image = {.name = "all",
+                                              .target = "sm_90a",
+                                              .bytes = (const uint8_t *)"x",
+                                              .packed_size = 1,
+                                              .size = 1};
+    fake_gpu_reset();
+    fake_gpu.arch = "sm_90";
+    assert_int_equal(qn_gpu_open_driver(&gpu, &fake_gpu_driver, 0, &err), QN_OK);
+    assert_int_equal(qn_gpu_kernels_open(&kernels, gpu, &image, 1, &err), QN_OK);
+    for (uint32_t i = 0; i < N_SHAPES; i++) {
+        const qn_gpu_matmul_shape most = shape_of(i, QN_GPU_W_BF16, 100);
+        const uint64_t n_room = qn_gpu_matmul_partial_bytes(kernels, &most);
+        for (uint32_t n_rows = 1; n_rows <= 64; n_rows++) {
+            const qn_gpu_matmul_shape shape = shape_of(i, QN_GPU_W_BF16, n_rows);
+            assert_true(qn_gpu_few_supports(kernels, &shape));
+            assert_in_range(qn_gpu_few_partial_bytes(kernels, &shape), 0, n_room);
+        }
+    }
+    qn_gpu_matmul_shape shape = shape_of(0, QN_GPU_W_BF16, 65);
+    assert_false(qn_gpu_few_supports(kernels, &shape));
+    shape.n_rows = 8;
+    shape.is_deterministic = true;
+    assert_false(qn_gpu_few_supports(kernels, &shape));
+    shape = (qn_gpu_matmul_shape){
+        .n_out = 64, .n_in = 64, .n_groups = 8, .n_rows = 8, .is_grouped = true};
+    assert_false(qn_gpu_few_supports(kernels, &shape));
+    shape = (qn_gpu_matmul_shape){.n_out = 128 * 16385, .n_in = 64, .n_groups = 1, .n_rows = 8};
+    assert_false(qn_gpu_few_supports(kernels, &shape)); /* more items than counters */
+    qn_gpu_kernels_close(&kernels);
+    qn_gpu_close(&gpu);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gpu_matmul_few_has_room_for_every_part),
+        cmocka_unit_test(test_gpu_matmul_few_needs_no_more_for_fewer_rows),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
