@@ -236,17 +236,6 @@ typedef struct units {
     uint32_t bias[2]; /* 2^(120 + e) twice */
 } units;
 
-/* m and bias of a scale; above 2^7 m is more than 2, below the normal numbers it counts as 2^-127.
- */
-QN_DEV float unit_of(float scale, uint32_t *bias)
-{
-    const uint32_t bits = qn_f32_bits(scale);
-    const uint32_t exponent = bits >> 23 & 0xffU;
-    const uint32_t folded = qn_min_u32(exponent, 134);
-    *bias = (120 + folded) * 0x00800080U;
-    return qn_f32_from_bits((bits & 0x807fffffU) | (127 + exponent - folded) << 23);
-}
-
 QN_DEV void units_begin(units *u, const few_block *b, const few_place *p)
 {
     const qn_gpu_weight *w = &b->args->w;
@@ -262,7 +251,7 @@ QN_DEV void units_begin(units *u, const few_block *b, const few_place *p)
 /* Before a stage, which has one scale for each output. */
 QN_DEV void units_stage(units *u, float *d, const few_place *p, const uint32_t n)
 {
-    const f32x2 m = {unit_of(u->next.x, &u->bias[0]), unit_of(u->next.y, &u->bias[1])};
+    const f32x2 m = {qn_fp8_unit(u->next.x, &u->bias[0]), qn_fp8_unit(u->next.y, &u->bias[1])};
     const f32x2 by = {u->m.x * qn_fast_rcp(m.x), u->m.y * qn_fast_rcp(m.y)};
     u->m = m;
     if (p->block + 2 < p->block_end) {
