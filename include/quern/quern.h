@@ -141,7 +141,9 @@ typedef struct qn_model_options {
 
 /**
  * What qn_model_open() would say of device, arithmetic and kernels alone, whatever the model.  No
- * device is opened.
+ * device is opened, and no table of kernels is read.
+ *
+ * @param options  NULL: the defaults
  *
  * Returns  QN_OK; QN_E_INVAL naming the option; QN_E_DEVICE; QN_E_NOMEM
  */
@@ -574,7 +576,7 @@ QN_API qn_session_stats qn_session_get_stats(const qn_session *session);
  * Write what is left of the files in the options and give them their names; what is computed later
  * is not in them.  QN_E_IO, QN_E_NOMEM: the first failure; that file and those after it vanish, as
  * they do where a step of a prompt failed that the trace has a part of, or where logits_fn failed
- * and rows are not in the file of logits, with that status.  Later calls fail as the first one.
+ * and rows are not in the file of logits, with that status.  Later calls fail with the same one.
  */
 QN_MUST_CHECK QN_API qn_status qn_session_finish_files(qn_session *session, qn_error *err);
 

@@ -403,7 +403,7 @@ static void fill_info(qn_model *m, const qn_model_options *o, uint64_t start_ns)
 
 qn_status qn_model_options_check(const qn_model_options *options, qn_error *err)
 {
-    qn_model_options o = *options;
+    qn_model_options o = options != NULL ? *options : (qn_model_options){0};
     qn_model *m = calloc(1, sizeof *m);
     if (m == NULL) {
         return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "model: no memory");

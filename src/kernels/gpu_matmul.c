@@ -275,7 +275,7 @@ const uint32_t qn_gpu_n_matmul_variants =
 
 static uint32_t choose_by_rule(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
 {
-    if (shape->n_rows > 16 && qn_gpu_few_supports(kernels, shape)) {
+    if (qn_gpu_few_supports(kernels, shape) && qn_gpu_few_pays(kernels, shape)) {
         return FEW;
     }
     if (!shape->is_deterministic && qn_gpu_wgmma_supports(kernels, shape) &&

@@ -20,7 +20,7 @@ enum {
     STATIC_BYTES = 1024,        /* more than the kernel's own arrays */
 };
 
-enum { PARTS_MAX = 16 /* about, of an item */ };
+enum { BLOCKS_EACH_MAX = 16 /* for an item, that plans try */ };
 
 /* By QN_GPU_W_: inputs of a stage are so many times 64. */
 static const struct {
@@ -58,7 +58,8 @@ static double deal(qn_gpu_few_plan *p, const qn_gpu_info *info, uint32_t n_rows,
     double last = 0;
     if (p->n_parts > 1) {
         end += 30000.0 + sums_bytes;
-        last = (p->n_parts + 1) / 2 * (20000.0 + 2 * sums_bytes);
+        const uint32_t n_reads = (p->n_parts + 1) / 2;
+        last = n_reads * (20000.0 + 2 * sums_bytes);
     }
     const double stage = TILES_BYTES + 0.5 * (p->stage_bytes - TILES_BYTES);
     return (double)n_run * stage / speed + (double)n_ends * end + last;
@@ -80,7 +81,7 @@ qn_gpu_few_plan qn_gpu_few_plan_of(const qn_gpu_info *info, const qn_gpu_matmul_
     const uint32_t n_most = (uint32_t)qn_min_u64(info->n_sms, n_all);
     qn_gpu_few_plan best = p;
     double best_cost = (double)INFINITY;
-    for (uint32_t k = 1; k <= PARTS_MAX; k++) {
+    for (uint32_t k = 1; k <= BLOCKS_EACH_MAX; k++) {
         const double cost = deal(&p, info, n_rows, qn_min_u32(n_most, k * p.n_items));
         if (cost < best_cost) {
             best = p;
@@ -92,10 +93,20 @@ qn_gpu_few_plan qn_gpu_few_plan_of(const qn_gpu_info *info, const qn_gpu_matmul_
 
 bool qn_gpu_few_supports(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
 {
-    return shape->n_rows <= ROWS_MAX && !shape->is_grouped && !shape->is_deterministic &&
-           shape->n_in % 8 == 0 && qn_gpu_kernels_has(kernels, kinds[shape->kind].i_kernel) &&
-           qn_gpu_few_plan_of(qn_gpu_kernels_info(kernels), shape).n_items <=
-               QN_GPU_COUNTERS_BYTES / 4;
+    if (shape->n_rows > ROWS_MAX || shape->is_grouped || shape->is_deterministic ||
+        shape->n_in % 8 != 0 || !qn_gpu_kernels_has(kernels, kinds[shape->kind].i_kernel)) {
+        return false;
+    }
+    const qn_gpu_few_plan p = qn_gpu_few_plan_of(qn_gpu_kernels_info(kernels), shape);
+    return p.n_items <= QN_GPU_COUNTERS_BYTES / 4 && p.n_ring >= 2 &&
+           (uint64_t)p.n_items * p.n_each * p.n_grid <= UINT32_MAX; /* as the kernel counts */
+}
+
+/* By gpucheck --bench on an H200.  Many turns of all blocks leave little for equal runs to gain. */
+bool qn_gpu_few_pays(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
+{
+    const qn_gpu_info *info = qn_gpu_kernels_info(kernels);
+    return shape->n_rows > 16 && qn_gpu_few_plan_of(info, shape).n_items <= 4 * info->n_sms;
 }
 
 uint64_t qn_gpu_few_partial_bytes(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)

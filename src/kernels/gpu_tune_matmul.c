@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Products to be measured: what they read and write. */
+#include "base/minmax.h"
 #include "base/rng.h"
 #include "kernels/gpu_tune_subject.h"
 
@@ -120,8 +121,8 @@ static void sort_active(host_route *r, uint32_t n_groups)
  */
 static uint32_t draw_expert(const qn_gpu_subject *s, uint32_t i_route, uint32_t i)
 {
-    const uint32_t n_used = s->tuner->n_experts_used;
-    const uint32_t n_step = s->key.n_groups > n_used ? s->key.n_groups / n_used : 1;
+    const uint32_t n_used = qn_max_u32(1, s->tuner->n_experts_used);
+    const uint32_t n_step = qn_max_u32(1, s->key.n_groups / n_used);
     const uint64_t start = qn_rng_u64(3, i_route, 0) % s->key.n_groups;
     const double u = qn_rng_unit(4, i_route, i);
     const uint32_t rank = (uint32_t)(n_step * u * sqrt(u));

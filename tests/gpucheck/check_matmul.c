@@ -343,6 +343,29 @@ static void check_plans(gc *run)
     }
 }
 
+/*
+ * Long and wide ones, for rings that are filled again and again: inputs in many parts; blocks that
+ * have more than one item, and share some.
+ */
+static void check_large(gc *run, uint32_t variant)
+{
+    static const uint32_t shapes[][2] = {{128, 16384}, {17000, 1088}, {20552, 1088}};
+    static const qn_weight_kind of[] = {QN_WEIGHT_BF16, QN_WEIGHT_FP8_BLOCK, QN_WEIGHT_MXFP4};
+    for (uint32_t i = 0; i < 3 * 3 * 2; i++) {
+        const uint32_t epilogue = (i / 2 + i) % 3;
+        const product p = {.kind = of[i / 2 % 3],
+                           .n_out = shapes[i / 6][0],
+                           .n_in = shapes[i / 6][1],
+                           .n_rows = i % 2 == 0 ? 5 : 64,
+                           .epilogue = epilogue,
+                           .y_dtype = epilogue == QN_GPU_ADD ? QN_GPU_F32 : QN_GPU_BF16,
+                           .variant = variant};
+        if (is_there(run, &p)) {
+            run_product(run, &p);
+        }
+    }
+}
+
 /* Every combination, each with a shape and a number of rows in turn. */
 static void check_matmul(gc *run)
 {
@@ -370,6 +393,9 @@ static void check_matmul(gc *run)
             if (is_there(run, &p) && (!run->is_emulated || turn % 3 == 0)) {
                 run_product(run, &p);
             }
+        }
+        if (v > 0 && !run->is_emulated) { /* but the portable one, which is slow */
+            check_large(run, v);
         }
     }
     check_plans(run);
@@ -478,16 +504,18 @@ static void check_matmul_chain(gc *run)
 {
     static const qn_weight_kind of[] = {QN_WEIGHT_BF16, QN_WEIGHT_FP8_BLOCK, QN_WEIGHT_MXFP4};
     static const uint32_t plans[][2] = {{0, 0}, {16, 1}, {4, 3}};
+    static const uint32_t rows[][3] = {{5, 17, 64}, {1, 5, 9}}; /* without and with plans */
     for (uint32_t i = 0; i < 3 * 3 * qn_gpu_n_matmul_variants; i++) {
+        const bool has_plans = qn_gpu_matmul_variants[i / 9].has_plans;
         const product p = {.kind = of[i % 3],
                            .n_out = run->is_emulated ? 288 : 2048,
                            .n_in = run->is_emulated ? 288 : 2048,
-                           .n_rows = 1 + i / 3 % 3 * 4,
+                           .n_rows = rows[has_plans ? 1 : 0][i / 3 % 3],
                            .y_dtype = QN_GPU_BF16,
                            .variant = i / 9,
-                           .n_strips = plans[i / 3 % 3][0],
-                           .n_splits = plans[i / 3 % 3][1]};
-        if (is_there(run, &p) && (p.n_strips == 0 || qn_gpu_matmul_variants[p.variant].has_plans)) {
+                           .n_strips = has_plans ? plans[i / 3 % 3][0] : 0,
+                           .n_splits = has_plans ? plans[i / 3 % 3][1] : 0};
+        if (is_there(run, &p)) {
             run_chain(run, &p);
         }
     }

@@ -64,7 +64,7 @@ typedef struct qn_gpu_matmul_args {
     /* By the launcher: */
     uint32_t n_splits;     /**< Parts of the inputs, a block each. */
     uint32_t log_strips;   /**< Two strips to the power of this is what a block has side by side. */
-    uint32_t n_pass;       /**< Slots that a block takes at a time. */
+    uint32_t n_pass;       /**< Slots that a block takes at a time; of few_*: stages in its ring. */
     uint32_t is_dependent; /**< The launch is (device/gpu.h): weights are asked for before the
                                 kernel in front of it has ended; without first_of and row_of. */
 } qn_gpu_matmul_args;

@@ -63,6 +63,20 @@ QN_DEV void qn_expand_fp8(uint32_t a[2], uint32_t word)
     qn_expand_fp8_by(a, word, bias, bias);
 }
 
+/**
+ * A block's scale as m 2^e, 1 <= |m| < 2: gives m, and in both halves of *by 2^(120 + e), by which
+ * codes of FP8 in place are multiplied (qn_expand_fp8_by()).  Above 2^7 m is more than 2, below the
+ * normal numbers it counts as 2^-127.
+ */
+QN_DEV float qn_fp8_unit(float scale, uint32_t *by)
+{
+    const uint32_t bits = qn_f32_bits(scale);
+    const uint32_t exponent = bits >> 23 & 0xffU;
+    const uint32_t folded = qn_min_u32(exponent, 134);
+    *by = (120 + folded) * 0x00800080U;
+    return qn_f32_from_bits((bits & 0x807fffffU) | (127 + exponent - folded) << 23);
+}
+
 /** Steps of 16 inputs in a tile. */
 QN_DEV uint32_t qn_tile_steps(uint32_t kind)
 {

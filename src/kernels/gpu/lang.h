@@ -194,8 +194,9 @@ QN_DEV void qn_warp_barrier(void)
 
 /**
  * Waits until all launches before this one have ended, and sees what they wrote; all threads of the
- * block, at one place.  Of no effect but in a dependent launch (device/gpu.h): there nothing that
- * these write, nor anything that they read and this one writes, may be touched before.
+ * block, at one place where the emulator runs it.  Of no effect but in a dependent launch
+ * (device/gpu.h): there nothing that these write, nor anything that they read and this one writes,
+ * may be touched before.
  */
 QN_DEV void qn_await_earlier(void)
 {

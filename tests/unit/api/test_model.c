@@ -105,6 +105,7 @@ static void test_model_options_are_checked_without_a_model(void **state)
     (void)state;
     qn_error err = {0};
     assert_int_equal(qn_model_options_check(&(qn_model_options){0}, &err), QN_OK);
+    assert_int_equal(qn_model_options_check(NULL, &err), QN_OK);
     assert_int_equal(qn_model_options_check(&(qn_model_options){.device = "tpu"}, &err),
                      QN_E_INVAL);
     assert_non_null(strstr(err.text, "--device: 'tpu'"));

@@ -82,13 +82,15 @@ static void test_gpu_matmul_few_needs_no_more_for_fewer_rows(void **state)
     fake_gpu.arch = "sm_90";
     assert_int_equal(qn_gpu_open_driver(&gpu, &fake_gpu_driver, 0, &err), QN_OK);
     assert_int_equal(qn_gpu_kernels_open(&kernels, gpu, &image, 1, &err), QN_OK);
-    for (uint32_t i = 0; i < N_SHAPES; i++) {
-        const qn_gpu_matmul_shape most = shape_of(i, QN_GPU_W_BF16, 100);
+    for (uint32_t i = 0; i < 3 * N_SHAPES; i++) {
+        const qn_gpu_matmul_shape most = shape_of(i / 3, i % 3, 100);
         const uint64_t n_room = qn_gpu_matmul_partial_bytes(kernels, &most);
         for (uint32_t n_rows = 1; n_rows <= 64; n_rows++) {
-            const qn_gpu_matmul_shape shape = shape_of(i, QN_GPU_W_BF16, n_rows);
+            const qn_gpu_matmul_shape shape = shape_of(i / 3, i % 3, n_rows);
             assert_true(qn_gpu_few_supports(kernels, &shape));
-            assert_in_range(qn_gpu_few_partial_bytes(kernels, &shape), 0, n_room);
+            if (n_rows > 16 && qn_gpu_few_pays(kernels, &shape)) { /* it is chosen */
+                assert_in_range(qn_gpu_few_partial_bytes(kernels, &shape), 0, n_room);
+            }
         }
     }
     qn_gpu_matmul_shape shape = shape_of(0, QN_GPU_W_BF16, 65);
@@ -101,6 +103,8 @@ static void test_gpu_matmul_few_needs_no_more_for_fewer_rows(void **state)
     assert_false(qn_gpu_few_supports(kernels, &shape));
     shape = (qn_gpu_matmul_shape){.n_out = 128 * 16385, .n_in = 64, .n_groups = 1, .n_rows = 8};
     assert_false(qn_gpu_few_supports(kernels, &shape)); /* more items than counters */
+    shape = shape_of(3, QN_GPU_W_BF16, 64);
+    assert_false(qn_gpu_few_pays(kernels, &shape)); /* the head: many turns of all blocks */
     qn_gpu_kernels_close(&kernels);
     qn_gpu_close(&gpu);
 }

@@ -310,7 +310,7 @@ static bool is_dependent(qn_gpu *gpu, const qn_gpu_kernels *kernels, bool is_gro
     return is_it;
 }
 
-static void test_gpu_tuning_alone_makes_launches_dependent(void **state)
+static void test_gpu_tuning_makes_launches_dependent(void **state)
 {
     (void)state;
     for (uint32_t i = 0; i < 3; i++) {
@@ -385,7 +385,7 @@ int main(void)
         cmocka_unit_test(test_gpu_tuning_built_in),
         cmocka_unit_test(test_gpu_tuning_decides_where_it_has_the_shape),
         cmocka_unit_test(test_gpu_tuning_has_another_choice_where_sums_are_fixed),
-        cmocka_unit_test(test_gpu_tuning_alone_makes_launches_dependent),
+        cmocka_unit_test(test_gpu_tuning_makes_launches_dependent),
         cmocka_unit_test(test_gpu_tuning_tells_of_fallbacks),
         cmocka_unit_test(test_gpu_tuning_room_is_enough_for_fewer_rows),
     };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Products of up to 64 rows of one group's by wgmma, bound by reading weights: weights are the
+ * Products of up to 64 rows, but of experts, by wgmma, bound by reading weights: weights are the
  * 64-row operand, which a warp expands from its strip into registers, rows of x are columns.
  *
  * An item is 8 strips along all inputs.  Stages of all items, one behind the other, are dealt to
@@ -30,8 +30,11 @@ enum {
     JOIN = 1,                /* the barrier of all consumers */
     PRODUCER_REGISTERS = 72, /* as in matmul_wgmma.c */
     CONSUMER_REGISTERS = 216,
-    UP_BYTES = CONSUMERS / 2 * ROWS_MAX * 2, /* of a pair: sums that one warpgroup hands over */
+    BLOCK_REGISTERS = (PRODUCERS + CONSUMERS) * 168,
+    TAKEN_REGISTERS = PRODUCERS * PRODUCER_REGISTERS + CONSUMERS * CONSUMER_REGISTERS,
+    UP_BYTES = CONSUMERS / 2 * ROWS_MAX * 2, /* of a pair: sums that warps of up hand over */
 };
+_Static_assert(TAKEN_REGISTERS <= BLOCK_REGISTERS, "setmaxnreg must not wait");
 
 /* The same for all threads of a block. */
 typedef struct few_block {
@@ -46,7 +49,7 @@ typedef struct few_block {
     uint32_t stage_bytes; /* rows of x, then tiles, then scales */
     uint32_t n_ring;      /* stages that there is room for */
     uint8_t *stages;      /* on 1024 bytes */
-    float *up;            /* [ROWS_MAX / 2][CONSUMERS / 2] */
+    float *up;            /* [ROWS_MAX / 2][CONSUMERS / 2] sums of up, a warp beside a warp */
     uint32_t *is_last;    /* [1] */
     uint32_t full, empty; /* barriers, one for each stage of the ring */
 } few_block;
@@ -224,7 +227,6 @@ QN_DEV void produce(const few_block *b)
             begin_item(b, &p);
         }
     }
-    qn_copy_wait(0);
 }
 
 /* ------------------------------------------------------------------------------- consumers -- */
@@ -235,17 +237,6 @@ typedef struct units {
     f32x2 next, m;
     uint32_t bias[2]; /* 2^(120 + e) twice */
 } units;
-
-/* m and bias of a scale; above 2^7 m is more than 2, below the normal numbers it counts as 2^-127.
- */
-QN_DEV float unit_of(float scale, uint32_t *bias)
-{
-    const uint32_t bits = qn_f32_bits(scale);
-    const uint32_t exponent = bits >> 23 & 0xffU;
-    const uint32_t folded = qn_min_u32(exponent, 134);
-    *bias = (120 + folded) * 0x00800080U;
-    return qn_f32_from_bits((bits & 0x807fffffU) | (127 + exponent - folded) << 23);
-}
 
 QN_DEV void units_begin(units *u, const few_block *b, const few_place *p)
 {
@@ -262,7 +253,7 @@ QN_DEV void units_begin(units *u, const few_block *b, const few_place *p)
 /* Before a stage, which has one scale for each output. */
 QN_DEV void units_stage(units *u, float *d, const few_place *p, const uint32_t n)
 {
-    const f32x2 m = {unit_of(u->next.x, &u->bias[0]), unit_of(u->next.y, &u->bias[1])};
+    const f32x2 m = {qn_fp8_unit(u->next.x, &u->bias[0]), qn_fp8_unit(u->next.y, &u->bias[1])};
     const f32x2 by = {u->m.x * qn_fast_rcp(m.x), u->m.y * qn_fast_rcp(m.y)};
     u->m = m;
     if (p->block + 2 < p->block_end) {
@@ -328,6 +319,14 @@ QN_DEV void multiply(float *d, const few_block *b, few_place *p, const uint32_t 
         }
         qn_mbar_wait(b->full + 8 * p->stage, p->parity);
         qn_fence_async_shared();
+        /*
+         * Registers of A may be written again two groups later.  Blocks of a stage have their own;
+         * where a stage is one block, those of the stage before are its too.
+         */
+        if (blocks_of(kind) == 1) {
+            qn_wgmma_wait(0);
+            release(before);
+        }
         QN_UNROLL(4)
         for (uint32_t j = 0; j < blocks_of(kind); j++) {
             if (j >= n_blocks) {
@@ -344,12 +343,12 @@ QN_DEV void multiply(float *d, const few_block *b, few_place *p, const uint32_t 
             }
             qn_wgmma_commit();
             qn_wgmma_wait(1); /* registers of the block before are free */
-            if (j == 0 && kind != QN_GPU_W_FP8) {
+            if (j == 0 && kind == QN_GPU_W_MXFP4) {
                 release(before);
             }
         }
         before = b->empty + 8 * p->stage;
-        if (kind == QN_GPU_W_FP8) { /* the next scales are of all sums */
+        if (kind == QN_GPU_W_FP8) { /* the next scales change all sums */
             qn_wgmma_wait(0);
             release(before);
             before = 0;

@@ -353,21 +353,11 @@ QN_DEV void units_begin(units *u, const qn_gpu_matmul_args *args, const piece *p
     }
 }
 
-/* m and bias of a scale; above 2^7 m is more than 2, below the normal numbers it counts as 2^-127.
- */
-QN_DEV float unit_of(float scale, uint32_t *bias)
-{
-    const uint32_t bits = qn_f32_bits(scale);
-    const uint32_t exponent = bits >> 23 & 0xffU;
-    const uint32_t folded = qn_min_u32(exponent, 134);
-    *bias = (120 + folded) * 0x00800080U;
-    return qn_f32_from_bits((bits & 0x807fffffU) | (127 + exponent - folded) << 23);
-}
-
 QN_DEV void units_block(units *u, float *d, uint32_t s, uint32_t i_block, uint32_t n_blocks,
                         const uint32_t n)
 {
-    const f32x2 m = {unit_of(u->next[s].x, &u->bias[s][0]), unit_of(u->next[s].y, &u->bias[s][1])};
+    const f32x2 m = {qn_fp8_unit(u->next[s].x, &u->bias[s][0]),
+                     qn_fp8_unit(u->next[s].y, &u->bias[s][1])};
     const f32x2 by = {u->m[s].x * qn_fast_rcp(m.x), u->m[s].y * qn_fast_rcp(m.y)};
     u->m[s] = m;
     u->next[s] = *(const f32x2 *)(u->scales[s] + 64 * qn_min_u32(i_block + 1, n_blocks - 1));
