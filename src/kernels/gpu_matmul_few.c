@@ -65,24 +65,31 @@ static double deal(qn_gpu_few_plan *p, const qn_gpu_info *info, uint32_t n_rows,
     return (double)n_run * stage / speed + (double)n_ends * end + last;
 }
 
-qn_gpu_few_plan qn_gpu_few_plan_of(const qn_gpu_info *info, const qn_gpu_matmul_shape *shape)
+/* What a plan has before its stages are dealt. */
+static qn_gpu_few_plan begin_plan(const qn_gpu_info *info, const qn_gpu_matmul_shape *shape)
 {
-    const uint32_t n_rows = columns_of(shape->n_rows);
     const uint32_t n_strips = qn_tile_strips(shape->n_out) * (shape->is_pair != 0 ? 2 : 1);
     const uint32_t n_inputs = 64 * kinds[shape->kind].n_blocks;
     qn_gpu_few_plan p = {.n_items = (n_strips + STRIPS - 1) / STRIPS * shape->n_groups,
                          .n_each = (qn_tile_pad(shape->n_in) + n_inputs - 1) / n_inputs,
-                         .stage_bytes = TILES_BYTES + 2 * n_inputs * n_rows};
+                         .stage_bytes = TILES_BYTES + 2 * n_inputs * columns_of(shape->n_rows)};
     p.stage_bytes += shape->kind == QN_GPU_W_MXFP4 ? SCALES_BYTES : 0U;
     const uint32_t n_free = info->shared_bytes - (uint32_t)(STATIC_BYTES + OTHER_BYTES);
     p.n_ring = qn_min_u32(STAGES_MAX, n_free / p.stage_bytes);
     p.shared_bytes = OTHER_BYTES + p.n_ring * p.stage_bytes;
+    return p;
+}
+
+qn_gpu_few_plan qn_gpu_few_plan_of(const qn_gpu_info *info, const qn_gpu_matmul_shape *shape)
+{
+    qn_gpu_few_plan p = begin_plan(info, shape);
     const uint64_t n_all = (uint64_t)p.n_each * p.n_items;
     const uint32_t n_most = (uint32_t)qn_min_u64(info->n_sms, n_all);
     qn_gpu_few_plan best = p;
     double best_cost = (double)INFINITY;
     for (uint32_t k = 1; k <= BLOCKS_EACH_MAX; k++) {
-        const double cost = deal(&p, info, n_rows, qn_min_u32(n_most, k * p.n_items));
+        const double cost =
+            deal(&p, info, columns_of(shape->n_rows), qn_min_u32(n_most, k * p.n_items));
         if (cost < best_cost) {
             best = p;
             best_cost = cost;
@@ -97,16 +104,17 @@ bool qn_gpu_few_supports(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shap
         shape->n_in % 8 != 0 || !qn_gpu_kernels_has(kernels, kinds[shape->kind].i_kernel)) {
         return false;
     }
-    const qn_gpu_few_plan p = qn_gpu_few_plan_of(qn_gpu_kernels_info(kernels), shape);
+    const qn_gpu_info *info = qn_gpu_kernels_info(kernels);
+    const qn_gpu_few_plan p = begin_plan(info, shape);
     return p.n_items <= QN_GPU_COUNTERS_BYTES / 4 && p.n_ring >= 2 &&
-           (uint64_t)p.n_items * p.n_each * p.n_grid <= UINT32_MAX; /* as the kernel counts */
+           (uint64_t)p.n_items * p.n_each * info->n_sms <= UINT32_MAX; /* as the kernel counts */
 }
 
 /* By gpucheck --bench on an H200.  Many turns of all blocks leave little for equal runs to gain. */
 bool qn_gpu_few_pays(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
 {
     const qn_gpu_info *info = qn_gpu_kernels_info(kernels);
-    return shape->n_rows > 16 && qn_gpu_few_plan_of(info, shape).n_items <= 4 * info->n_sms;
+    return shape->n_rows > 16 && begin_plan(info, shape).n_items <= 4 * info->n_sms;
 }
 
 uint64_t qn_gpu_few_partial_bytes(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
@@ -122,7 +130,6 @@ void qn_gpu_few_launch(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
     const qn_gpu_few_plan p = qn_gpu_few_plan_of(qn_gpu_kernels_info(ops->kernels), shape);
     qn_gpu_matmul_args planned = *args;
     planned.n_pass = p.n_ring;
-    planned.is_dependent = 1;
     QN_ASSERT(args->first_of == NULL && args->row_of == NULL);
     QN_ASSERT(p.n_parts == 1 || args->partial != NULL);
     const uint32_t grid[3] = {p.n_grid, 1, 1};

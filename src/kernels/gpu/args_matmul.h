@@ -65,8 +65,8 @@ typedef struct qn_gpu_matmul_args {
     uint32_t n_splits;     /**< Parts of the inputs, a block each. */
     uint32_t log_strips;   /**< Two strips to the power of this is what a block has side by side. */
     uint32_t n_pass;       /**< Slots that a block takes at a time; of few_*: stages in its ring. */
-    uint32_t is_dependent; /**< The launch is (device/gpu.h): weights are asked for before the
-                                kernel in front of it has ended; without first_of and row_of. */
+    uint32_t is_dependent; /**< Of mma_*: the launch is (device/gpu.h), weights are asked for before
+                              the kernel in front of it has ended; without first_of and row_of. */
 } qn_gpu_matmul_args;
 _Static_assert(sizeof(qn_gpu_matmul_args) == 168, "host and device agree");
 

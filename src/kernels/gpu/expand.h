@@ -77,6 +77,18 @@ QN_DEV float qn_fp8_unit(float scale, uint32_t *by)
     return qn_f32_from_bits((bits & 0x807fffffU) | (127 + exponent - folded) << 23);
 }
 
+/**
+ * A block's sums follow, in units of its m: m and by become those of its scales, of outputs g and
+ * g + 8.  Returns by what the sums so far have to be multiplied.
+ */
+QN_DEV f32x2 qn_fp8_next_units(f32x2 *m, uint32_t by[2], f32x2 scales)
+{
+    const f32x2 next = {qn_fp8_unit(scales.x, &by[0]), qn_fp8_unit(scales.y, &by[1])};
+    const f32x2 factor = {m->x * qn_fast_rcp(next.x), m->y * qn_fast_rcp(next.y)};
+    *m = next;
+    return factor;
+}
+
 /** Steps of 16 inputs in a tile. */
 QN_DEV uint32_t qn_tile_steps(uint32_t kind)
 {
@@ -107,6 +119,29 @@ QN_DEV void qn_expand_tile(uint32_t a[][4], uint32_t kind, u32x4 words, uint32_t
         a[0][1] = words.y;
         a[0][2] = words.z;
         a[0][3] = words.w;
+    }
+}
+
+/**
+ * The lane's part of a strip's 64 inputs -> registers of four steps.
+ * @param kind    a constant
+ * @param tiles   as many as 64 inputs are
+ * @param scales  the word of the lane's g, of MXFP4
+ * @param by      what qn_fp8_next_units() left, of FP8
+ */
+QN_DEV void qn_expand_64(uint32_t a[4][4], uint32_t kind, const u32x4 *tiles, uint32_t scales,
+                         const uint32_t by[2])
+{
+    QN_UNROLL(4)
+    for (uint32_t i = 0; i < 64 / qn_tile_in(kind); i++) {
+        if (kind != QN_GPU_W_FP8) {
+            qn_expand_tile(a + i * qn_tile_steps(kind), kind, tiles[i], scales);
+            continue;
+        }
+        QN_UNROLL(4)
+        for (uint32_t j = 0; j < 4; j++) {
+            qn_expand_fp8_by(a[2 * i + j / 2] + j % 2 * 2, tiles[i][j], by[0], by[1]);
+        }
     }
 }
 #endif

@@ -253,9 +253,7 @@ QN_DEV void units_begin(units *u, const few_block *b, const few_place *p)
 /* Before a stage, which has one scale for each output. */
 QN_DEV void units_stage(units *u, float *d, const few_place *p, const uint32_t n)
 {
-    const f32x2 m = {qn_fp8_unit(u->next.x, &u->bias[0]), qn_fp8_unit(u->next.y, &u->bias[1])};
-    const f32x2 by = {u->m.x * qn_fast_rcp(m.x), u->m.y * qn_fast_rcp(m.y)};
-    u->m = m;
+    const f32x2 by = qn_fp8_next_units(&u->m, u->bias, u->next);
     if (p->block + 2 < p->block_end) {
         u->next = *(const f32x2 *)(u->scales + (p->block / 2 + 1) * 64);
     }
@@ -269,20 +267,14 @@ QN_DEV void units_stage(units *u, float *d, const few_place *p, const uint32_t n
 QN_DEV void expand(uint32_t a[4][4], const uint8_t *tiles, const uint8_t *scales, const units *u,
                    const uint32_t kind)
 {
+    u32x4 raw[4];
     QN_UNROLL(4)
     for (uint32_t i = 0; i < 64 / qn_tile_in(kind); i++) {
-        const u32x4 raw = qn_load_16(tiles + i * QN_TILE_BYTES + qn_lane() * 16);
-        if (kind == QN_GPU_W_MXFP4) {
-            qn_expand_tile(a, kind, raw, *(const uint32_t *)(scales + qn_lane() / 4 * 4));
-        } else if (kind == QN_GPU_W_BF16) {
-            qn_expand_tile(a + i, kind, raw, 0);
-        } else {
-            QN_UNROLL(4)
-            for (uint32_t j = 0; j < 4; j++) {
-                qn_expand_fp8_by(a[2 * i + j / 2] + j % 2 * 2, raw[j], u->bias[0], u->bias[1]);
-            }
-        }
+        raw[i] = qn_load_16(tiles + i * QN_TILE_BYTES + qn_lane() * 16);
     }
+    const bool has_scales = kind == QN_GPU_W_MXFP4;
+    qn_expand_64(a, kind, raw, has_scales ? *(const uint32_t *)(scales + qn_lane() / 4 * 4) : 0,
+                 u->bias);
 }
 
 /* This warp has read the stage of a barrier; 0: there is none. */

@@ -356,31 +356,11 @@ QN_DEV void units_begin(units *u, const qn_gpu_matmul_args *args, const piece *p
 QN_DEV void units_block(units *u, float *d, uint32_t s, uint32_t i_block, uint32_t n_blocks,
                         const uint32_t n)
 {
-    const f32x2 m = {qn_fp8_unit(u->next[s].x, &u->bias[s][0]),
-                     qn_fp8_unit(u->next[s].y, &u->bias[s][1])};
-    const f32x2 by = {u->m[s].x * qn_fast_rcp(m.x), u->m[s].y * qn_fast_rcp(m.y)};
-    u->m[s] = m;
+    const f32x2 by = qn_fp8_next_units(&u->m[s], u->bias[s], u->next[s]);
     u->next[s] = *(const f32x2 *)(u->scales[s] + 64 * qn_min_u32(i_block + 1, n_blocks - 1));
     QN_UNROLL(72)
     for (uint32_t i = 0; i < n / 2; i++) {
         d[i] *= i % 4 < 2 ? by.x : by.y;
-    }
-}
-
-/* The lane's part of a strip's 64 inputs -> registers a of four steps. */
-QN_DEV void expand(uint32_t a[4][4], const u32x4 *tiles, uint32_t scales, const uint32_t bias[2],
-                   const uint32_t kind)
-{
-    QN_UNROLL(4)
-    for (uint32_t i = 0; i < 64 / qn_tile_in(kind); i++) {
-        if (kind != QN_GPU_W_FP8) {
-            qn_expand_tile(a + i * qn_tile_steps(kind), kind, tiles[i], scales);
-            continue;
-        }
-        QN_UNROLL(4)
-        for (uint32_t j = 0; j < 4; j++) {
-            qn_expand_fp8_by(a[2 * i + j / 2] + j % 2 * 2, tiles[i][j], bias[0], bias[1]);
-        }
     }
 }
 
@@ -428,7 +408,7 @@ QN_DEV void multiply(sums *acc, const piece *p, ring *r, units *u, const uint32_
                 raw[j] = qn_load_16(tiles + j * QN_TILE_BYTES);
             }
             uint32_t a[4][4];
-            expand(a, raw, scales, u->bias[s], kind);
+            qn_expand_64(a, kind, raw, scales, u->bias[s]);
             qn_wgmma_fence();
             QN_UNROLL(4)
             for (uint32_t j = 0; j < 4; j++) {
