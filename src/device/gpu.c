@@ -646,6 +646,21 @@ void qn_gpu_launch(qn_gpu_stream *stream, const qn_gpu_launch_args *launch)
     stream->last = launch->name;
 }
 
+void qn_gpu_tensor_map(qn_gpu_stream *stream, uint8_t out[QN_GPU_TENSOR_MAP_BYTES],
+                       const qn_gpu_tensor_map_args *args)
+{
+    if (!may_queue(stream)) {
+        return;
+    }
+    const int code = stream->gpu->driver->tensor_map(out, args);
+    if (code != 0) {
+        (void)fail(stream->gpu, code, &stream->failure, __func__,
+                   "tensor map of %" PRIu32 " dimensions, the first of %" PRIu64
+                   ", launch before: %s",
+                   args->n_dims, args->dims[0], stream->last);
+    }
+}
+
 /* ----------------------------------------------------------------------------- the graphs -- */
 
 void qn_gpu_capture_begin(qn_gpu_stream *stream)

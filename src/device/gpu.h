@@ -153,6 +153,38 @@ typedef struct qn_gpu_launch_args {
 /** Queue it. */
 void qn_gpu_launch(qn_gpu_stream *stream, const qn_gpu_launch_args *launch);
 
+enum { QN_GPU_TENSOR_MAP_BYTES = 128, QN_GPU_TENSOR_DIMS_MAX = 5 };
+
+/** Elements of a tensor map. */
+typedef enum qn_gpu_element {
+    QN_GPU_ELEMENT_U8,
+    QN_GPU_ELEMENT_BF16,
+    QN_GPU_ELEMENT_F32,
+} qn_gpu_element;
+
+/**
+ * A box of a tensor that a kernel copies at once; the first dimension is contiguous.  There a copy
+ * begins on a multiple of 16 bytes: on others an H200 ends the kernel with an illegal instruction
+ * (driver 580, no swizzle).
+ */
+typedef struct qn_gpu_tensor_map_args {
+    void *memory; /**< On a multiple of 16 bytes. */
+    qn_gpu_element element;
+    uint32_t n_dims;                               /**< 1 to 5. */
+    uint64_t dims[QN_GPU_TENSOR_DIMS_MAX];         /**< Elements. */
+    uint64_t stride_bytes[QN_GPU_TENSOR_DIMS_MAX]; /**< Multiples of 16; that of dimension 0 is
+                                                        not read. */
+    uint32_t box[QN_GPU_TENSOR_DIMS_MAX];          /**< Elements. */
+    uint32_t swizzle_bytes;                        /**< 0, 32, 64 or 128. */
+} qn_gpu_tensor_map_args;
+
+/**
+ * What a kernel's bulk copies of boxes go by: in the kernel's arguments, on a multiple of 64 bytes,
+ * or in device memory.  Queues nothing; a failure is the stream's.  NVIDIA only.
+ */
+void qn_gpu_tensor_map(qn_gpu_stream *stream, uint8_t out[QN_GPU_TENSOR_MAP_BYTES],
+                       const qn_gpu_tensor_map_args *args);
+
 /**
  * Capture what is queued on @p stream from now on instead of running it; a stream that follows an
  * event of it takes part until an event of its own is followed.  Until the end this thread

@@ -25,9 +25,7 @@ typedef enum qn_gpu_code {
 enum {
     QN_GPU_TEXT_BYTES = 200, /**< Of a driver's text for a number. */
     QN_GPU_LOG_BYTES = 320,  /**< Of a compiler's log that is kept. */
-    QN_GPU_TENSOR_MAP_BYTES = 128,
     QN_GPU_IPC_BYTES = 64,
-    QN_GPU_TENSOR_DIMS_MAX = 5,
 };
 
 /** Nodes of a graph that are work; others have greater numbers. */
@@ -36,29 +34,6 @@ typedef enum qn_gpu_node_kind {
     QN_GPU_NODE_COPY = 1,
     QN_GPU_NODE_FILL = 2,
 } qn_gpu_node_kind;
-
-/** Elements of a tensor map. */
-typedef enum qn_gpu_element {
-    QN_GPU_ELEMENT_U8,
-    QN_GPU_ELEMENT_BF16,
-    QN_GPU_ELEMENT_F32,
-} qn_gpu_element;
-
-/**
- * A box of a tensor that a kernel copies at once; the first dimension is contiguous.  There a copy
- * begins on a multiple of 16 bytes: on others an H200 ends the kernel with an illegal instruction
- * (driver 580, no swizzle).
- */
-typedef struct qn_gpu_tensor_map_args {
-    void *memory; /**< On a multiple of 16 bytes. */
-    qn_gpu_element element;
-    uint32_t n_dims;                               /**< 1 to 5. */
-    uint64_t dims[QN_GPU_TENSOR_DIMS_MAX];         /**< Elements. */
-    uint64_t stride_bytes[QN_GPU_TENSOR_DIMS_MAX]; /**< Multiples of 16; that of dimension 0 is
-                                                        not read. */
-    uint32_t box[QN_GPU_TENSOR_DIMS_MAX];          /**< Elements. */
-    uint32_t swizzle_bytes;                        /**< 0, 32, 64 or 128. */
-} qn_gpu_tensor_map_args;
 
 /** A driver.  What is not said is as in gpu.h; sizes are not 0, pointers not NULL. */
 typedef struct qn_gpu_driver {
@@ -132,7 +107,7 @@ typedef struct qn_gpu_driver {
     int (*graph_launch)(void *exec, void *stream);
     int (*exec_close)(void *exec);
 
-    /** What a kernel's bulk copies read, to be put into device memory; refused on AMD. */
+    /** As qn_gpu_tensor_map(); refused on AMD. */
     int (*tensor_map)(uint8_t out[QN_GPU_TENSOR_MAP_BYTES], const qn_gpu_tensor_map_args *args);
 
     int (*can_access_peer)(bool *out, uint32_t i_device, uint32_t i_peer);

@@ -731,13 +731,25 @@ static int exec_close(void *exec)
     return fake_release("exec_close", exec, EXEC);
 }
 
-/* -------------------------------------------------------------------- what there is not -- */
+/* ------------------------------------------------------------------------ maps and peers -- */
 
+/* What the CUDA Driver API reference asks of cuTensorMapEncodeTiled(), without interleaving. */
 static int tensor_map(uint8_t out[QN_GPU_TENSOR_MAP_BYTES], const qn_gpu_tensor_map_args *args)
 {
-    (void)out;
-    (void)args;
-    return FAKE_GPU_INVALID;
+    static const size_t sizes[] = {
+        [QN_GPU_ELEMENT_U8] = 1, [QN_GPU_ELEMENT_BF16] = 2, [QN_GPU_ELEMENT_F32] = 4};
+    const size_t inner_bytes = args->box[0] * sizes[args->element];
+    bool is_right = args->n_dims >= 1 && args->n_dims <= QN_GPU_TENSOR_DIMS_MAX &&
+                    (uintptr_t)args->memory % 16 == 0 && inner_bytes % 16 == 0 &&
+                    (args->swizzle_bytes == 0 || inner_bytes <= args->swizzle_bytes);
+    for (uint32_t i = 0; i < args->n_dims && is_right; i++) {
+        is_right = args->dims[i] > 0 && args->dims[i] <= 1ULL << 32 && args->box[i] > 0 &&
+                   args->box[i] <= 256 &&
+                   (i == 0 || (args->stride_bytes[i] > 0 && args->stride_bytes[i] % 16 == 0 &&
+                               args->stride_bytes[i] < 1ULL << 40));
+    }
+    memset(out, 1, QN_GPU_TENSOR_MAP_BYTES);
+    return is_right ? fake_begin("tensor_map") : FAKE_GPU_INVALID;
 }
 
 static int can_access_peer(bool *out, uint32_t i_device, uint32_t i_peer)
