@@ -217,7 +217,8 @@ const qn_gpu_info *qn_gpu_kernels_info(const qn_gpu_kernels *kernels)
 }
 
 static void queue(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
-                  uint32_t shared_bytes, const void *args, size_t args_bytes, bool is_dependent)
+                  uint32_t shared_bytes, const void *args, size_t args_bytes, bool is_dependent,
+                  uint32_t n_cluster)
 {
     QN_ASSERT(qn_gpu_kernels_has(ops->kernels, i_kernel));
     qn_gpu_launch(ops->stream, &(qn_gpu_launch_args){.function = ops->kernels->functions[i_kernel],
@@ -225,6 +226,7 @@ static void queue(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[
                                                      .grid = {grid[0], grid[1], grid[2]},
                                                      .n_threads = entries[i_kernel].n_threads,
                                                      .shared_bytes = shared_bytes,
+                                                     .n_cluster = n_cluster,
                                                      .is_dependent = is_dependent,
                                                      .args = args,
                                                      .args_bytes = args_bytes});
@@ -233,11 +235,18 @@ static void queue(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[
 void qn_gpu_ops_launch(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
                        uint32_t shared_bytes, const void *args, size_t args_bytes)
 {
-    queue(ops, i_kernel, grid, shared_bytes, args, args_bytes, false);
+    queue(ops, i_kernel, grid, shared_bytes, args, args_bytes, false, 0);
 }
 
 void qn_gpu_ops_launch_dependent(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
                                  uint32_t shared_bytes, const void *args, size_t args_bytes)
 {
-    queue(ops, i_kernel, grid, shared_bytes, args, args_bytes, true);
+    queue(ops, i_kernel, grid, shared_bytes, args, args_bytes, true, 0);
+}
+
+void qn_gpu_ops_launch_cluster(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
+                               uint32_t n_cluster, uint32_t shared_bytes, const void *args,
+                               size_t args_bytes)
+{
+    queue(ops, i_kernel, grid, shared_bytes, args, args_bytes, true, n_cluster);
 }

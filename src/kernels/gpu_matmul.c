@@ -266,7 +266,7 @@ const qn_gpu_matmul_variant qn_gpu_matmul_variants[] = {
     [PLAIN] = {"plain", supports_plain, no_bytes, launch_plain, false},
     [MMA] = {"sm90_mma", supports_mma, mma_partial_bytes, launch_mma, true},
     [MMA_EARLY] = {"sm90_mma/early", supports_mma_early, mma_partial_bytes, launch_mma_early, true},
-    [FEW] = {"sm90_few", qn_gpu_few_supports, qn_gpu_few_partial_bytes, qn_gpu_few_launch, false},
+    [FEW] = {"sm90_few", qn_gpu_few_supports, no_bytes, qn_gpu_few_launch, false},
     [WGMMA] = {"sm90_wgmma", qn_gpu_wgmma_supports, qn_gpu_wgmma_partial_bytes, qn_gpu_wgmma_launch,
                false},
 };

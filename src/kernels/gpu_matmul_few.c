@@ -12,23 +12,26 @@
 /* As kernels/gpu/sm90/matmul_few_wgmma.c has them. */
 enum {
     STRIPS = 8, /* of an item */
+    TILES = 4,  /* of a strip, in a stage */
     STAGES_MAX = 12,
     ROWS_MAX = 64,
-    TILES_BYTES = 16384,        /* of a stage */
-    SCALES_BYTES = 1024,        /* likewise, of MXFP4 */
-    OTHER_BYTES = 16384 + 1024, /* sums that are handed over; what aligns stages */
-    STATIC_BYTES = 1024,        /* more than the kernel's own arrays */
+    TILES_BYTES = 16384, /* of a stage */
+    SCALES_BYTES = 1024, /* likewise, but of bf16 */
+    ALIGN_BYTES = 1024,  /* stages are on multiples of this */
+    STATIC_BYTES = 2048, /* more than the kernel's own arrays */
+    LAUNCH_BYTES = 1024, /* what a block takes beside its own */
 };
 
-enum { BLOCKS_EACH_MAX = 16 /* for an item, that plans try */ };
+enum { PARTS_MAX = 8 /* blocks of a cluster */, BLOCKS_EACH = 2 /* of a multiprocessor */ };
 
-/* By QN_GPU_W_: inputs of a stage are so many times 64. */
+/* By QN_GPU_W_: inputs of a stage are so many times 64; cost_of() says what work is. */
 static const struct {
     uint32_t i_kernel, n_blocks;
+    double work;
 } kinds[] = {
-    [QN_GPU_W_BF16] = {QN_GPU_KERNEL_few_bf16, 1},
-    [QN_GPU_W_FP8] = {QN_GPU_KERNEL_few_fp8, 2},
-    [QN_GPU_W_MXFP4] = {QN_GPU_KERNEL_few_mxfp4, 4},
+    [QN_GPU_W_BF16] = {QN_GPU_KERNEL_few_bf16, 1, 8000},
+    [QN_GPU_W_FP8] = {QN_GPU_KERNEL_few_fp8, 2, 18000},
+    [QN_GPU_W_MXFP4] = {QN_GPU_KERNEL_few_mxfp4, 4, 36000},
 };
 
 static uint32_t columns_of(uint32_t n_rows)
@@ -36,64 +39,80 @@ static uint32_t columns_of(uint32_t n_rows)
     return n_rows <= 8 ? 8 : n_rows <= 16 ? 16 : n_rows <= 32 ? 32 : 64;
 }
 
+/* Times are in bytes that a multiprocessor reads when all do. */
+typedef struct few_cost {
+    double read;   /* of weights, and half of rows of x, which come from the L2 cache */
+    double worked; /* expanding and multiplying */
+    double joined; /* parts, and what the next launch waits for */
+} few_cost;
+
 /*
- * Deal to so many blocks.  Returns the time in bytes that a multiprocessor reads when all do:
- * stages of the longest run, of which rows of x come from the L2 cache; the ends of its items; and
- * of parts a fence, and reads that wait for each other.  Where fewer blocks read, each is faster,
- * up to a third.  The constants are guesses that gpucheck --bench bore out on an H200.
+ * A multiprocessor alone reads a third faster; two blocks on one take half as long again for their
+ * work, and leave the next launch none to begin on.  Constants are those that gpucheck --bench bore
+ * out on an H200.
  */
-static double deal(qn_gpu_few_plan *p, const qn_gpu_info *info, uint32_t n_rows, uint32_t n_grid)
+static few_cost cost_of(const qn_gpu_few_plan *p, const qn_gpu_info *info,
+                        const qn_gpu_matmul_shape *shape)
 {
-    const uint64_t n_all = (uint64_t)p->n_each * p->n_items;
-    const uint64_t n_run = (n_all + n_grid - 1) / n_grid;
-    const uint64_t n_least = n_all / n_grid;
-    const bool is_even = n_all % n_grid == 0 && (n_run % p->n_each == 0 || p->n_each % n_run == 0);
-    const uint64_t n_ends = (n_run + p->n_each - 1) / p->n_each + (is_even ? 0 : 1);
-    const double sums_bytes = 4.0 * STRIPS * QN_TILE_OUT * n_rows;
-    const bool is_wide = 4 * n_grid >= 3 * info->n_sms;
-    const double speed = is_wide ? (double)info->n_sms / n_grid : 4.0 / 3;
-    p->n_grid = n_grid;
-    p->n_parts = (uint32_t)((p->n_each + n_least - 1) / n_least) + (is_even ? 0 : 1);
-    double end = 20000.0;
-    double last = 0;
-    if (p->n_parts > 1) {
-        end += 30000.0 + sums_bytes;
-        const uint32_t n_reads = (p->n_parts + 1) / 2;
-        last = n_reads * (20000.0 + 2 * sums_bytes);
-    }
-    const double stage = TILES_BYTES + 0.5 * (p->stage_bytes - TILES_BYTES);
-    return (double)n_run * stage / speed + (double)n_ends * end + last;
+    const uint32_t n_clusters = p->n_grid / p->n_parts;
+    const uint32_t n_turns = (p->n_items + n_clusters - 1) / n_clusters;
+    const double n_mine = n_turns * ((double)p->n_stages / p->n_parts);
+    const double n_all = (double)p->n_stages * p->n_items / info->n_sms;
+    const bool is_shared = p->n_grid > info->n_sms;
+    const double bytes = TILES_BYTES + 0.5 * (p->stage_bytes - TILES_BYTES);
+    const double work = kinds[shape->kind].work + 150.0 * columns_of(shape->n_rows);
+    const double read_most = n_mine * (is_shared ? 2 : 1) * 0.75;
+    return (few_cost){.read = bytes * (read_most > n_all ? read_most : n_all),
+                      .worked = work * n_mine * (is_shared ? 1.5 : 1),
+                      .joined = (p->n_parts > 1 ? 25000 : 0) + (is_shared ? 60000 : 0)};
 }
 
-/* What a plan has before its stages are dealt. */
+static double total_of(const few_cost *cost)
+{
+    return (cost->read > cost->worked ? cost->read : cost->worked) + cost->joined;
+}
+
+/* A ring in so much of a multiprocessor's shared memory, of which a block may have info's. */
+static void fill_with_ring(qn_gpu_few_plan *p, uint32_t shared_bytes)
+{
+    const uint32_t n_free = shared_bytes - (uint32_t)(STATIC_BYTES + ALIGN_BYTES);
+    p->n_ring = qn_min_u32(STAGES_MAX, n_free / p->stage_bytes);
+    p->shared_bytes = ALIGN_BYTES + p->n_ring * p->stage_bytes;
+}
+
+/* What a plan has before items are cut. */
 static qn_gpu_few_plan begin_plan(const qn_gpu_info *info, const qn_gpu_matmul_shape *shape)
 {
     const uint32_t n_strips = qn_tile_strips(shape->n_out) * (shape->is_pair != 0 ? 2 : 1);
     const uint32_t n_inputs = 64 * kinds[shape->kind].n_blocks;
     qn_gpu_few_plan p = {.n_items = (n_strips + STRIPS - 1) / STRIPS * shape->n_groups,
-                         .n_each = (qn_tile_pad(shape->n_in) + n_inputs - 1) / n_inputs,
+                         .n_stages = (qn_tile_pad(shape->n_in) + n_inputs - 1) / n_inputs,
+                         .n_parts = 1,
                          .stage_bytes = TILES_BYTES + 2 * n_inputs * columns_of(shape->n_rows)};
-    p.stage_bytes += shape->kind == QN_GPU_W_MXFP4 ? SCALES_BYTES : 0U;
-    const uint32_t n_free = info->shared_bytes - (uint32_t)(STATIC_BYTES + OTHER_BYTES);
-    p.n_ring = qn_min_u32(STAGES_MAX, n_free / p.stage_bytes);
-    p.shared_bytes = OTHER_BYTES + p.n_ring * p.stage_bytes;
+    p.stage_bytes += shape->kind != QN_GPU_W_BF16 ? SCALES_BYTES : 0U;
+    p.n_grid = qn_min_u32(p.n_items, info->n_sms);
+    /* Half of a multiprocessor: blocks of the next launch come before these have ended. */
+    fill_with_ring(&p, (info->shared_bytes - LAUNCH_BYTES) / 2);
     return p;
 }
 
 qn_gpu_few_plan qn_gpu_few_plan_of(const qn_gpu_info *info, const qn_gpu_matmul_shape *shape)
 {
     qn_gpu_few_plan p = begin_plan(info, shape);
-    const uint64_t n_all = (uint64_t)p.n_each * p.n_items;
-    const uint32_t n_most = (uint32_t)qn_min_u64(info->n_sms, n_all);
     qn_gpu_few_plan best = p;
-    double best_cost = (double)INFINITY;
-    for (uint32_t k = 1; k <= BLOCKS_EACH_MAX; k++) {
-        const double cost =
-            deal(&p, info, columns_of(shape->n_rows), qn_min_u32(n_most, k * p.n_items));
-        if (cost < best_cost) {
+    few_cost best_cost = cost_of(&p, info, shape);
+    for (uint32_t k = 2; k <= PARTS_MAX && k <= p.n_stages; k *= 2) {
+        p.n_parts = k;
+        p.n_grid = k * p.n_items;
+        const few_cost cost = cost_of(&p, info, shape);
+        if (p.n_grid <= BLOCKS_EACH * info->n_sms && total_of(&cost) < total_of(&best_cost)) {
             best = p;
             best_cost = cost;
         }
+    }
+    if (best.n_parts == 1 && best_cost.read > best_cost.worked) {
+        /* A long ring is full sooner than the next launch's blocks could be of use. */
+        fill_with_ring(&best, info->shared_bytes);
     }
     return best;
 }
@@ -104,35 +123,78 @@ bool qn_gpu_few_supports(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shap
         shape->n_in % 8 != 0 || !qn_gpu_kernels_has(kernels, kinds[shape->kind].i_kernel)) {
         return false;
     }
-    const qn_gpu_info *info = qn_gpu_kernels_info(kernels);
-    const qn_gpu_few_plan p = begin_plan(info, shape);
-    return p.n_items <= QN_GPU_COUNTERS_BYTES / 4 && p.n_ring >= 2 &&
-           (uint64_t)p.n_items * p.n_each * info->n_sms <= UINT32_MAX; /* as the kernel counts */
+    return begin_plan(qn_gpu_kernels_info(kernels), shape).n_ring >= 2;
 }
 
-/* By gpucheck --bench on an H200.  Many turns of all blocks leave little for equal runs to gain. */
+/* By gpucheck --bench on an H200: of many turns of all blocks mma has the shorter last one. */
 bool qn_gpu_few_pays(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
 {
     const qn_gpu_info *info = qn_gpu_kernels_info(kernels);
-    return shape->n_rows > 16 && begin_plan(info, shape).n_items <= 4 * info->n_sms;
+    return shape->n_rows >= 8 && begin_plan(info, shape).n_items <= 4 * info->n_sms;
 }
 
-uint64_t qn_gpu_few_partial_bytes(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
+/* What the kernel copies, a box of each in a stage. */
+static void map_all(qn_gpu_stream *stream, qn_gpu_few_args *args, uint32_t n_columns)
 {
-    const qn_gpu_few_plan p = qn_gpu_few_plan_of(qn_gpu_kernels_info(kernels), shape);
-    const uint64_t n_sums = (uint64_t)p.n_parts * shape->n_rows * p.n_items * STRIPS * QN_TILE_OUT;
-    return p.n_parts == 1 ? 0 : QN_GPU_COUNTERS_BYTES + n_sums * 4;
+    const qn_gpu_matmul_args *p = &args->product;
+    const qn_gpu_weight *w = &p->w;
+    const uint32_t n_strips = qn_tile_strips(w->n_out) << (w->is_pair != 0 ? 1 : 0);
+    const uint64_t x_stride = 2 * p->x_stride;
+    const uint64_t tiles_stride = qn_tile_strip_bytes(w->kind, w->n_in);
+    const uint64_t scales_stride = qn_tile_strip_scale_bytes(w->kind, w->n_in);
+    const uint32_t n_scales = w->kind == QN_GPU_W_FP8 ? 16 : 8; /* of f32 */
+    const uint32_t n_scales_box = w->kind == QN_GPU_W_FP8 ? 1 : TILES;
+    const uint64_t n_groups = p->n_groups;
+    qn_gpu_tensor_map(
+        stream, args->x_map,
+        &(qn_gpu_tensor_map_args){
+            .memory = (void *)(uintptr_t)p->x, /* only read, as weights */
+            .element = QN_GPU_ELEMENT_BF16,
+            .n_dims = 4,
+            .dims = {w->n_in, p->n_rows, n_groups, 1},
+            .stride_bytes = {0, x_stride, n_groups > 1 ? 2 * p->x_group_stride : x_stride,
+                             x_stride},
+            .box = {64, n_columns, 1, 1},
+            .swizzle_bytes = 128,
+        });
+    qn_gpu_tensor_map(
+        stream, args->tiles_map,
+        &(qn_gpu_tensor_map_args){
+            .memory = (void *)(uintptr_t)w->data,
+            .element = QN_GPU_ELEMENT_F32,
+            .n_dims = 4,
+            .dims = {QN_TILE_BYTES / 4, tiles_stride / QN_TILE_BYTES, n_strips, n_groups},
+            .stride_bytes = {0, QN_TILE_BYTES, tiles_stride,
+                             n_groups > 1 ? w->data_stride : tiles_stride},
+            .box = {QN_TILE_BYTES / 4, TILES, STRIPS, 1},
+        });
+    if (w->kind != QN_GPU_W_BF16) {
+        qn_gpu_tensor_map(
+            stream, args->scales_map,
+            &(qn_gpu_tensor_map_args){
+                .memory = (void *)(uintptr_t)w->scales,
+                .element = QN_GPU_ELEMENT_F32,
+                .n_dims = 4,
+                .dims = {n_scales, scales_stride / (4 * n_scales), n_strips, n_groups},
+                .stride_bytes = {0, 4 * n_scales, scales_stride,
+                                 n_groups > 1 ? w->scales_stride : scales_stride},
+                .box = {n_scales, n_scales_box, STRIPS, 1},
+            });
+    }
 }
 
 void qn_gpu_few_launch(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
                        const qn_gpu_matmul_shape *shape)
 {
     const qn_gpu_few_plan p = qn_gpu_few_plan_of(qn_gpu_kernels_info(ops->kernels), shape);
-    qn_gpu_matmul_args planned = *args;
-    planned.n_pass = p.n_ring;
+    qn_gpu_few_args planned = {.product = *args,
+                               .n_across = p.n_items / shape->n_groups,
+                               .n_stages = p.n_stages,
+                               .n_parts = p.n_parts,
+                               .n_ring = p.n_ring};
     QN_ASSERT(args->first_of == NULL && args->row_of == NULL);
-    QN_ASSERT(p.n_parts == 1 || args->partial != NULL);
+    map_all(ops->stream, &planned, columns_of(shape->n_rows));
     const uint32_t grid[3] = {p.n_grid, 1, 1};
-    qn_gpu_ops_launch_dependent(ops, kinds[shape->kind].i_kernel, grid, p.shared_bytes, &planned,
-                                sizeof planned);
+    qn_gpu_ops_launch_cluster(ops, kinds[shape->kind].i_kernel, grid, p.n_parts > 1 ? p.n_parts : 0,
+                              p.shared_bytes, &planned, sizeof planned);
 }

@@ -5,23 +5,20 @@
 #include "kernels/gpu_ops.h"
 
 /**
- * How the work of a launch is cut: an item is 128 outputs with all inputs.  Block i has stages
- * i * n_all / n_grid up to the next block's, of all items one behind the other.
+ * How the work of a launch is cut: an item is 128 outputs of a group.  Each has a cluster of blocks
+ * with a part of the inputs each; or, where there are many, one block, which takes every n_grid-th.
  */
 typedef struct qn_gpu_few_plan {
     uint32_t n_items;
-    uint32_t n_each;  /**< Stages of an item. */
-    uint32_t n_grid;  /**< Blocks. */
-    uint32_t n_parts; /**< Blocks that have stages of one item, at most. */
+    uint32_t n_stages; /**< Of an item: what a block takes of its inputs at a time. */
+    uint32_t n_parts;  /**< Blocks of a cluster; above 1 no cluster has more than one item. */
+    uint32_t n_grid;   /**< Blocks. */
     uint32_t stage_bytes;
     uint32_t n_ring; /**< Stages in shared memory: 2 at least. */
     uint32_t shared_bytes;
 } qn_gpu_few_plan;
 
-/**
- * The plan that takes the least time, of a shape of up to 64 rows.  It goes by the number of rows
- * up to 8, 16, 32 or 64: fewer of these need no more partial sums.
- */
+/** The plan that takes the least time, of a shape of up to 64 rows. */
 qn_gpu_few_plan qn_gpu_few_plan_of(const qn_gpu_info *info, const qn_gpu_matmul_shape *shape);
 
 /** Faster than the others, where nothing is measured?  Of a shape that it supports. */
@@ -32,8 +29,6 @@ bool qn_gpu_few_pays(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *s
  * deterministic: parts of the inputs go by the number of rows.
  */
 bool qn_gpu_few_supports(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape);
-/** Sums of every part that an item may have: of the whole head of GLM-5.2 at 64 rows 79 MB. */
-uint64_t qn_gpu_few_partial_bytes(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape);
 void qn_gpu_few_launch(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
                        const qn_gpu_matmul_shape *shape);
 #endif

@@ -74,6 +74,11 @@ void qn_gpu_ops_launch(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t 
 void qn_gpu_ops_launch_dependent(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
                                  uint32_t shared_bytes, const void *args, size_t args_bytes);
 
+/** The same in clusters of so many blocks, 1 to 8; 0: none. */
+void qn_gpu_ops_launch_cluster(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
+                               uint32_t n_cluster, uint32_t shared_bytes, const void *args,
+                               size_t args_bytes);
+
 void qn_gpu_embed(const qn_gpu_ops *ops, const qn_gpu_embed_args *args);
 void qn_gpu_rmsnorm(const qn_gpu_ops *ops, const qn_gpu_rmsnorm_args *args);
 void qn_gpu_rope_angles(const qn_gpu_ops *ops, const qn_gpu_rope_angles_args *args);

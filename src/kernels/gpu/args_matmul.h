@@ -64,7 +64,7 @@ typedef struct qn_gpu_matmul_args {
     /* By the launcher: */
     uint32_t n_splits;     /**< Parts of the inputs, a block each. */
     uint32_t log_strips;   /**< Two strips to the power of this is what a block has side by side. */
-    uint32_t n_pass;       /**< Slots that a block takes at a time; of few_*: stages in its ring. */
+    uint32_t n_pass;       /**< Slots that a block takes at a time. */
     uint32_t is_dependent; /**< Of mma_*: the launch is (device/gpu.h), weights are asked for before
                               the kernel in front of it has ended; without first_of and row_of. */
 } qn_gpu_matmul_args;
@@ -72,11 +72,25 @@ _Static_assert(sizeof(qn_gpu_matmul_args) == 168, "host and device agree");
 
 enum { QN_GPU_COUNTERS_BYTES = 65536 };
 
+/** Of few_*, which copy by boxes of tensor maps (device/gpu.h) of four dimensions. */
+typedef struct qn_gpu_few_args {
+    _Alignas(64) uint8_t x_map[128]; /**< n_in, n_rows, n_groups, 1; boxes of 64 inputs. */
+    uint8_t tiles_map[128];          /**< In f32: 128 of a tile, tiles, strips, n_groups. */
+    uint8_t scales_map[128]; /**< In f32: 16 of a block of FP8 or 8 of a tile of MXFP4, how many of
+                                these, strips, n_groups. */
+    qn_gpu_matmul_args product;
+    uint32_t n_across; /**< Items of a group. */
+    uint32_t n_stages; /**< Of an item. */
+    uint32_t n_parts;  /**< Blocks of a cluster, which an item has. */
+    uint32_t n_ring;   /**< Stages in a block's shared memory. */
+} qn_gpu_few_args;
+_Static_assert(sizeof(qn_gpu_few_args) == 576, "host and device agree");
+
 /** Kernels that take them. */
 typedef qn_gpu_matmul_args qn_gpu_matmul_plain_args;
-typedef qn_gpu_matmul_args qn_gpu_few_bf16_args;
-typedef qn_gpu_matmul_args qn_gpu_few_fp8_args;
-typedef qn_gpu_matmul_args qn_gpu_few_mxfp4_args;
+typedef qn_gpu_few_args qn_gpu_few_bf16_args;
+typedef qn_gpu_few_args qn_gpu_few_fp8_args;
+typedef qn_gpu_few_args qn_gpu_few_mxfp4_args;
 typedef qn_gpu_matmul_args qn_gpu_mma_bf16_args;
 typedef qn_gpu_matmul_args qn_gpu_mma_bf16_wide_args;
 typedef qn_gpu_matmul_args qn_gpu_mma_bf16_full_args;

@@ -50,9 +50,9 @@
     X(attend_mma16, 256, 1, 192)                                                                   \
     X(attend_mma64, 256, 1, 255)                                                                   \
     X(attend_wgmma64, 256, 1, 255)                                                                 \
-    X(few_bf16, 384, 1, 168)                                                                       \
-    X(few_fp8, 384, 1, 168)                                                                        \
-    X(few_mxfp4, 384, 1, 168)                                                                      \
+    X(few_bf16, 288, 2, 96)                                                                        \
+    X(few_fp8, 288, 2, 96)                                                                         \
+    X(few_mxfp4, 288, 2, 96)                                                                       \
     X(index_scores_mma, 128, 3, 168)                                                               \
     X(mma_bf16, 256, 2, 128)                                                                       \
     X(mma_bf16_full, 256, 1, 192)                                                                  \

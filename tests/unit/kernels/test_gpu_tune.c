@@ -25,6 +25,18 @@ static bool has(const char *symbol)
     return strstr(symbol, "wgmma") == NULL;
 }
 
+static qn_gpu_matmul_args product_of(const char *kernel, const void *args)
+{
+    qn_gpu_few_args few;
+    qn_gpu_matmul_args product;
+    if (is_like(kernel, "few_")) {
+        memcpy(&few, args, sizeof few); /* the copy is not on a multiple of 64 */
+        return few.product;
+    }
+    memcpy(&product, args, sizeof product);
+    return product;
+}
+
 static void launch(const char *kernel, const uint32_t grid[3], uint32_t n_threads,
                    uint32_t shared_bytes, const void *args)
 {
@@ -45,12 +57,12 @@ static void launch(const char *kernel, const uint32_t grid[3], uint32_t n_thread
             a->scores[i] = one;
         }
     } else {
-        const qn_gpu_matmul_args *const a = args;
-        for (size_t i = 0; i < a->n_rows * a->y_stride; i++) {
-            if (a->y_dtype == QN_GPU_F32) {
-                ((float *)a->y)[i] = one;
+        const qn_gpu_matmul_args a = product_of(kernel, args);
+        for (size_t i = 0; i < a.n_rows * a.y_stride; i++) {
+            if (a.y_dtype == QN_GPU_F32) {
+                ((float *)a.y)[i] = one;
             } else {
-                ((uint16_t *)a->y)[i] = one == 1.0F ? 0x3f80 : 0x3fc0;
+                ((uint16_t *)a.y)[i] = one == 1.0F ? 0x3f80 : 0x3fc0;
             }
         }
     }
@@ -72,12 +84,12 @@ static double seconds(const char *kernel, const void *args)
         const qn_gpu_index_scores_args *const a = args;
         return is_like(kernel, "mma") != (a->n_rows < 4) ? 10e-6 : 50e-6;
     }
-    const qn_gpu_matmul_args *const a = args;
+    const qn_gpu_matmul_args a = product_of(kernel, args);
     if (!is_like(kernel, "mma")) {
-        return a->n_rows < 4 ? 10e-6 : 100e-6;
+        return a.n_rows < 4 ? 10e-6 : 100e-6;
     }
-    const double gained = a->is_dependent != 0 && a->n_rows >= 16 ? 2e-6 : 0;
-    return (a->log_strips == 1 && a->n_splits == 3 ? 20e-6 : 25e-6) - gained;
+    const double gained = a.is_dependent != 0 && a.n_rows >= 16 ? 2e-6 : 0;
+    return (a.log_strips == 1 && a.n_splits == 3 ? 20e-6 : 25e-6) - gained;
 }
 
 static bool count_down(void *context, uint32_t i_rows)

@@ -41,6 +41,33 @@ QN_DEV void qn_copy_bulk(void *shared, const void *from, uint32_t n_bytes, uint3
                      : "memory");
 }
 
+/** The same of a box of a tensor map (device/gpu.h) of four dimensions, all of whose bytes count;
+ * what is beyond the tensor is zero. */
+QN_DEV void qn_copy_box(void *shared, uint64_t map, const uint32_t at[4], uint32_t bar)
+{
+    __asm__ volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile"
+                     ".mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(
+                         qn_shared_address(shared)),
+                     "l"(map), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(bar)
+                     : "memory");
+}
+
+/** Have a tensor map at hand. */
+QN_DEV void qn_prefetch_map(uint64_t map)
+{
+    __asm__ volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+/** Address of kernel NAME's arguments, where they were passed. */
+#define QN_ARGUMENTS(NAME)                                                                         \
+    ({                                                                                             \
+        uint64_t address_;                                                                         \
+        __asm__("{ .reg .b64 at; mov.b64 at, qn_gpu_" #NAME "_param_0;\n"                          \
+                "cvta.param.u64 %0, at; }"                                                         \
+                : "=l"(address_));                                                                 \
+        address_;                                                                                  \
+    })
+
 /** Wait for the end of a phase: those with even numbers have parity 0. */
 QN_DEV void qn_mbar_wait(uint32_t bar, uint32_t parity)
 {
@@ -68,6 +95,26 @@ QN_DEV void qn_barrier_of(uint32_t id, uint32_t n_threads)
 QN_DEV void qn_copy_arrive(uint32_t bar)
 {
     __asm__ volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(bar) : "memory");
+}
+
+/** All threads of a cluster that are still there; what was written before is seen by all. */
+QN_DEV void qn_cluster_barrier(void)
+{
+    __asm__ volatile("barrier.cluster.arrive.release.aligned;\n"
+                     "barrier.cluster.wait.acquire.aligned;" ::
+                         : "memory");
+}
+
+/** The same place of shared memory in block @p rank of the cluster. */
+QN_DEV float qn_load_cluster(const float *shared, uint32_t rank)
+{
+    float value;
+    __asm__ volatile("{ .reg .b32 at; mapa.shared::cluster.u32 at, %1, %2;\n"
+                     "ld.shared::cluster.f32 %0, [at]; }"
+                     : "=f"(value)
+                     : "r"(qn_shared_address(shared)), "r"(rank)
+                     : "memory");
+    return value;
 }
 
 /*
