@@ -608,8 +608,8 @@ typedef struct qn_engine_options {
                                   1,024. */
     uint32_t n_step_rows;    /**< Rows of a step: prompts are computed in chunks, so that no
                                   running request waits longer than a step of so many rows for its
-                                  next token; at least n_sequences + 64; 0: 512 or that, whichever
-                                  is more. */
+                                  next token; at least n_sequences + 64; 0: 512, on a GPU 2,048,
+                                  or that, whichever is more. */
     uint32_t context_tokens; /**< Positions of a sequence; 0: the model's maximum. */
     bool no_mtp;             /**< Without speculation, whatever requests say: pages have no rows of
                                   the MTP layer. */

@@ -24,6 +24,7 @@ enum {
     SEQUENCES_DEFAULT = 64,
     QUEUE_DEFAULT = 1024,
     ROWS_DEFAULT = 512,
+    ROWS_DEFAULT_GPU = 2048, /* its experts take little longer for them than for 512 */
     ROWS_SPARE = QN_PAGE_TOKENS, /* of a step, beside one for each sequence: prompts go on */
     /** What the end of a request brings: text and reasoning held back, an open call given up. */
     END_EVENTS_MAX = 8,
@@ -71,7 +72,8 @@ static qn_engine_options fill_in(const qn_model *model, const qn_engine_options 
     o.context_tokens = o.context_tokens > 0 ? o.context_tokens : context_max(model);
     if (o.n_step_rows == 0) {
         const uint32_t n_least = o.n_sequences + ROWS_SPARE;
-        o.n_step_rows = ROWS_DEFAULT > n_least ? ROWS_DEFAULT : n_least;
+        const uint32_t n_default = model->gpu != NULL ? ROWS_DEFAULT_GPU : ROWS_DEFAULT;
+        o.n_step_rows = n_default > n_least ? n_default : n_least;
     }
     o.no_mtp |= !model->info.has_mtp;
     return o;

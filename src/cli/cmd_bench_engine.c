@@ -43,7 +43,7 @@ static const cli_option what_options[] = {
     {"repeat", 0, CLI_COUNT, "N", BENCH(n_repeats), 1, BENCH_REPEATS_MAX,
      "Rounds that are counted, after one that warms up (default 3)"},
     {"max-num-batched-tokens", 0, CLI_COUNT, "N", BENCH(n_step_rows), 65, QN_ENGINE_ROWS_MAX,
-     "Rows of a step (default 512, or 64 more than the sequences)"},
+     "Rows of a step (default 512, on a GPU 2048, or 64 more than the sequences)"},
     {"page-cache", 0, CLI_TEXT, "SIZE", BENCH(page_cache), 0, 0,
      "Memory of the cache, such as 8G or 512M (default: what the sequences need, at most a quarter "
      "of the machine's)"},

@@ -10,7 +10,7 @@
 #define ENGINE(field) offsetof(cli_engine, field)
 
 /* As qn_engine_options has it. */
-enum { SEQUENCES_DEFAULT = 64, ROWS_DEFAULT = 512, ROWS_BESIDE = 64 };
+enum { SEQUENCES_DEFAULT = 64, ROWS_BESIDE = 64 };
 
 const cli_option cli_engine_options[CLI_N_ENGINE_OPTIONS] = {
     {"max-num-seqs max-running-requests", 0, CLI_COUNT, "N", ENGINE(n_sequences), 1,
@@ -18,7 +18,7 @@ const cli_option cli_engine_options[CLI_N_ENGINE_OPTIONS] = {
     {"max-num-batched-tokens chunked-prefill-size max-prefill-tokens", 0, CLI_COUNT, "N",
      ENGINE(n_step_rows), ROWS_BESIDE + 1, QN_ENGINE_ROWS_MAX,
      "Rows of a step: prompts are computed in chunks of what decoding leaves of it (default 512, "
-     "or 64 more than the sequences)"},
+     "on a GPU 2048, or 64 more than the sequences)"},
     {"page-cache", 0, CLI_TEXT, "SIZE", ENGINE(page_cache), 0, 0,
      "Memory of the cache, such as 8G or 512M (default: what the sequences need, at most a quarter "
      "of the machine's)"},
@@ -57,12 +57,10 @@ qn_status cli_engine_fill(qn_engine_options *options, int *draft_tokens, const c
     qn_status status = QN_OK;
     const uint64_t n_sequences = from->n_sequences > 0 ? from->n_sequences : SEQUENCES_DEFAULT;
     const uint64_t least = n_sequences + ROWS_BESIDE;
-    const uint64_t n_rows = from->n_step_rows > 0  ? from->n_step_rows
-                            : least > ROWS_DEFAULT ? least
-                                                   : ROWS_DEFAULT;
+    const uint64_t n_rows = from->n_step_rows; /* 0: the engine has a default */
     *options = (qn_engine_options){0};
     *draft_tokens = QN_DRAFT_DEFAULT;
-    if (n_rows < least) {
+    if (n_rows > 0 && n_rows < least) {
         return qn_fail(err, QN_E_INVAL, 0, __func__,
                        "--max-num-batched-tokens, --chunked-prefill-size: %llu, expected at least "
                        "%llu, %d more than "
