@@ -7,8 +7,6 @@
 #include "kernels/gpu/list.h"
 #include "kernels/gpu/tiles.h"
 
-#include <math.h>
-
 /* As kernels/gpu/sm90/matmul_few_wgmma.c has them. */
 enum {
     STRIPS = 8, /* of an item */

@@ -749,6 +749,11 @@ static int tensor_map(uint8_t out[QN_GPU_TENSOR_MAP_BYTES], const qn_gpu_tensor_
                                args->stride_bytes[i] < 1ULL << 40));
     }
     memset(out, 1, QN_GPU_TENSOR_MAP_BYTES);
+    fake_note("tensor_map %" PRIu64 "x%" PRIu64 "x%" PRIu64 "x%" PRIu64 " %" PRIu64 " %" PRIu64
+              " %" PRIu64 " box %" PRIu32 "x%" PRIu32 "x%" PRIu32 "x%" PRIu32 " %" PRIu32,
+              args->dims[0], args->dims[1], args->dims[2], args->dims[3], args->stride_bytes[1],
+              args->stride_bytes[2], args->stride_bytes[3], args->box[0], args->box[1],
+              args->box[2], args->box[3], args->swizzle_bytes);
     return is_right ? fake_begin("tensor_map") : FAKE_GPU_INVALID;
 }
 

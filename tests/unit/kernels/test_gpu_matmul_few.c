@@ -5,6 +5,8 @@
 #include "support/fake_gpu.h"
 #include "support/unit.h"
 
+#include <string.h>
+
 static const qn_gpu_info h200 = {.n_sms = 132, .shared_bytes = 227 << 10};
 
 /* GLM-5.2's products, whole and as ranks hold them, and odd ones. */
@@ -57,10 +59,8 @@ static void test_gpu_matmul_few_cuts_items_into_parts(void **state)
     }
 }
 
-static void test_gpu_matmul_few_supports_what_it_can(void **state)
+static qn_gpu_kernels *open_kernels(qn_gpu **gpu)
 {
-    (void)state;
-    qn_gpu *gpu = NULL;
     qn_gpu_kernels *kernels = NULL;
     qn_error err = {0};
     static const qn_gpu_module_image image = {.name = "all",
@@ -70,8 +70,16 @@ static void test_gpu_matmul_few_supports_what_it_can(void **state)
                                               .size = 1};
     fake_gpu_reset();
     fake_gpu.arch = "sm_90";
-    assert_int_equal(qn_gpu_open_driver(&gpu, &fake_gpu_driver, 0, &err), QN_OK);
-    assert_int_equal(qn_gpu_kernels_open(&kernels, gpu, &image, 1, &err), QN_OK);
+    assert_int_equal(qn_gpu_open_driver(gpu, &fake_gpu_driver, 0, &err), QN_OK);
+    assert_int_equal(qn_gpu_kernels_open(&kernels, *gpu, &image, 1, &err), QN_OK);
+    return kernels;
+}
+
+static void test_gpu_matmul_few_supports_what_it_can(void **state)
+{
+    (void)state;
+    qn_gpu *gpu = NULL;
+    qn_gpu_kernels *kernels = open_kernels(&gpu);
     for (uint32_t i = 0; i < 3 * N_SHAPES; i++) {
         for (uint32_t n_rows = 1; n_rows <= 64; n_rows++) {
             const qn_gpu_matmul_shape shape = shape_of(i / 3, i % 3, n_rows);
@@ -92,11 +100,92 @@ static void test_gpu_matmul_few_supports_what_it_can(void **state)
     qn_gpu_close(&gpu);
 }
 
+/* Boxes of rows, tiles and scales, as tiles.h has them: of three pairs of heads, and of a matrix.
+ */
+static void test_gpu_matmul_few_maps_what_it_reads(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t kind, n_groups, n_rows, is_pair;
+        const char *calls;
+    } cases[] = {
+        {QN_GPU_W_FP8, 3, 5, 1,
+         "tensor_map 1088x5x3x1 2400 8000 2400 box 64x8x1x1 128\n"
+         "tensor_map 128x34x24x3 512 17408 417792 box 128x4x8x1 0\n"
+         "tensor_map 16x9x24x3 64 576 13824 box 16x1x8x1 0\n"},
+        {QN_GPU_W_MXFP4, 1, 33, 0,
+         "tensor_map 1088x33x1x1 2400 2400 2400 box 64x64x1x1 128\n"
+         "tensor_map 128x17x12x1 512 8704 8704 box 128x4x8x1 0\n"
+         "tensor_map 8x17x12x1 32 544 544 box 8x4x8x1 0\n"},
+        {QN_GPU_W_BF16, 1, 16, 0,
+         "tensor_map 1088x16x1x1 2400 2400 2400 box 64x16x1x1 128\n"
+         "tensor_map 128x68x12x1 512 34816 34816 box 128x4x8x1 0\n"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        qn_gpu *gpu = NULL;
+        qn_gpu_stream *stream = NULL;
+        qn_error err = {0};
+        qn_gpu_kernels *kernels = open_kernels(&gpu);
+        const qn_gpu_matmul_shape shape = {.kind = cases[i].kind,
+                                           .n_out = 136,
+                                           .n_in = 1088,
+                                           .n_groups = cases[i].n_groups,
+                                           .is_pair = cases[i].is_pair,
+                                           .n_rows = cases[i].n_rows};
+        const qn_gpu_matmul_args args = {
+            .w = {.data_stride = 417792,
+                  .scales_stride = 13824,
+                  .kind = shape.kind,
+                  .n_out = shape.n_out,
+                  .n_in = shape.n_in,
+                  .is_pair = shape.is_pair},
+            .x_stride = 1200,
+            .x_group_stride = 4000,
+            .n_groups = shape.n_groups,
+            .n_rows = shape.n_rows,
+        };
+        assert_int_equal(qn_gpu_stream_open(&stream, gpu, &err), QN_OK);
+        qn_gpu_few_launch(&(qn_gpu_ops){kernels, stream}, &args, &shape);
+        const char *const calls = strstr(fake_gpu_calls(), "tensor_map ");
+        assert_non_null(calls);
+        assert_memory_equal(calls, cases[i].calls, strlen(cases[i].calls));
+        assert_int_equal(strncmp(calls + strlen(cases[i].calls), "launch few_", 11), 0);
+        qn_gpu_stream_close(&stream);
+        qn_gpu_kernels_close(&kernels);
+        qn_gpu_close(&gpu);
+    }
+}
+
+/* Rows that no box can begin at: the stream says so, and nothing is launched. */
+static void test_gpu_matmul_few_fails_where_rows_lie_askew(void **state)
+{
+    (void)state;
+    qn_gpu *gpu = NULL;
+    qn_gpu_stream *stream = NULL;
+    qn_error err = {0};
+    qn_gpu_kernels *kernels = open_kernels(&gpu);
+    const qn_gpu_matmul_shape shape = shape_of(0, QN_GPU_W_BF16, 8);
+    const qn_gpu_matmul_args args = {.w = {.n_out = shape.n_out, .n_in = shape.n_in},
+                                     .x_stride = 2049,
+                                     .n_groups = 1,
+                                     .n_rows = 8};
+    assert_int_equal(qn_gpu_stream_open(&stream, gpu, &err), QN_OK);
+    qn_gpu_few_launch(&(qn_gpu_ops){kernels, stream}, &args, &shape);
+    assert_int_equal(qn_gpu_wait(stream, &err), QN_E_DEVICE);
+    assert_non_null(strstr(err.text, "tensor map of 4 dimensions, the first of 2048"));
+    assert_null(strstr(fake_gpu_calls(), "launch few_"));
+    qn_gpu_stream_close(&stream);
+    qn_gpu_kernels_close(&kernels);
+    qn_gpu_close(&gpu);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gpu_matmul_few_cuts_items_into_parts),
         cmocka_unit_test(test_gpu_matmul_few_supports_what_it_can),
+        cmocka_unit_test(test_gpu_matmul_few_maps_what_it_reads),
+        cmocka_unit_test(test_gpu_matmul_few_fails_where_rows_lie_askew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -23,7 +23,7 @@ QN_DEV void qn_mbar_arrive(uint32_t bar)
     __asm__ volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
 }
 
-/** Arrives, and lets the phase wait for so many bytes of qn_copy_bulk() more. */
+/** Arrives, and lets the phase wait for so many bytes of qn_copy_box() more. */
 QN_DEV void qn_mbar_expect(uint32_t bar, uint32_t n_bytes)
 {
     __asm__ volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar),
@@ -31,18 +31,8 @@ QN_DEV void qn_mbar_expect(uint32_t bar, uint32_t n_bytes)
                      : "memory");
 }
 
-/** Begins a copy to shared memory, of which the barrier gets the bytes; all are on multiples of 16.
- */
-QN_DEV void qn_copy_bulk(void *shared, const void *from, uint32_t n_bytes, uint32_t bar)
-{
-    __asm__ volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
-                     "[%0], [%1], %2, [%3];" ::"r"(qn_shared_address(shared)),
-                     "l"((const __gpu_global void *)from), "r"(n_bytes), "r"(bar)
-                     : "memory");
-}
-
-/** The same of a box of a tensor map (device/gpu.h) of four dimensions, all of whose bytes count;
- * what is beyond the tensor is zero. */
+/** Begins a copy of a box of a tensor map (device/gpu.h) of four dimensions to shared memory, on a
+ * multiple of 128, of which the barrier gets all bytes; what is beyond the tensor is zero. */
 QN_DEV void qn_copy_box(void *shared, uint64_t map, const uint32_t at[4], uint32_t bar)
 {
     __asm__ volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile"
