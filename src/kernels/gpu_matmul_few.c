@@ -140,7 +140,7 @@ static void map_all(qn_gpu_stream *stream, qn_gpu_few_args *args, uint32_t n_col
     const uint64_t x_stride = 2 * p->x_stride;
     const uint64_t tiles_stride = qn_tile_strip_bytes(w->kind, w->n_in);
     const uint64_t scales_stride = qn_tile_strip_scale_bytes(w->kind, w->n_in);
-    const uint32_t n_scales = w->kind == QN_GPU_W_FP8 ? 16 : 8; /* of f32 */
+    const uint64_t n_scales = w->kind == QN_GPU_W_FP8 ? 16 : 8; /* of f32 */
     const uint32_t n_scales_box = w->kind == QN_GPU_W_FP8 ? 1 : TILES;
     const uint64_t n_groups = p->n_groups;
     qn_gpu_tensor_map(
@@ -176,7 +176,7 @@ static void map_all(qn_gpu_stream *stream, qn_gpu_few_args *args, uint32_t n_col
                 .dims = {n_scales, scales_stride / (4 * n_scales), n_strips, n_groups},
                 .stride_bytes = {0, 4 * n_scales, scales_stride,
                                  n_groups > 1 ? w->scales_stride : scales_stride},
-                .box = {n_scales, n_scales_box, STRIPS, 1},
+                .box = {(uint32_t)n_scales, n_scales_box, STRIPS, 1},
             });
     }
 }
