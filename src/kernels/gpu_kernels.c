@@ -239,14 +239,8 @@ void qn_gpu_ops_launch(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t 
 }
 
 void qn_gpu_ops_launch_dependent(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
-                                 uint32_t shared_bytes, const void *args, size_t args_bytes)
-{
-    queue(ops, i_kernel, grid, shared_bytes, args, args_bytes, true, 0);
-}
-
-void qn_gpu_ops_launch_cluster(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
-                               uint32_t n_cluster, uint32_t shared_bytes, const void *args,
-                               size_t args_bytes)
+                                 uint32_t n_cluster, uint32_t shared_bytes, const void *args,
+                                 size_t args_bytes)
 {
     queue(ops, i_kernel, grid, shared_bytes, args, args_bytes, true, n_cluster);
 }

@@ -232,7 +232,7 @@ static void queue_mma(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
     const uint32_t n_blocks = n_items < plan.n_blocks_max ? (uint32_t)n_items : plan.n_blocks_max;
     const uint32_t grid[3] = {n_blocks, 1, 1};
     if (is_dependent) {
-        qn_gpu_ops_launch_dependent(ops, plan.i_kernel, grid, plan.shared_bytes, &planned,
+        qn_gpu_ops_launch_dependent(ops, plan.i_kernel, grid, 0, plan.shared_bytes, &planned,
                                     sizeof planned);
     } else {
         qn_gpu_ops_launch(ops, plan.i_kernel, grid, plan.shared_bytes, &planned, sizeof planned);

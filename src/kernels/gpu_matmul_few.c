@@ -70,7 +70,7 @@ static double total_of(const few_cost *cost)
     return (cost->read > cost->worked ? cost->read : cost->worked) + cost->joined;
 }
 
-/* A ring in so much of a multiprocessor's shared memory, of which a block may have info's. */
+/* The longest ring that fits into so many bytes beside the kernel's own arrays. */
 static void fill_with_ring(qn_gpu_few_plan *p, uint32_t shared_bytes)
 {
     const uint32_t n_free = shared_bytes - (uint32_t)(STATIC_BYTES + ALIGN_BYTES);
@@ -193,6 +193,7 @@ void qn_gpu_few_launch(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
     QN_ASSERT(args->first_of == NULL && args->row_of == NULL);
     map_all(ops->stream, &planned, columns_of(shape->n_rows));
     const uint32_t grid[3] = {p.n_grid, 1, 1};
-    qn_gpu_ops_launch_cluster(ops, kinds[shape->kind].i_kernel, grid, p.n_parts > 1 ? p.n_parts : 0,
-                              p.shared_bytes, &planned, sizeof planned);
+    qn_gpu_ops_launch_dependent(ops, kinds[shape->kind].i_kernel, grid,
+                                p.n_parts > 1 ? p.n_parts : 0, p.shared_bytes, &planned,
+                                sizeof planned);
 }

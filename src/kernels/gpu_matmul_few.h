@@ -6,11 +6,12 @@
 
 /**
  * How the work of a launch is cut: an item is 128 outputs of a group.  Each has a cluster of blocks
- * with a part of the inputs each; or, where there are many, one block, which takes every n_grid-th.
+ * with a part of the inputs each; or, where there are many, one block, which takes every n_grid-th
+ * item.
  */
 typedef struct qn_gpu_few_plan {
     uint32_t n_items;
-    uint32_t n_stages; /**< Of an item: what a block takes of its inputs at a time. */
+    uint32_t n_stages; /**< Of an item; a stage is what a block takes of its inputs at a time. */
     uint32_t n_parts;  /**< Blocks of a cluster; above 1 no cluster has more than one item. */
     uint32_t n_grid;   /**< Blocks. */
     uint32_t stage_bytes;
@@ -29,6 +30,7 @@ bool qn_gpu_few_pays(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *s
  * deterministic: parts of the inputs go by the number of rows.
  */
 bool qn_gpu_few_supports(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape);
+/** The kernel in front of it must not be one that writes weights. */
 void qn_gpu_few_launch(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
                        const qn_gpu_matmul_shape *shape);
 #endif

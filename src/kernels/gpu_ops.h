@@ -70,14 +70,13 @@ typedef struct qn_gpu_ops {
 void qn_gpu_ops_launch(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
                        uint32_t shared_bytes, const void *args, size_t args_bytes);
 
-/** The same as a dependent launch (device/gpu.h): of kernels that call qn_await_earlier(). */
+/**
+ * The same as a dependent launch (device/gpu.h): of kernels that call qn_await_earlier().
+ * @param n_cluster  blocks of a cluster, 1 to 8; 0: none
+ */
 void qn_gpu_ops_launch_dependent(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
-                                 uint32_t shared_bytes, const void *args, size_t args_bytes);
-
-/** The same in clusters of so many blocks, 1 to 8; 0: none. */
-void qn_gpu_ops_launch_cluster(const qn_gpu_ops *ops, uint32_t i_kernel, const uint32_t grid[3],
-                               uint32_t n_cluster, uint32_t shared_bytes, const void *args,
-                               size_t args_bytes);
+                                 uint32_t n_cluster, uint32_t shared_bytes, const void *args,
+                                 size_t args_bytes);
 
 void qn_gpu_embed(const qn_gpu_ops *ops, const qn_gpu_embed_args *args);
 void qn_gpu_rmsnorm(const qn_gpu_ops *ops, const qn_gpu_rmsnorm_args *args);
@@ -171,10 +170,10 @@ typedef struct qn_gpu_matmul_shape {
  * One way to make products.  The check and the bench walk all of them.
  *
  * "NAME/early" is NAME, and the same bits, as a dependent launch that asks for weights before the
- * kernel in front of it has ended: that must not be one that writes them.
+ * kernel in front of it has ended, as sm90_few always does: that must not be one that writes them.
  */
 typedef struct qn_gpu_matmul_variant {
-    const char *name; /**< "sm90_mma_m16", shown by bench and logs. */
+    const char *name; /**< "sm90_mma", shown by bench and logs. */
     bool (*supports)(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape);
     /** Room that qn_gpu_matmul_args.partial needs. */
     uint64_t (*partial_bytes)(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape);

@@ -459,7 +459,8 @@ static void test_gpuengine_captures_again_what_it_could_not(void **state)
     qn_runner_close(&runner);
 }
 
-/* What open captures no step does, and answers are the same. */
+/* What open captures no step does, nor does one allocate or wait for a stream, and answers are the
+ * same. */
 static void test_gpuengine_captures_before_it_is_asked(void **state)
 {
     (void)state;
@@ -477,10 +478,20 @@ static void test_gpuengine_captures_before_it_is_asked(void **state)
     /* Rows 1, 2, 4 of as many slots with all passes; 8, 16, 24, 32, 36 of trunk and follow. */
     assert_int_equal(n_captured, 3 * QN_N_PASSES + 5 * 2);
     memset(g_seen, 0, sizeof g_seen);
+    static const char *const not_in_steps[] = {"alloc", "alloc_host", "free_memory", "free_host",
+                                               "stream_wait"};
+    uint32_t n_before[sizeof not_in_steps / sizeof *not_in_steps];
+    for (size_t i = 0; i < sizeof not_in_steps / sizeof *not_in_steps; i++) {
+        n_before[i] = count_calls(not_in_steps[i]);
+    }
+    assert_true(n_before[0] > 0 && n_before[1] > 0); /* of the opening: they are counted */
     submit(runner, 0, false);
     submit(runner, 2, false);
     g_seen[1].n_ends = 1; /* of more positions: not asked for */
     run_to_end(runner);
+    for (size_t i = 0; i < sizeof not_in_steps / sizeof *not_in_steps; i++) {
+        assert_int_equal(count_calls(not_in_steps[i]), n_before[i]);
+    }
     assert_int_equal(count_calls("capture_end"), n_captured);
     assert_true(count_calls("graph_launch") > 0);
     for (uint32_t i = 0; i < N_REQUESTS; i += 2) {

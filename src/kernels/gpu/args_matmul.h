@@ -66,13 +66,17 @@ typedef struct qn_gpu_matmul_args {
     uint32_t log_strips;   /**< Two strips to the power of this is what a block has side by side. */
     uint32_t n_pass;       /**< Slots that a block takes at a time. */
     uint32_t is_dependent; /**< Of mma_*: the launch is (device/gpu.h), weights are asked for before
-                              the kernel in front of it has ended; without first_of and row_of. */
+                              the kernel in front of it has ended; without first_of and row_of.
+                              That of few_* always is. */
 } qn_gpu_matmul_args;
 _Static_assert(sizeof(qn_gpu_matmul_args) == 168, "host and device agree");
 
 enum { QN_GPU_COUNTERS_BYTES = 65536 };
 
-/** Of few_*, which copy by boxes of tensor maps (device/gpu.h) of four dimensions. */
+/**
+ * Of few_*, which copy by boxes of tensor maps (device/gpu.h), all of four dimensions.  Of heads
+ * that of x has a stride of groups below that of rows, which drivers take.
+ */
 typedef struct qn_gpu_few_args {
     _Alignas(64) uint8_t x_map[128]; /**< n_in, n_rows, n_groups, 1; boxes of 64 inputs. */
     uint8_t tiles_map[128];          /**< In f32: 128 of a tile, tiles, strips, n_groups. */

@@ -144,16 +144,6 @@ QN_DEV uint32_t qn_warp(void)
     return QN_THREAD() / QN_LANES;
 }
 
-/** The same value, from which nothing that was worked out before is kept: it is not worth the
- * registers. */
-QN_DEV uint32_t qn_anew(uint32_t value)
-{
-#if defined(__NVPTX__)
-    __asm__ volatile("" : "+r"(value));
-#endif
-    return value;
-}
-
 /**
  * An argument where memory is read instead in other cases.  clang makes one load by either address
  * of the two, and what is quick to read where it was passed would come from memory.

@@ -364,7 +364,7 @@ QN_DEV void join(const float *d, const few_block *b, uint32_t item, const uint32
 {
     const uint32_t n_parts = b->args->n_parts;
     float *sums = (float *)b->stages + qn_thread(); /* [n / 2][CONSUMERS] */
-    qn_barrier_of(JOIN, CONSUMERS);                 /* nobody reads stages any more */
+    qn_barrier_of(JOIN, CONSUMERS);                 /* stages were all waited for and read */
     QN_UNROLL(32)
     for (uint32_t i = 0; i < n / 2; i++) {
         sums[i * CONSUMERS] = d[i];

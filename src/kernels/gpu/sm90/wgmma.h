@@ -48,7 +48,7 @@ QN_DEV void qn_prefetch_map(uint64_t map)
     __asm__ volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
-/** Address of kernel NAME's arguments, where they were passed. */
+/** Address of kernel NAME's arguments, where they were passed; in the kernel's own body. */
 #define QN_ARGUMENTS(NAME)                                                                         \
     ({                                                                                             \
         uint64_t address_;                                                                         \
