@@ -24,7 +24,7 @@ enum {
     SEQUENCES_DEFAULT = 64,
     QUEUE_DEFAULT = 1024,
     ROWS_DEFAULT = 512,
-    ROWS_DEFAULT_GPU = 2048, /* its experts take little longer for them than for 512 */
+    ROWS_DEFAULT_GPU = 2048,     /* its experts take little longer for them than for 512 */
     ROWS_SPARE = QN_PAGE_TOKENS, /* of a step, beside one for each sequence: prompts go on */
     /** What the end of a request brings: text and reasoning held back, an open call given up. */
     END_EVENTS_MAX = 8,
