@@ -7,14 +7,10 @@
 #include "kernels/gpu/list.h"
 #include "kernels/gpu/tiles.h"
 
-/* As kernels/gpu/sm90/matmul_few_wgmma.c has them. */
 enum {
-    STRIPS = 8, /* of an item */
-    TILES = 4,  /* of a strip, in a stage */
-    STAGES_MAX = 12,
-    ROWS_MAX = 64,
-    TILES_BYTES = 16384, /* of a stage */
-    SCALES_BYTES = 1024, /* likewise, but of bf16 */
+    STRIPS = QN_GPU_FEW_STRIPS,
+    TILES = QN_GPU_FEW_TILES,
+    TILES_BYTES = STRIPS * TILES * QN_TILE_BYTES,
     ALIGN_BYTES = 1024,  /* stages are on multiples of this */
     STATIC_BYTES = 2048, /* more than the kernel's own arrays */
     LAUNCH_BYTES = 1024, /* what a block takes beside its own */
@@ -32,9 +28,9 @@ static const struct {
     [QN_GPU_W_MXFP4] = {QN_GPU_KERNEL_few_mxfp4, 4, 36000},
 };
 
-static uint32_t columns_of(uint32_t n_rows)
+static uint32_t strips_of(uint32_t n_out, uint32_t is_pair)
 {
-    return n_rows <= 8 ? 8 : n_rows <= 16 ? 16 : n_rows <= 32 ? 32 : 64;
+    return qn_tile_strips(n_out) * (is_pair != 0 ? 2 : 1);
 }
 
 /* Times are in bytes that a multiprocessor reads when all do. */
@@ -58,7 +54,7 @@ static few_cost cost_of(const qn_gpu_few_plan *p, const qn_gpu_info *info,
     const double n_all = (double)p->n_stages * p->n_items / info->n_sms;
     const bool is_shared = p->n_grid > info->n_sms;
     const double bytes = TILES_BYTES + 0.5 * (p->stage_bytes - TILES_BYTES);
-    const double work = kinds[shape->kind].work + 150.0 * columns_of(shape->n_rows);
+    const double work = kinds[shape->kind].work + 150.0 * qn_gpu_few_columns(shape->n_rows);
     const double read_most = n_mine * (is_shared ? 2 : 1) * 0.75;
     return (few_cost){.read = bytes * (read_most > n_all ? read_most : n_all),
                       .worked = work * n_mine * (is_shared ? 1.5 : 1),
@@ -74,20 +70,21 @@ static double total_of(const few_cost *cost)
 static void fill_with_ring(qn_gpu_few_plan *p, uint32_t shared_bytes)
 {
     const uint32_t n_free = shared_bytes - (uint32_t)(STATIC_BYTES + ALIGN_BYTES);
-    p->n_ring = qn_min_u32(STAGES_MAX, n_free / p->stage_bytes);
+    p->n_ring = qn_min_u32(QN_GPU_FEW_STAGES_MAX, n_free / p->stage_bytes);
     p->shared_bytes = ALIGN_BYTES + p->n_ring * p->stage_bytes;
 }
 
 /* What a plan has before items are cut. */
 static qn_gpu_few_plan begin_plan(const qn_gpu_info *info, const qn_gpu_matmul_shape *shape)
 {
-    const uint32_t n_strips = qn_tile_strips(shape->n_out) * (shape->is_pair != 0 ? 2 : 1);
+    const uint32_t n_strips = strips_of(shape->n_out, shape->is_pair);
     const uint32_t n_inputs = 64 * kinds[shape->kind].n_blocks;
     qn_gpu_few_plan p = {.n_items = (n_strips + STRIPS - 1) / STRIPS * shape->n_groups,
                          .n_stages = (qn_tile_pad(shape->n_in) + n_inputs - 1) / n_inputs,
                          .n_parts = 1,
-                         .stage_bytes = TILES_BYTES + 2 * n_inputs * columns_of(shape->n_rows)};
-    p.stage_bytes += shape->kind != QN_GPU_W_BF16 ? SCALES_BYTES : 0U;
+                         .stage_bytes =
+                             TILES_BYTES + 2 * n_inputs * qn_gpu_few_columns(shape->n_rows)};
+    p.stage_bytes += shape->kind != QN_GPU_W_BF16 ? QN_GPU_FEW_SCALES_BYTES : 0U;
     p.n_grid = qn_min_u32(p.n_items, info->n_sms);
     /* Half of a multiprocessor: blocks of the next launch come before these have ended. */
     fill_with_ring(&p, (info->shared_bytes - LAUNCH_BYTES) / 2);
@@ -117,7 +114,7 @@ qn_gpu_few_plan qn_gpu_few_plan_of(const qn_gpu_info *info, const qn_gpu_matmul_
 
 bool qn_gpu_few_supports(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
 {
-    if (shape->n_rows > ROWS_MAX || shape->is_grouped || shape->is_deterministic ||
+    if (shape->n_rows > QN_GPU_FEW_ROWS_MAX || shape->is_grouped || shape->is_deterministic ||
         shape->n_in % 8 != 0 || !qn_gpu_kernels_has(kernels, kinds[shape->kind].i_kernel)) {
         return false;
     }
@@ -136,7 +133,7 @@ static void map_all(qn_gpu_stream *stream, qn_gpu_few_args *args, uint32_t n_col
 {
     const qn_gpu_matmul_args *p = &args->product;
     const qn_gpu_weight *w = &p->w;
-    const uint32_t n_strips = qn_tile_strips(w->n_out) << (w->is_pair != 0 ? 1 : 0);
+    const uint32_t n_strips = strips_of(w->n_out, w->is_pair);
     const uint64_t x_stride = 2 * p->x_stride;
     const uint64_t tiles_stride = qn_tile_strip_bytes(w->kind, w->n_in);
     const uint64_t scales_stride = qn_tile_strip_scale_bytes(w->kind, w->n_in);
@@ -191,7 +188,7 @@ void qn_gpu_few_launch(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
                                .n_parts = p.n_parts,
                                .n_ring = p.n_ring};
     QN_ASSERT(args->first_of == NULL && args->row_of == NULL);
-    map_all(ops->stream, &planned, columns_of(shape->n_rows));
+    map_all(ops->stream, &planned, qn_gpu_few_columns(shape->n_rows));
     const uint32_t grid[3] = {p.n_grid, 1, 1};
     qn_gpu_ops_launch_dependent(ops, kinds[shape->kind].i_kernel, grid,
                                 p.n_parts > 1 ? p.n_parts : 0, p.shared_bytes, &planned,

@@ -73,6 +73,21 @@ _Static_assert(sizeof(qn_gpu_matmul_args) == 168, "host and device agree");
 
 enum { QN_GPU_COUNTERS_BYTES = 65536 };
 
+/** How few_* cut a product, on which launcher and kernels agree. */
+enum {
+    QN_GPU_FEW_STRIPS = 8, /**< Of an item. */
+    QN_GPU_FEW_TILES = 4,  /**< Of a strip, in a stage. */
+    QN_GPU_FEW_STAGES_MAX = 12,
+    QN_GPU_FEW_ROWS_MAX = 64,
+    QN_GPU_FEW_SCALES_BYTES = 1024, /**< Room in a stage for its scales; bf16 has none. */
+};
+
+/** Columns of few_*'s products: the rows, and what fills them up. */
+static inline uint32_t qn_gpu_few_columns(uint32_t n_rows)
+{
+    return n_rows <= 8 ? 8 : n_rows <= 16 ? 16 : n_rows <= 32 ? 32 : QN_GPU_FEW_ROWS_MAX;
+}
+
 /**
  * Of few_*, which copy by boxes of tensor maps (device/gpu.h), all of four dimensions.  Of heads
  * that of x has a stride of groups below that of rows, which drivers take.

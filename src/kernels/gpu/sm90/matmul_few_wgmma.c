@@ -21,12 +21,12 @@
 #include "kernels/gpu/sm90/wgmma.h"
 
 enum {
-    STRIPS = 8, /* of an item */
-    TILES = 4,  /* of a strip in a stage */
+    STRIPS = QN_GPU_FEW_STRIPS,
+    TILES = QN_GPU_FEW_TILES,
     TILES_BYTES = STRIPS * TILES * QN_TILE_BYTES,
-    SCALES_BYTES = 1024, /* room for a stage's */
-    ROWS_MAX = 64,
-    STAGES_MAX = 12,
+    SCALES_BYTES = QN_GPU_FEW_SCALES_BYTES,
+    ROWS_MAX = QN_GPU_FEW_ROWS_MAX,
+    STAGES_MAX = QN_GPU_FEW_STAGES_MAX,
     CONSUMERS = 256,
     JOIN = 1, /* the barrier of all consumers */
 };
@@ -59,11 +59,9 @@ QN_DEV uint32_t stage_bytes(uint32_t kind, uint32_t n)
     return blocks_of(kind) * n * 128 + TILES_BYTES + (kind != QN_GPU_W_BF16 ? SCALES_BYTES : 0);
 }
 
-/* Columns: the rows, and what fills them up. */
 QN_DEV uint32_t columns_of(const few_block *b)
 {
-    const uint32_t n = b->args->product.n_rows;
-    return n <= 8 ? 8 : n <= 16 ? 16 : n <= 32 ? 32 : 64;
+    return qn_gpu_few_columns(b->args->product.n_rows);
 }
 
 /* Of an item's stages, the block has those from begin_of(rank) to begin_of(rank + 1). */
