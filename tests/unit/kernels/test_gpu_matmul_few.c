@@ -2,8 +2,7 @@
 /* How products of few rows are cut: what the kernel, which only a device can run, counts on. */
 #include "kernels/gpu/args_matmul.h"
 #include "kernels/gpu_matmul_few.h"
-#include "support/fake_gpu.h"
-#include "support/unit.h"
+#include "support/fake_kernels.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -60,27 +59,11 @@ static void test_gpu_matmul_few_cuts_items_into_parts(void **state)
     }
 }
 
-static qn_gpu_kernels *open_kernels(qn_gpu **gpu)
-{
-    qn_gpu_kernels *kernels = NULL;
-    qn_error err = {0};
-    static const qn_gpu_module_image image = {.name = "all",
-                                              .target = "sm_90a",
-                                              .bytes = (const uint8_t *)"x",
-                                              .packed_size = 1,
-                                              .size = 1};
-    fake_gpu_reset();
-    fake_gpu.arch = "sm_90";
-    assert_int_equal(qn_gpu_open_driver(gpu, &fake_gpu_driver, 0, &err), QN_OK);
-    assert_int_equal(qn_gpu_kernels_open(&kernels, *gpu, &image, 1, &err), QN_OK);
-    return kernels;
-}
-
 static void test_gpu_matmul_few_supports_what_it_can(void **state)
 {
     (void)state;
     qn_gpu *gpu = NULL;
-    qn_gpu_kernels *kernels = open_kernels(&gpu);
+    qn_gpu_kernels *kernels = fake_open_kernels(&gpu, NULL);
     for (uint32_t i = 0; i < 3 * N_SHAPES; i++) {
         for (uint32_t n_rows = 1; n_rows <= 64; n_rows++) {
             const qn_gpu_matmul_shape shape = shape_of(i / 3, i % 3, n_rows);
@@ -152,7 +135,7 @@ static void test_gpu_matmul_few_maps_what_it_reads(void **state)
         qn_gpu *gpu = NULL;
         qn_gpu_stream *stream = NULL;
         qn_error err = {0};
-        qn_gpu_kernels *kernels = open_kernels(&gpu);
+        qn_gpu_kernels *kernels = fake_open_kernels(&gpu, NULL);
         const qn_gpu_matmul_shape shape = {.kind = cases[i].kind,
                                            .n_out = 136,
                                            .n_in = 1088,
@@ -202,7 +185,7 @@ static void test_gpu_matmul_few_fails_where_rows_lie_askew(void **state)
     qn_gpu *gpu = NULL;
     qn_gpu_stream *stream = NULL;
     qn_error err = {0};
-    qn_gpu_kernels *kernels = open_kernels(&gpu);
+    qn_gpu_kernels *kernels = fake_open_kernels(&gpu, NULL);
     const qn_gpu_matmul_shape shape = shape_of(0, QN_GPU_W_BF16, 8);
     const qn_gpu_matmul_args args = {.w = {.n_out = shape.n_out, .n_in = shape.n_in},
                                      .x_stride = 2049,

@@ -1,13 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is measured and what wins, on a device whose kernels take the time that the test says. */
 #include "kernels/gpu_tune.h"
-#include "support/fake_gpu.h"
-#include "support/unit.h"
+#include "support/fake_kernels.h"
 
 #include <stdio.h>
-
-static const qn_gpu_module_image image = {
-    .name = "all", .target = "sm_90a", .bytes = (const uint8_t *)"x", .packed_size = 1, .size = 1};
 
 /* What kernels do: all write the same, but for one. */
 static struct {
@@ -119,7 +115,7 @@ static qn_status tune(qn_gpu_tuning_row out[3], uint32_t *n, uint32_t *n_wrong,
     fake_gpu.has = has;
     qn_status status = qn_gpu_open_driver(&gpu, &fake_gpu_driver, 0, err);
     status = status < 0 ? status : qn_gpu_stream_open(&stream, gpu, err);
-    status = status < 0 ? status : qn_gpu_kernels_open(&kernels, gpu, &image, 1, err);
+    status = status < 0 ? status : qn_gpu_kernels_open(&kernels, gpu, &fake_image, 1, err);
     if (status == QN_OK) {
         const qn_gpu_tuner tuner = {.gpu = gpu,
                                     .ops = {.kernels = kernels, .stream = stream},

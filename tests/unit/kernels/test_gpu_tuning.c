@@ -4,8 +4,7 @@
 #include "kernels/gpu_tuning.h"
 #include "kernels/gpu_tuning_shipped.h"
 #include "support/fail_each.h"
-#include "support/fake_gpu.h"
-#include "support/unit.h"
+#include "support/fake_kernels.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -201,9 +200,6 @@ static void test_gpu_tuning_built_in(void **state)
 
 /* ---------------------------------------------------------------------------------- choices -- */
 
-static const qn_gpu_module_image image = {
-    .name = "all", .target = "sm_90a", .bytes = (const uint8_t *)"x", .packed_size = 1, .size = 1};
-
 static bool has_portable(const char *symbol)
 {
     return strstr(symbol, "mma") == NULL && strstr(symbol, "few") == NULL;
@@ -212,14 +208,7 @@ static bool has_portable(const char *symbol)
 /* A device with all kernels, or with the portable ones. */
 static qn_gpu_kernels *open_kernels(qn_gpu **gpu, bool is_portable)
 {
-    qn_gpu_kernels *kernels = NULL;
-    qn_error err = {0};
-    fake_gpu_reset();
-    fake_gpu.arch = "sm_90";
-    fake_gpu.has = is_portable ? has_portable : NULL;
-    assert_int_equal(qn_gpu_open_driver(gpu, &fake_gpu_driver, 0, &err), QN_OK);
-    assert_int_equal(qn_gpu_kernels_open(&kernels, *gpu, &image, 1, &err), QN_OK);
-    return kernels;
+    return fake_open_kernels(gpu, is_portable ? has_portable : NULL);
 }
 
 static void close_kernels(qn_gpu *gpu, qn_gpu_kernels *kernels)
