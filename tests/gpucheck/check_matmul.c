@@ -345,18 +345,41 @@ static void check_plans(gc *run)
 
 /*
  * Long and wide ones, for rings that are filled again and again: inputs in many parts; blocks that
- * have more than one item, and share some.
+ * have more than one item, and share some.  Below a sanitizer those with few outputs alone.
  */
 static void check_large(gc *run, uint32_t variant)
 {
     static const uint32_t shapes[][2] = {{128, 16384}, {17000, 1088}, {20552, 1088}};
     static const qn_weight_kind of[] = {QN_WEIGHT_BF16, QN_WEIGHT_FP8_BLOCK, QN_WEIGHT_MXFP4};
-    for (uint32_t i = 0; i < 3 * 3 * 2; i++) {
+    for (uint32_t i = 0; i < (run->is_emulated ? 1 : 3) * 3 * 2; i++) {
         const uint32_t epilogue = (i / 2 + i) % 3;
         const product p = {.kind = of[i / 2 % 3],
                            .n_out = shapes[i / 6][0],
                            .n_in = shapes[i / 6][1],
                            .n_rows = i % 2 == 0 ? 5 : 64,
+                           .epilogue = epilogue,
+                           .y_dtype = epilogue == QN_GPU_ADD ? QN_GPU_F32 : QN_GPU_BF16,
+                           .variant = variant};
+        if (is_there(run, &p)) {
+            run_product(run, &p);
+        }
+    }
+}
+
+/* More rows than a block's pieces divide evenly, than a band of them has, and than a pass: of a
+ * pass of 8,192 rows experts have 65,536 slots. */
+static void check_many_rows(gc *run, uint32_t variant)
+{
+    static const uint32_t rows[] = {600, 2200, 65536};
+    static const grouping of_rows[] = {DENSE, HEADS, EXPERTS, SLOTS};
+    static const qn_weight_kind of[] = {QN_WEIGHT_BF16, QN_WEIGHT_FP8_BLOCK, QN_WEIGHT_MXFP4};
+    for (uint32_t i = 0; i < 3 * 3 * 2; i++) {
+        const uint32_t epilogue = (i / 6 + i) % 3;
+        const product p = {.kind = of[i / 2 % 3],
+                           .n_out = i % 2 == 0 ? 272 : 136,
+                           .n_in = 320,
+                           .n_rows = rows[i / 6],
+                           .grouping = of_rows[i / 12 * 2 + i % 2],
                            .epilogue = epilogue,
                            .y_dtype = epilogue == QN_GPU_ADD ? QN_GPU_F32 : QN_GPU_BF16,
                            .variant = variant};
@@ -394,8 +417,11 @@ static void check_matmul(gc *run)
                 run_product(run, &p);
             }
         }
-        if (v > 0 && !run->is_emulated) { /* but the portable one, which is slow */
+        if (v > 0) { /* but the portable one, which is slow */
             check_large(run, v);
+        }
+        if (v > 0 && !run->is_emulated) {
+            check_many_rows(run, v);
         }
     }
     check_plans(run);

@@ -356,8 +356,9 @@ static uint64_t digest_of(const gc *run)
     for (size_t i = 0; i < run->n_buffers; i++) {
         const gc_buffer *b = &run->buffers[i];
         for (size_t at = 0; is_result(b) && b->after != NULL && at < b->n_bytes; at += 8) {
-            uint64_t word;
-            memcpy(&word, b->after + GC_MARGIN + at, sizeof word); /* canaries fill the last one */
+            uint64_t word = 0;
+            const size_t n_left = b->n_bytes - at;
+            memcpy(&word, b->after + GC_MARGIN + at, n_left < sizeof word ? n_left : sizeof word);
             digest = (digest ^ word) * 1099511628211ULL;
             digest ^= digest >> 32;
         }

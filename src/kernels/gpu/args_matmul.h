@@ -100,7 +100,8 @@ typedef struct qn_gpu_few_args {
     qn_gpu_matmul_args product;
     uint32_t n_across; /**< Items of a group. */
     uint32_t n_stages; /**< Of an item. */
-    uint32_t n_parts;  /**< Blocks of a cluster, which an item has. */
+    uint32_t n_parts;  /**< Blocks of a cluster, which an item has: a power of 2, QN_GPU_FEW_STRIPS
+                          at most. */
     uint32_t n_ring;   /**< Stages in a block's shared memory. */
 } qn_gpu_few_args;
 _Static_assert(sizeof(qn_gpu_few_args) == 576, "host and device agree");

@@ -40,6 +40,7 @@ typedef struct few_block {
     uint8_t *stages;      /* on 1024 bytes: rows of x, then tiles, then scales; at the end sums */
     float *up;            /* [CONSUMERS] */
     uint32_t full, empty; /* barriers, one for each stage of the ring */
+    uint32_t sent;        /* the barrier of sums that other blocks of the cluster send */
 } few_block;
 
 /* A stage's place in the ring. */
@@ -189,7 +190,6 @@ QN_DEV void produce(const few_block *b)
     few_walk ahead = {0};
     begin_item(b, &walk, first_item(b));
     begin_item(b, &ahead, first_item(b));
-    qn_prefetch_map(b->maps + __builtin_offsetof(qn_gpu_few_args, x_map));
     QN_UNROLL(1)
     for (uint32_t i = 0; i < b->args->n_ring && i < n_all; i++) {
         copy_weights(b, &ahead);
@@ -197,10 +197,11 @@ QN_DEV void produce(const few_block *b)
     }
     qn_await_earlier();
     walk.place.parity = 1; /* of the first time around nothing is to be waited for */
+    /* From there on memory has nothing left to do here, and the next launch's ring is empty. */
+    const uint32_t release = n_all - qn_min_u32(n_all, b->args->n_ring);
     QN_UNROLL(1)
     for (uint32_t i = 0; i < n_all; i++) {
-        if (i + b->args->n_ring >= n_all) {
-            /* Soon memory has nothing left to do here, and the next launch's ring is empty. */
+        if (i == release) {
             qn_release_later();
         }
         if (i >= b->args->n_ring) {
@@ -287,8 +288,11 @@ QN_DEV bool multiply_block(float *d, const operands *now, operands *next, few_fl
     qn_wgmma_commit();
     const bool has_next = expand(next, f, b, n, kind);
     qn_wgmma_wait(0);
-    if (f->used != 0 && qn_lane() == 0) {
-        qn_mbar_arrive(f->used);
+    if (f->used != 0) {
+        qn_warp_barrier(); /* a lane arrives for all, who have read their tiles */
+        if (qn_lane() == 0) {
+            qn_mbar_arrive(f->used);
+        }
     }
     if (kind == QN_GPU_W_FP8 && has_next && f->used != 0) {
         QN_UNROLL(32)
@@ -335,57 +339,78 @@ QN_DEV uint32_t out_at(uint32_t i)
     return i / 2 % 2 * 8 + qn_lane() / 4;
 }
 
-/* The sum d[i] goes to y; all consumers come here with the same i. */
-QN_DEV void store(const few_block *b, uint32_t item, uint32_t i, float value)
+/* Where an item is in y.  Found once: a division for each output would show. */
+typedef struct few_goal {
+    uint32_t group, strip;
+} few_goal;
+
+QN_DEV few_goal goal_of(const few_block *b, uint32_t item)
+{
+    const uint32_t n_across = b->args->n_across;
+    return (few_goal){.group = item / n_across, .strip = item % n_across * STRIPS};
+}
+
+/* Sums i of a strip of the item go to y; of a pair they are gate's, and the next strip's up's. */
+QN_DEV void put(const few_block *b, few_goal to, uint32_t strip, uint32_t i, float value, float up)
 {
     const qn_gpu_matmul_args *args = &b->args->product;
-    const uint32_t group = item / b->args->n_across;
-    const uint32_t strip = item % b->args->n_across * STRIPS + qn_warp();
-    if (args->w.is_pair == 0) {
-        if (row_at(i) < args->n_rows) {
-            qn_put(args, group, row_at(i), strip * QN_TILE_OUT + out_at(i), value, 0);
-        }
+    const uint32_t out_strip = (to.strip + strip) >> (args->w.is_pair != 0 ? 1 : 0);
+    if (row_at(i) < args->n_rows) {
+        qn_put(args, to.group, row_at(i), out_strip * QN_TILE_OUT + out_at(i), value, up);
+    }
+}
+
+/* The sum d[i] goes to y; all consumers come here with the same i. */
+QN_DEV void store(const few_block *b, few_goal to, uint32_t i, float value)
+{
+    if (b->args->product.w.is_pair == 0) {
+        put(b, to, qn_warp(), i, value, 0);
         return;
     }
-    /* Warps by turns have strips of gate and of up. */
     b->up[qn_thread()] = value;
     qn_barrier_of(JOIN, CONSUMERS);
-    if (qn_warp() % 2 == 0 && row_at(i) < args->n_rows) {
-        qn_put(args, group, row_at(i), strip / 2 * QN_TILE_OUT + out_at(i), value,
-               b->up[qn_thread() + QN_LANES]);
+    if (qn_warp() % 2 == 0) {
+        put(b, to, qn_warp(), i, value, b->up[qn_thread() + QN_LANES]);
     }
     qn_barrier_of(JOIN, CONSUMERS);
 }
 
-/* The sums of all parts of an item, each block some of them: who comes from where is fixed. */
-QN_DEV void join(const float *d, const few_block *b, uint32_t item, const uint32_t n)
+/* What parts have left in sums, in their order. */
+QN_DEV float add_parts(const float *sums, uint32_t n_parts, uint32_t part_size)
+{
+    float sum = 0;
+    QN_UNROLL(2)
+    for (uint32_t k = 0; k < n_parts; k++) {
+        sum += sums[k * part_size];
+    }
+    return sum;
+}
+
+/* The sums of all parts of an item: each block is sent those of some strips, to where its stages
+ * were, and adds them up. */
+QN_DEV void join(const float *d, const few_block *b, few_goal to, const uint32_t n)
 {
     const uint32_t n_parts = b->args->n_parts;
-    float *sums = (float *)b->stages + qn_thread(); /* [n / 2][CONSUMERS] */
-    qn_barrier_of(JOIN, CONSUMERS);                 /* stages were all waited for and read */
+    const uint32_t n_strips = STRIPS / n_parts; /* of a block; of pairs there are two at least */
+    const uint32_t part_size = n_strips * (n / 2) * QN_LANES;
+    float *sums = (float *)b->stages + qn_lane(); /* [n_parts][n_strips][n / 2][QN_LANES] */
+    float *mine = sums + b->rank * part_size + qn_warp() % n_strips * (n / 2) * QN_LANES;
+    qn_cluster_barrier(); /* stages were all waited for and read */
     QN_UNROLL(32)
     for (uint32_t i = 0; i < n / 2; i++) {
-        sums[i * CONSUMERS] = d[i];
+        qn_send_f32(mine + i * QN_LANES, b->sent, qn_warp() / n_strips, d[i]);
     }
-    qn_cluster_barrier();
+    qn_mbar_wait_cluster(b->sent, 0);
+    const uint32_t is_pair = b->args->product.w.is_pair != 0;
     QN_UNROLL(1)
-    for (uint32_t i = b->rank; i < n / 2; i += n_parts) {
-        float sum = 0;
-        QN_UNROLL(1)
-        for (uint32_t k = 0; k < n_parts; k += 4) {
-            float v[4];
-            QN_UNROLL(4)
-            for (uint32_t j = 0; j < 4; j++) {
-                v[j] = k + j < n_parts ? qn_load_cluster(sums + i * CONSUMERS, k + j) : 0;
-            }
-            sum += v[0];
-            sum += v[1];
-            sum += v[2];
-            sum += v[3];
-        }
-        store(b, item, i, sum);
+    for (uint32_t j = qn_warp(); j < (n_strips >> is_pair) * (n / 2); j += CONSUMERS / QN_LANES) {
+        const uint32_t strip = j / (n / 2) << is_pair;
+        const uint32_t i = j % (n / 2);
+        const float *from = sums + (strip * (n / 2) + i) * QN_LANES;
+        const float value = add_parts(from, n_parts, part_size);
+        const float up = is_pair ? add_parts(from + n / 2 * QN_LANES, n_parts, part_size) : 0;
+        put(b, to, b->rank * n_strips + strip, i, value, up);
     }
-    qn_cluster_barrier(); /* shared memory is there while others read it */
 }
 
 QN_DEV void consume_columns(const few_block *b, const uint32_t n, const uint32_t kind)
@@ -395,14 +420,15 @@ QN_DEV void consume_columns(const few_block *b, const uint32_t n, const uint32_t
     QN_UNROLL(1)
     for (uint32_t item = first_item(b); item < n_items; item += item_step(b)) {
         float d[ROWS_MAX / 2];
+        const few_goal to = goal_of(b, item);
         multiply(d, b, count_blocks(b), &place, n, kind);
         if (b->args->n_parts > 1) {
-            join(d, b, item, n);
+            join(d, b, to, n);
             return; /* the launcher gives a cluster no more than one */
         }
         QN_UNROLL(32)
         for (uint32_t i = 0; i < n / 2; i++) {
-            store(b, item, i, d[i]);
+            store(b, to, i, d[i]);
         }
     }
 }
@@ -424,7 +450,7 @@ QN_DEV void consume(const few_block *b, const uint32_t kind)
 
 QN_DEV void run(const qn_gpu_few_args *args, uint64_t maps, const uint32_t kind)
 {
-    QN_SHARED(uint64_t, bars, 2 * STAGES_MAX);
+    QN_SHARED(uint64_t, bars, 2 * STAGES_MAX + 1);
     QN_SHARED(float, up, CONSUMERS);
     uint8_t *shared = qn_dynamic_shared();
     shared += (1024 - qn_shared_address(shared) % 1024) % 1024;
@@ -436,12 +462,18 @@ QN_DEV void run(const qn_gpu_few_args *args, uint64_t maps, const uint32_t kind)
                          .up = up,
                          .stages = shared,
                          .full = full,
-                         .empty = full + 8 * STAGES_MAX};
-    if (qn_thread() == 0) {
+                         .empty = full + 8 * STAGES_MAX,
+                         .sent = full + 16 * STAGES_MAX};
+    if (qn_thread() == CONSUMERS) {
+        qn_prefetch_map(maps + __builtin_offsetof(qn_gpu_few_args, tiles_map));
+        qn_prefetch_map(maps + __builtin_offsetof(qn_gpu_few_args, x_map));
+    } else if (qn_thread() == 0) {
         for (uint32_t i = 0; i < STAGES_MAX; i++) {
             qn_mbar_init(b.full + 8 * i, 2 /* weights, rows */);
             qn_mbar_init(b.empty + 8 * i, CONSUMERS / QN_LANES);
         }
+        qn_mbar_init(b.sent, 1);
+        qn_mbar_expect(b.sent, columns_of(&b) / 2 * STRIPS * QN_LANES * 4);
         qn_mbar_init_fence();
     }
     qn_barrier();

@@ -417,6 +417,7 @@ QN_DEV void multiply(sums *acc, const piece *p, ring *r, units *u, const uint32_
             qn_wgmma_commit();
         }
         qn_wgmma_wait(0);
+        qn_warp_barrier(); /* a lane arrives for all, who have read their tiles */
         if (lane == 0) {
             qn_mbar_arrive(r->empty + 8 * r->stage);
         }

@@ -87,24 +87,37 @@ QN_DEV void qn_copy_arrive(uint32_t bar)
     __asm__ volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(bar) : "memory");
 }
 
-/** All threads of a cluster that are still there; what was written before is seen by all. */
+/** All threads of a cluster that are still there: what they read was read, barriers that they made
+ * and let be seen (qn_mbar_init_fence()) are there; nothing else is said of what they wrote. */
 QN_DEV void qn_cluster_barrier(void)
 {
-    __asm__ volatile("barrier.cluster.arrive.release.aligned;\n"
+    __asm__ volatile("barrier.cluster.arrive.relaxed.aligned;\n"
                      "barrier.cluster.wait.acquire.aligned;" ::
                          : "memory");
 }
 
-/** The same place of shared memory in block @p rank of the cluster. */
-QN_DEV float qn_load_cluster(const float *shared, uint32_t rank)
+/** Begins to write to block @p rank of the cluster, to the same places of its shared memory that
+ * @p shared and @p bar have in this one; the barrier gets 4 bytes. */
+QN_DEV void qn_send_f32(float *shared, uint32_t bar, uint32_t rank, float value)
 {
-    float value;
-    __asm__ volatile("{ .reg .b32 at; mapa.shared::cluster.u32 at, %1, %2;\n"
-                     "ld.shared::cluster.f32 %0, [at]; }"
-                     : "=f"(value)
-                     : "r"(qn_shared_address(shared)), "r"(rank)
-                     : "memory");
-    return value;
+    __asm__ volatile(
+        "{ .reg .b32 at, tell; mapa.shared::cluster.u32 at, %0, %2;\n"
+        "mapa.shared::cluster.u32 tell, %1, %2;\n"
+        "st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [at], %3, [tell]; }" ::"r"(
+            qn_shared_address(shared)),
+        "r"(bar), "r"(rank), "f"(value)
+        : "memory");
+}
+
+/** As qn_mbar_wait(), for what qn_send_f32() of other blocks wrote. */
+QN_DEV void qn_mbar_wait_cluster(uint32_t bar, uint32_t parity)
+{
+    __asm__ volatile(
+        "{ .reg .pred done;\n"
+        "again: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+        "@!done bra again; }" ::"r"(bar),
+        "r"(parity)
+        : "memory");
 }
 
 /*
