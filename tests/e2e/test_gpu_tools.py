@@ -135,7 +135,16 @@ class Counts(unittest.TestCase):
             os.chmod(fake, 0o755)
             done = run("sanitize.sh", "--device", "emulated", *arguments,
                        PATH=folder + ":" + os.environ["PATH"])
+        self.warning = done.stderr
         return done.returncode, done.stdout.splitlines()[-1]
+
+    def test_sanitize_warns_of_a_racecheck_that_is_wrong(self):
+        for version, is_old in (("2025.3.1.0", True), ("2025.4.0.0", False), ("2026.4.0.0", False)):
+            says = f"[ $1 = --version ] && echo 'Version {version} (build 1)' && exit 0\necho '= ERROR SUMMARY: 0 errors'"
+            self.assertEqual(self.sanitize(says, "--tool", "racecheck", "rope"), (0, "1 clean, 0 findings"))
+            self.assertEqual(f"compute-sanitizer {version} takes reads" in self.warning, is_old, self.warning)
+            self.sanitize(says, "--tool", "memcheck", "rope")
+            self.assertEqual(self.warning, "")
 
     def test_sanitize_counts_findings(self):
         clean = "echo '========= ERROR SUMMARY: 0 errors'"

@@ -38,6 +38,17 @@ need_gpucheck
 sanitizer=$(find_tool compute-sanitizer) ||
     fail "compute-sanitizer: not found, expected in PATH or /usr/local/cuda/bin (CUDA's toolkit has it)"
 
+case " ${tools:-racecheck} " in
+*" racecheck "*)
+    version=$(timeout 10 "$sanitizer" --version 2>/dev/null | sed -n 's/^Version \(20[0-9.]*\).*/\1/p')
+    # Its release notes: "Fixed multiple false-positives in racecheck involving mbarrier usage".
+    if [ -n "$version" ] && [ "$(printf '%s\n2025.4\n' "$version" | sort -V | head -1)" != 2025.4 ]; then
+        echo "sanitize.sh: warning: compute-sanitizer $version takes reads behind barriers in shared memory for" \
+            "races (matmul, matmul_chain), 2025.4 or later expected" >&2
+    fi
+    ;;
+esac
+
 clean=0
 findings=0
 log=$(mktemp)
