@@ -76,13 +76,14 @@ size_t qn_device_list_gpus(qn_device *out, size_t n_max, const qn_gpu_driver *dr
     if (qn_gpu_count(&n_devices, driver, &err) != QN_OK) {
         char path[4096];
         (void)snprintf(path, sizeof path, "%s/%s", dev_dir, driver->node);
-        if (access(path, F_OK) != 0) {
+        const bool has_node = access(path, F_OK) == 0;
+        if (!has_node && !qn_gpu_has_library(driver)) {
             return 0;
         }
         *out = (qn_device){0};
         (void)snprintf(out->name, sizeof out->name, "%s", driver->name);
-        (void)snprintf(out->description, sizeof out->description, "%s driver at %.80s",
-                       driver->vendor, path);
+        (void)snprintf(out->description, sizeof out->description, "%s driver%s%.80s",
+                       driver->vendor, has_node ? " at " : "", has_node ? path : "");
         (void)snprintf(out->reason, sizeof out->reason, "%.190s", err.text);
         return 1;
     }

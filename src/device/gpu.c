@@ -166,7 +166,7 @@ static qn_status count(uint32_t *n_devices, const qn_gpu_driver *driver, const c
     char version[32];
     qn_error seen = {0};
     if (driver->load(version, &seen) != QN_OK) {
-        return qn_fail(err, seen.status, seen.sys, where, "%s: %s", name, seen.text);
+        return qn_fail(err, QN_E_DEVICE, seen.sys, where, "%s: %s", name, seen.text);
     }
     const place at = {driver, name, where};
     const int code = driver->count(n_devices);
@@ -184,6 +184,13 @@ static qn_status count(uint32_t *n_devices, const qn_gpu_driver *driver, const c
 qn_status qn_gpu_count(uint32_t *n_devices, const qn_gpu_driver *driver, qn_error *err)
 {
     return count(n_devices, driver, driver->name, err);
+}
+
+bool qn_gpu_has_library(const qn_gpu_driver *driver)
+{
+    char version[32];
+    qn_error err = {0};
+    return driver->load(version, &err) != QN_E_NOT_FOUND;
 }
 
 qn_status qn_gpu_describe(qn_gpu_info *out, const qn_gpu_driver *driver, uint32_t i_device,

@@ -45,8 +45,8 @@ typedef struct qn_gpu_driver {
      * Load the library and find its functions, once; nothing else may be called before.  Any
      * thread.
      * @param[out] version  of its interface: "13.0"
-     * Returns  QN_OK; QN_E_DEVICE: no library (the names that were tried), one that is too old
-     * (seen and expected version), or one that lacks a function
+     * Returns  QN_OK; QN_E_NOT_FOUND: no library (the names that were tried); QN_E_DEVICE: one that
+     * is too old (seen and expected version), or one that lacks a function
      */
     qn_status (*load)(char version[32], qn_error *err);
     qn_gpu_code (*classify)(int code);
@@ -150,6 +150,9 @@ const qn_gpu_driver *qn_gpu_find_driver(uint32_t *i_device, const char *name);
  */
 QN_MUST_CHECK qn_status qn_gpu_count(uint32_t *n_devices, const qn_gpu_driver *driver,
                                      qn_error *err);
+
+/** Is the driver's library there, whether it can be used or not?  Any thread. */
+bool qn_gpu_has_library(const qn_gpu_driver *driver);
 
 /** What one of them is.  QN_E_DEVICE: not one of them, or the driver fails. */
 QN_MUST_CHECK qn_status qn_gpu_describe(qn_gpu_info *out, const qn_gpu_driver *driver,

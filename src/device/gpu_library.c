@@ -24,7 +24,7 @@ qn_status qn_gpu_library_open(void **out, const char *const *names, size_t n_nam
         const size_t len = strlen(all);
         (void)snprintf(all + len, sizeof all - len, "%s%s", i > 0 ? " or " : "", names[i]);
     }
-    return qn_fail(err, QN_E_DEVICE, 0, __func__, "no library (%.200s), %s expected",
+    return qn_fail(err, QN_E_NOT_FOUND, 0, __func__, "no library (%.200s), %s expected",
                    why != NULL ? why : "not found", all);
 }
 

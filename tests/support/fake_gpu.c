@@ -24,7 +24,7 @@ static qn_status load(char version[32], qn_error *err)
 {
     (void)snprintf(version, 32, "1.0");
     if (fake_gpu.has_no_library) {
-        return qn_fail(err, QN_E_DEVICE, 0, __func__,
+        return qn_fail(err, QN_E_NOT_FOUND, 0, __func__,
                        "no library (not found), libfake.so.1 expected");
     }
     if (fake_gpu.is_old) {
