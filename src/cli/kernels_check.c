@@ -8,16 +8,22 @@
 
 enum { NAMED_MAX = 6 }; /* shapes of a message */
 
-/* ", moe of mxfp4, 256 x 2048 x 6144: plain" */
+/* "; moe of mxfp4, 256 x 2048 x 6144, 64 rows: plain", where it is chosen by the number of rows */
 static void append_choice(char *text, size_t size, const qn_kernel_choice *c)
 {
     const size_t used = strlen(text);
     char groups[16] = "";
+    char rows[32] = "";
     if (c->n_groups > 0) {
         (void)snprintf(groups, sizeof groups, "%u x ", c->n_groups);
     }
-    (void)snprintf(text + used, size - used, "%s%s of %s, %s%u x %u: %s", used > 0 ? "; " : "",
-                   c->operation, c->weights, groups, c->n_out, c->n_in, c->variant);
+    if (c->n_rows == UINT32_MAX) {
+        (void)snprintf(rows, sizeof rows, ", more rows");
+    } else if (c->n_rows > 0) {
+        (void)snprintf(rows, sizeof rows, ", %u row%s", c->n_rows, c->n_rows == 1 ? "" : "s");
+    }
+    (void)snprintf(text + used, size - used, "%s%s of %s, %s%u x %u%s: %s", used > 0 ? "; " : "",
+                   c->operation, c->weights, groups, c->n_out, c->n_in, rows, c->variant);
 }
 
 /* Fallbacks by name, as many as fit; returns how many there are. */
