@@ -123,8 +123,9 @@ class Case(unittest.TestCase):
         return subprocess.Popen([QUERN, "quantize", source or self.source, self.target, "-q", *options],
                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
-    def start_and_stop(self, *options, source=None):
-        """Begin and hold the process while it writes its first shard; where we come late, once more."""
+    def start_and_stop(self, *options, source=None, again=None):
+        """Begin and hold the process while it writes its first shard; where we come late, once more:
+        `again` brings back a source that may be gone."""
         for _ in range(20):
             process = self.start("--threads", "1", *options, source=source)
             while process.poll() is None and not list(self.target.glob(".*.safetensors.quern-part")):
@@ -136,7 +137,10 @@ class Case(unittest.TestCase):
                     return process
             process.kill()
             process.communicate()
-            self.assertNotIn("--delete-source", options, "it was late, and the source is gone")
+            if again is not None:
+                again()
+            else:
+                self.assertNotIn("--delete-source", options, "it was late, and the source is gone")
             shutil.rmtree(self.target, ignore_errors=True)
         return self.fail("20 times a shard was done before the process was stopped")
 
@@ -689,7 +693,11 @@ class Fp8(Case):
         whole = {name: tensor_bytes(self.target, name) for name in models.Checkpoint(self.target).tensors}
         shutil.rmtree(self.target)
         self.split()
-        process = self.start_and_stop("--delete-source", source=self.fp8)
+        copy = self.folder / "split"
+        shutil.copytree(self.fp8, copy)
+        self.addCleanup(shutil.rmtree, copy, ignore_errors=True)
+        process = self.start_and_stop("--delete-source", source=self.fp8,
+                                      again=lambda: shutil.copytree(copy, self.fp8, dirs_exist_ok=True))
         process.kill()
         process.wait()
         process.stderr.close()
