@@ -44,6 +44,11 @@ enum {
  */
 static const float epsilon_default = 2.2F;
 
+/* Seldom is it that much: of the first other tokens half are nearer than this, and no more than
+ * that of answers have one; glm-nano's on an H200 were at 0.013 and 3 %. */
+static const float median_max = 0.1F;
+static const float share_max = 0.1F;
+
 /* As the arguments say. */
 static struct arguments {
     const char *device, *source;
@@ -89,7 +94,8 @@ typedef struct fixture {
 /* Answers to be near, not the same. */
 typedef struct nearness {
     uint32_t n_answers;
-    uint32_t n_others;   /* of them that have another token */
+    uint32_t n_others; /* of them that have another token */
+    float gap_most;
     float gaps[1 << 14]; /* between what both say of it, where that is the first one */
     float shift_most;    /* of the log-probability of a token that is the same */
     char farthest[256];  /* which answer, where its gap is above epsilon and the greatest */
@@ -377,17 +383,14 @@ static void note_gap(const run *r, const client *c, uint32_t i, int32_t token)
 {
     const turn *const t = &c->talk->turns[c->i_turn];
     const float gap = gap_to(t, i, token);
-    float most = g.epsilon;
-    for (uint32_t k = 0; k < g_near.n_others; k++) {
-        most = fmaxf(most, g_near.gaps[k]);
-    }
-    if (gap > most) {
+    if (!(gap <= g.epsilon) && !(gap <= g_near.gap_most)) {
         (void)snprintf(g_near.farthest, sizeof g_near.farthest,
                        "%s, %s, conversation %u, turn %u: token %u of the answer is %d, less "
                        "likely than %d by %g, at most %g expected",
                        r->fixture->setting->name, r->name, c->talk->number, c->i_turn, i, token,
                        t->tokens[i], (double)gap, (double)g.epsilon);
     }
+    g_near.gap_most = fmaxf(g_near.gap_most, gap);
     assert_true(g_near.n_others < sizeof g_near.gaps / sizeof *g_near.gaps);
     g_near.gaps[g_near.n_others++] = gap;
 }
@@ -399,20 +402,26 @@ static int by_size(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* What all answers together may be: some are others, by little, and few. */
 static void tell_nearness(const char *name)
 {
     const uint32_t n = g_near.n_others;
     qsort(g_near.gaps, n, sizeof *g_near.gaps, by_size);
-    if (n > 0) {
-        (void)printf("%s: %u of %u answers have another token, the first less likely by %g in the "
-                     "median, %g at the 99th percentile, %g at most; before it log-probabilities "
-                     "are off by at most %g\n",
-                     name, n, g_near.n_answers, (double)g_near.gaps[n / 2],
-                     (double)g_near.gaps[(uint32_t)(0.99 * (n - 1))], (double)g_near.gaps[n - 1],
-                     (double)g_near.shift_most);
-    }
+    const float median = n > 0 ? g_near.gaps[n / 2] : 0.0F;
+    (void)printf("%s: %u of %u answers have another token, the first less likely by %g in the "
+                 "median, %g at the 99th percentile, %g at most; before it log-probabilities are "
+                 "off by at most %g\n",
+                 name, n, g_near.n_answers, (double)median,
+                 n > 0 ? (double)g_near.gaps[(uint32_t)(0.99 * (n - 1))] : 0.0,
+                 (double)g_near.gap_most, (double)g_near.shift_most);
     if (g_near.farthest[0] != '\0') {
         fail_msg("%s", g_near.farthest);
+    }
+    if (median > median_max || (float)n > share_max * (float)g_near.n_answers ||
+        !(g_near.shift_most <= g.epsilon / 2)) {
+        fail_msg("%s: at most %g in the median, %g of the answers and %g of a log-probability "
+                 "expected",
+                 name, (double)median_max, (double)share_max, (double)(g.epsilon / 2));
     }
 }
 
@@ -700,6 +709,24 @@ static void test_no_answer_depends_on_what_is_in_the_cache(void **state)
     fixture_close(&f);
 }
 
+static setting settings[] = {
+    {"bf16 rows", QN_KV_BF16, 1, false},
+    {"FP8 rows", QN_KV_FP8, 0, true},
+};
+enum { N_SETTINGS = sizeof settings / sizeof settings[0] };
+
+static bool names_test(const char *name)
+{
+    for (size_t i = 0; i < N_SETTINGS; i++) {
+        if (strcmp(name, settings[i].name) == 0) {
+            return true;
+        }
+    }
+    (void)fprintf(stderr, "--only: %s, \"%s\" or \"%s\" expected\n", name, settings[0].name,
+                  settings[1].name);
+    return false;
+}
+
 static bool parse(int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
@@ -712,7 +739,10 @@ static bool parse(int argc, char **argv)
         } else if (has_value && strcmp(argv[i], "--device") == 0) {
             g.device = argv[++i];
         } else if (has_value && strcmp(argv[i], "--only") == 0) {
-            cmocka_set_test_filter(argv[++i]);
+            if (!names_test(argv[++i])) {
+                return false;
+            }
+            cmocka_set_test_filter(argv[i]);
         } else if (has_value && strcmp(argv[i], "--source") == 0) {
             g.source = argv[++i];
         } else if (has_value && strcmp(argv[i], "--epsilon") == 0) {
@@ -734,15 +764,11 @@ static bool parse(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    static setting settings[] = {
-        {"bf16 rows", QN_KV_BF16, 1, false},
-        {"FP8 rows", QN_KV_FP8, 0, true},
-    };
-    struct CMUnitTest tests[sizeof settings / sizeof settings[0]] = {0};
+    struct CMUnitTest tests[N_SETTINGS] = {0};
     if (!parse(argc, argv)) {
         return 2;
     }
-    for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) {
+    for (size_t i = 0; i < N_SETTINGS; i++) {
         tests[i] = (struct CMUnitTest){.name = settings[i].name,
                                        .test_func = test_no_answer_depends_on_what_is_in_the_cache,
                                        .initial_state = &settings[i]};
