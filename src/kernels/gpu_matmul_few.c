@@ -16,7 +16,10 @@ enum {
     LAUNCH_BYTES = 1024, /* what a block takes beside its own */
 };
 
-enum { PARTS_MAX = 8 /* blocks of a cluster */, BLOCKS_EACH = 2 /* of a multiprocessor */ };
+enum {
+    PARTS_MAX = STRIPS, /* blocks of a cluster, each of which adds up a strip at least */
+    BLOCKS_EACH = 2,    /* of a multiprocessor */
+};
 
 /* By QN_GPU_W_: inputs of a stage are so many times 64; cost_of() says what work is. */
 static const struct {

@@ -3,9 +3,9 @@
  * Products of up to 64 rows, but of experts, by wgmma, bound by reading weights: weights are the
  * 64-row operand, which a warp expands from its strip into registers, rows of x are columns.
  *
- * An item is 8 strips.  It has a cluster of blocks, each with an equal part of the inputs; they
- * leave their sums in shared memory, and each adds some of the item's from all of them.  Where
- * there are more items than blocks, an item has one block, which takes several.
+ * An item is 8 strips.  It has a cluster of blocks, each with an equal part of the inputs; each
+ * adds up the sums of some strips, which the others send to its shared memory.  Where there are
+ * more items than blocks, an item has one block, which takes several.
  *
  *   warps 0 .. 7  two warpgroups, of 4 strips each; while a product of 64 inputs runs they expand
  *                 the weights of the next one
@@ -28,7 +28,7 @@ enum {
     ROWS_MAX = QN_GPU_FEW_ROWS_MAX,
     STAGES_MAX = QN_GPU_FEW_STAGES_MAX,
     CONSUMERS = 256,
-    JOIN = 1, /* the barrier of all consumers */
+    PAIR = 1, /* the barrier of all consumers, where gate and up of an output meet */
 };
 
 /* The same for all threads of a block. */
@@ -40,7 +40,7 @@ typedef struct few_block {
     uint8_t *stages;      /* on 1024 bytes: rows of x, then tiles, then scales; at the end sums */
     float *up;            /* [CONSUMERS] */
     uint32_t full, empty; /* barriers, one for each stage of the ring */
-    uint32_t sent;        /* the barrier of sums that other blocks of the cluster send */
+    uint32_t sent;        /* the barrier of sums that all blocks of the cluster send here */
 } few_block;
 
 /* A stage's place in the ring. */
@@ -368,11 +368,11 @@ QN_DEV void store(const few_block *b, few_goal to, uint32_t i, float value)
         return;
     }
     b->up[qn_thread()] = value;
-    qn_barrier_of(JOIN, CONSUMERS);
+    qn_barrier_of(PAIR, CONSUMERS);
     if (qn_warp() % 2 == 0) {
         put(b, to, qn_warp(), i, value, b->up[qn_thread() + QN_LANES]);
     }
-    qn_barrier_of(JOIN, CONSUMERS);
+    qn_barrier_of(PAIR, CONSUMERS);
 }
 
 /* What parts have left in sums, in their order. */
@@ -395,7 +395,9 @@ QN_DEV void join(const float *d, const few_block *b, few_goal to, const uint32_t
     const uint32_t part_size = n_strips * (n / 2) * QN_LANES;
     float *sums = (float *)b->stages + qn_lane(); /* [n_parts][n_strips][n / 2][QN_LANES] */
     float *mine = sums + b->rank * part_size + qn_warp() % n_strips * (n / 2) * QN_LANES;
-    qn_cluster_barrier(); /* stages were all waited for and read */
+    /* Nobody reads stages any more: their copies were waited for, and what was read of them went
+       into products that have ended. */
+    qn_cluster_barrier();
     QN_UNROLL(32)
     for (uint32_t i = 0; i < n / 2; i++) {
         qn_send_f32(mine + i * QN_LANES, b->sent, qn_warp() / n_strips, d[i]);

@@ -23,7 +23,7 @@ QN_DEV void qn_mbar_arrive(uint32_t bar)
     __asm__ volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
 }
 
-/** Arrives, and lets the phase wait for so many bytes of qn_copy_box() more. */
+/** Arrives, and lets the phase wait for so many bytes of qn_copy_box() or qn_send_f32() more. */
 QN_DEV void qn_mbar_expect(uint32_t bar, uint32_t n_bytes)
 {
     __asm__ volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar),
@@ -87,8 +87,8 @@ QN_DEV void qn_copy_arrive(uint32_t bar)
     __asm__ volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(bar) : "memory");
 }
 
-/** All threads of a cluster that are still there: what they read was read, barriers that they made
- * and let be seen (qn_mbar_init_fence()) are there; nothing else is said of what they wrote. */
+/** All threads of a cluster that are still there.  Barriers that they made and let be seen
+ * (qn_mbar_init_fence()) are there; no other memory is ordered by it. */
 QN_DEV void qn_cluster_barrier(void)
 {
     __asm__ volatile("barrier.cluster.arrive.relaxed.aligned;\n"
