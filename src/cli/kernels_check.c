@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAMED_MAX = 6 }; /* shapes of a message */
+enum { NAMED_MAX = 6 }; /* choices of a message */
 
 /* "; moe of mxfp4, 256 x 2048 x 6144, 64 rows: plain", where it is chosen by the number of rows */
 static void append_choice(char *text, size_t size, const qn_kernel_choice *c)

@@ -14,7 +14,8 @@ struct qn_gpu_driver; /* gpu_driver.h */
 /**
  * The CPU, whose kernels field is left empty: it is not known here; then all GPUs, each with the
  * reason why it cannot be used where it cannot.  GPUs whose driver fails are one entry, which is
- * there if its library is, or the kernel's part of the driver left its node in @p dev_dir.
+ * there if its library can be loaded, or the kernel's part of the driver left its node in @p
+ * dev_dir.
  *
  * @param[out] out  room for @p n_max entries
  * @param dev_dir   "/dev"

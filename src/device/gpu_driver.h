@@ -151,7 +151,7 @@ const qn_gpu_driver *qn_gpu_find_driver(uint32_t *i_device, const char *name);
 QN_MUST_CHECK qn_status qn_gpu_count(uint32_t *n_devices, const qn_gpu_driver *driver,
                                      qn_error *err);
 
-/** Is the driver's library there, whether it can be used or not?  Any thread. */
+/** Can the driver's library be loaded, whether it is of use or not?  Any thread. */
 bool qn_gpu_has_library(const qn_gpu_driver *driver);
 
 /** What one of them is.  QN_E_DEVICE: not one of them, or the driver fails. */

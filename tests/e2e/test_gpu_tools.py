@@ -143,6 +143,8 @@ class Counts(unittest.TestCase):
             says = f"[ $1 = --version ] && echo 'Version {version} (build 1)' && exit 0\necho '= ERROR SUMMARY: 0 errors'"
             self.assertEqual(self.sanitize(says, "--tool", "racecheck", "rope"), (0, "1 clean, 0 findings"))
             self.assertEqual(f"compute-sanitizer {version} takes reads" in self.warning, is_old, self.warning)
+            self.sanitize(says, "rope")
+            self.assertEqual("takes reads" in self.warning, is_old, self.warning)
             self.sanitize(says, "--tool", "memcheck", "rope")
             self.assertEqual(self.warning, "")
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A libcuda.so.1 for tests of the whole program: one device that has memory and computes nothing.
+ * A libcuda.so.1 for tests of the whole program: devices that have memory and compute nothing.
  * Kernels are found and launched, and change nothing.  The environment says what it is:
  *
  *   FAKE_CUDA_VERSION   of the driver, 13000
@@ -243,7 +243,8 @@ FUNCTION(cuMemcpyDtoDAsync_v2, address to, address from, size_t n_bytes, void *o
     return 0;
 }
 
-/* Zeros are there already, in pages that need not be touched. */
+/* New memory has zeros, in pages that need not be touched: what is cleared again stays as it is,
+ * since nobody reads what no kernel wrote. */
 FUNCTION(cuMemsetD8Async, address to, unsigned char byte, size_t n_bytes, void *on)
 {
     if (is_done(on) && byte != 0) {
