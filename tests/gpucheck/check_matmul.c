@@ -321,13 +321,16 @@ static bool is_there(gc *run, const product *p)
     return qn_gpu_matmul_variants[p->variant].supports(run->kernels, &shape);
 }
 
+/* Kinds that kernels for tensor cores have. */
+static const qn_weight_kind kinds_in_tiles[] = {QN_WEIGHT_BF16, QN_WEIGHT_FP8_BLOCK,
+                                                QN_WEIGHT_MXFP4};
+
 /* Every way to cut a product for few rows, of which small shapes get few. */
 static void check_plans(gc *run)
 {
     static const uint32_t splits[] = {1, 2, 5};
-    static const qn_weight_kind of[] = {QN_WEIGHT_BF16, QN_WEIGHT_FP8_BLOCK, QN_WEIGHT_MXFP4};
     for (uint32_t i = 0; i < 3 * 4 * 3 * qn_gpu_n_matmul_variants; i++) {
-        const product p = {.kind = of[i / 12 % 3],
+        const product p = {.kind = kinds_in_tiles[i / 12 % 3],
                            .n_out = i % 2 == 0 ? 200 : 72,
                            .n_in = 1088,
                            .n_rows = i % 5 == 0 ? 12 : 5,
@@ -350,10 +353,9 @@ static void check_plans(gc *run)
 static void check_large(gc *run, uint32_t variant)
 {
     static const uint32_t shapes[][2] = {{128, 16384}, {17000, 1088}, {20552, 1088}};
-    static const qn_weight_kind of[] = {QN_WEIGHT_BF16, QN_WEIGHT_FP8_BLOCK, QN_WEIGHT_MXFP4};
     for (uint32_t i = 0; i < (run->is_emulated ? 1 : 3) * 3 * 2; i++) {
         const uint32_t epilogue = (i / 2 + i) % 3;
-        const product p = {.kind = of[i / 2 % 3],
+        const product p = {.kind = kinds_in_tiles[i / 2 % 3],
                            .n_out = shapes[i / 6][0],
                            .n_in = shapes[i / 6][1],
                            .n_rows = i % 2 == 0 ? 5 : 64,
@@ -372,10 +374,9 @@ static void check_many_rows(gc *run, uint32_t variant)
 {
     static const uint32_t rows[] = {600, 2200, 65536};
     static const grouping of_rows[] = {DENSE, HEADS, EXPERTS, SLOTS};
-    static const qn_weight_kind of[] = {QN_WEIGHT_BF16, QN_WEIGHT_FP8_BLOCK, QN_WEIGHT_MXFP4};
     for (uint32_t i = 0; i < 3 * 3 * 2; i++) {
         const uint32_t epilogue = (i / 6 + i) % 3;
-        const product p = {.kind = of[i / 2 % 3],
+        const product p = {.kind = kinds_in_tiles[i / 2 % 3],
                            .n_out = i % 2 == 0 ? 272 : 136,
                            .n_in = 320,
                            .n_rows = rows[i / 6],
@@ -419,9 +420,9 @@ static void check_matmul(gc *run)
         }
         if (v > 0) { /* but the portable one, which is slow */
             check_large(run, v);
-        }
-        if (v > 0 && !run->is_emulated) {
-            check_many_rows(run, v);
+            if (!run->is_emulated) {
+                check_many_rows(run, v);
+            }
         }
     }
     check_plans(run);
@@ -528,12 +529,11 @@ static void run_chain(gc *run, const product *p)
 /* Products right behind each other in a graph share sums and counters, and begin early. */
 static void check_matmul_chain(gc *run)
 {
-    static const qn_weight_kind of[] = {QN_WEIGHT_BF16, QN_WEIGHT_FP8_BLOCK, QN_WEIGHT_MXFP4};
     static const uint32_t plans[][2] = {{0, 0}, {16, 1}, {4, 3}};
     static const uint32_t rows[][3] = {{5, 17, 64}, {1, 5, 9}}; /* without and with plans */
     for (uint32_t i = 0; i < 3 * 3 * qn_gpu_n_matmul_variants; i++) {
         const bool has_plans = qn_gpu_matmul_variants[i / 9].has_plans;
-        const product p = {.kind = of[i % 3],
+        const product p = {.kind = kinds_in_tiles[i % 3],
                            .n_out = run->is_emulated ? 288 : 2048,
                            .n_in = run->is_emulated ? 288 : 2048,
                            .n_rows = rows[has_plans ? 1 : 0][i / 3 % 3],
