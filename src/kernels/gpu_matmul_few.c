@@ -99,9 +99,7 @@ qn_gpu_few_plan qn_gpu_few_plan_of(const qn_gpu_info *info, const qn_gpu_matmul_
     qn_gpu_few_plan p = begin_plan(info, shape);
     qn_gpu_few_plan best = p;
     few_cost best_cost = cost_of(&p, info, shape);
-    /* Of a pair's item a block has one strip of gate and one of up at least. */
-    const uint32_t parts_max = shape->is_pair ? PARTS_MAX / 2 : PARTS_MAX;
-    for (uint32_t k = 2; k <= parts_max && k <= p.n_stages; k *= 2) {
+    for (uint32_t k = 2; k <= PARTS_MAX && k <= p.n_stages; k *= 2) {
         p.n_parts = k;
         p.n_grid = k * p.n_items;
         const few_cost cost = cost_of(&p, info, shape);

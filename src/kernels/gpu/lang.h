@@ -156,6 +156,15 @@ QN_DEV uint32_t qn_argument(uint32_t value)
     return value;
 }
 
+/** The value, not known before this place: what follows from it is not computed ahead, and kept. */
+QN_DEV uint32_t qn_here(uint32_t value)
+{
+#if defined(__NVPTX__)
+    __asm__ volatile("" : "+r"(value));
+#endif
+    return value;
+}
+
 /* 2. Exchange: barriers, shuffles, votes, sums. */
 
 QN_DEV uint32_t qn_f32_bits(float value)

@@ -23,28 +23,28 @@ QN_DEV void tie(float *d, const uint32_t n)
 }
 
 /* d += a * b, m64 n32 k16, both by qn_wgmma_matrix(). */
-QN_DEV void product_32(float *d, uint64_t a, uint64_t b)
+QN_DEV void product_32(float *d, uint32_t a, uint32_t b)
 {
     __asm__ volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {" QN_NAMES_16 "}, "
                      "%16, %17, 1, 1, 1, 0, 0;"
                      : QN_D16(d, 0)
-                     : "l"(a), "l"(b));
+                     : "l"(qn_wgmma_descriptor(a)), "l"(qn_wgmma_descriptor(b)));
 }
 
 /* The same with n 256, and b the other way round: [k][n]. */
-QN_DEV void product_256(float *d, uint64_t a, uint64_t b)
+QN_DEV void product_256(float *d, uint32_t a, uint32_t b)
 {
     __asm__ volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" QN_NAMES_128 "}, "
                      "%128, %129, 1, 1, 1, 0, 1;"
                      : QN_D64(d, 0), QN_D64(d, 64)
-                     : "l"(a), "l"(b));
+                     : "l"(qn_wgmma_descriptor(a)), "l"(qn_wgmma_descriptor(b)));
 }
 
 /* Descriptors count in 16 bytes: 32 are 16 columns. */
 QN_DEV void score(float (*s)[4], const tile *tile, uint8_t *rows, const uint32_t M)
 {
-    const uint64_t a = qn_wgmma_matrix(qn_shared_address(tile->q));
-    const uint64_t b = qn_wgmma_matrix(qn_shared_address(rows + qn_warp() / M * 8 * M * 128));
+    const uint32_t a = qn_wgmma_matrix(qn_shared_address(tile->q));
+    const uint32_t b = qn_wgmma_matrix(qn_shared_address(rows + qn_warp() / M * 8 * M * 128));
     QN_UNROLL(1)
     for (uint32_t i = 0; i < N_DIMS / 64; i += 3) { /* a group each, or ptxas adds fences */
         tie(s[0], 16);
@@ -64,10 +64,10 @@ QN_DEV void score(float (*s)[4], const tile *tile, uint8_t *rows, const uint32_t
 /* The rows [k][n] have 64 columns together: N_BLOCK * 128 bytes to the next 64. */
 QN_DEV void add_values(float (*u)[4], const tile *tile, uint8_t *rows, const uint32_t M)
 {
-    const uint64_t a = qn_wgmma_matrix(qn_shared_address(tile->p));
+    const uint32_t a = qn_wgmma_matrix(qn_shared_address(tile->p));
     const uint8_t *columns = rows + qn_warp() / M * M * N_BLOCK * 128;
-    const uint64_t one = 1ULL << 16; /* the field of the bytes to the next columns */
-    const uint64_t b = qn_wgmma_matrix(qn_shared_address(columns)) - one + N_BLOCK * 8 * one;
+    const uint32_t one = 1U << 16; /* the field of the bytes to the next columns */
+    const uint32_t b = qn_wgmma_matrix(qn_shared_address(columns)) - one + N_BLOCK * 8 * one;
     tie(u[0], 128);
     qn_wgmma_fence();
     QN_UNROLL(4)

@@ -37,6 +37,8 @@ typedef struct few_block {
     uint64_t maps;        /* where args has the tensor maps */
     uint32_t kind;        /* a constant */
     uint32_t rank;        /* of the block in its cluster */
+    uint32_t first_stage; /* of those of an item that the block has */
+    uint32_t n_stages;
     uint8_t *stages;      /* on 1024 bytes: rows of x, then tiles, then scales; at the end sums */
     float *up;            /* [CONSUMERS] */
     uint32_t full, empty; /* barriers, one for each stage of the ring */
@@ -63,20 +65,6 @@ QN_DEV uint32_t stage_bytes(uint32_t kind, uint32_t n)
 QN_DEV uint32_t columns_of(const few_block *b)
 {
     return qn_gpu_few_columns(b->args->product.n_rows);
-}
-
-/* Of an item's stages, the block has those from begin_of(rank) to begin_of(rank + 1). */
-QN_DEV uint32_t begin_of(const few_block *b, uint32_t rank)
-{
-    return rank * b->args->n_stages / b->args->n_parts;
-}
-
-/* Blocks of 64 inputs that the block has of an item. */
-QN_DEV uint32_t count_blocks(const few_block *b)
-{
-    const uint32_t each = blocks_of(b->kind);
-    const uint32_t end = begin_of(b, b->rank + 1) * each;
-    return qn_min_u32(end, qn_tile_pad(b->args->product.w.n_in) / 64) - begin_of(b, b->rank) * each;
 }
 
 QN_DEV uint32_t first_item(const few_block *b)
@@ -134,7 +122,7 @@ QN_DEV void begin_item(const few_block *b, few_walk *walk, uint32_t item)
 {
     const uint32_t n_across = b->args->n_across;
     walk->item = item;
-    walk->stage = begin_of(b, b->rank);
+    walk->stage = b->first_stage;
     walk->strip = item % n_across * STRIPS;
     walk->group = item / n_across;
 }
@@ -143,7 +131,7 @@ QN_DEV void next_stage(const few_block *b, few_walk *walk)
 {
     next_place(b, &walk->place);
     walk->stage++;
-    if (walk->stage == begin_of(b, b->rank + 1)) {
+    if (walk->stage == b->first_stage + b->n_stages) {
         begin_item(b, walk, walk->item + item_step(b));
     }
 }
@@ -185,7 +173,7 @@ QN_DEV void produce(const few_block *b)
 {
     const uint32_t n_items = b->args->n_across * b->args->product.n_groups;
     const uint32_t n_mine = (n_items - first_item(b) + item_step(b) - 1) / item_step(b);
-    const uint32_t n_all = n_mine * (begin_of(b, b->rank + 1) - begin_of(b, b->rank));
+    const uint32_t n_all = n_mine * b->n_stages;
     few_walk walk = {0};
     few_walk ahead = {0};
     begin_item(b, &walk, first_item(b));
@@ -215,139 +203,164 @@ QN_DEV void produce(const few_block *b)
 
 /* ------------------------------------------------------------------------------- consumers -- */
 
-/* What a product of 64 inputs reads. */
-typedef struct operands {
-    uint32_t a[4][4]; /* weights, of four steps */
-    uint32_t x;       /* rows, in shared memory */
-} operands;
-
-/* A part of an item, block after block of 64 inputs. */
+/*
+ * A part of an item, block after block of 64 inputs.  While the product of one runs the next is
+ * expanded into other registers, as those of a product may not be written before it has ended; of
+ * FP8 and MXFP4 the words of the one behind that are on their way from shared memory, too.
+ */
 typedef struct few_flow {
-    few_place place;  /* of the stage of the latest block */
-    uint32_t n_left;  /* blocks behind it */
-    uint32_t i_block; /* of the stage, the one behind it */
-    uint32_t used;    /* barrier of a stage in which no block is left; 0: none */
+    few_place here; /* the stage of the product */
+    uint32_t x;
+    few_place ahead;     /* the stage that words come from next */
+    uint32_t n_left;     /* stages behind here */
+    uint32_t a[2][4][4]; /* weights of two blocks, of four steps each */
+    u32x4 words[4];      /* tiles of a block */
+    uint32_t scales;     /* the block's, of MXFP4 */
     /* FP8: y = sum over stages of m_i 2^e_i sum_i, as in matmul_wgmma.c; outputs g and g + 8. */
+    f32x2 stage_scales;
     f32x2 m, by;      /* what sums so far are to be multiplied by before those of a stage follow */
     uint32_t bias[2]; /* 2^(120 + e) twice */
 } few_flow;
 
-QN_DEV void open_stage(few_flow *f, const few_block *b, const uint32_t n, const uint32_t kind)
+/* The words of a block, that behind the one fetched before; i_block of its stage. */
+QN_DEV void fetch(few_flow *f, const few_block *b, const uint32_t i_block, const uint32_t n,
+                  const uint32_t kind)
 {
-    qn_mbar_wait(b->full + 8 * f->place.stage, f->place.parity);
-    f->i_block = 0;
-    if (kind == QN_GPU_W_FP8) {
-        const uint8_t *scales = scales_at(b, f->place.stage, n, qn_warp()) + qn_lane() / 4 * 8;
-        f->by = qn_fp8_next_units(&f->m, f->bias, *(const f32x2 *)scales);
-    }
-}
-
-/* The block that comes next, if there is one. */
-QN_DEV bool expand(operands *to, few_flow *f, const few_block *b, const uint32_t n,
-                   const uint32_t kind)
-{
-    f->used = 0;
-    if (f->i_block == blocks_of(kind) || f->n_left == 0) {
-        f->used = b->empty + 8 * f->place.stage;
-        next_place(b, &f->place);
-        if (f->n_left == 0) {
-            return false;
-        }
-        open_stage(f, b, n, kind);
-    }
+    const uint32_t stage = f->ahead.stage;
     const uint32_t n_tiles = 64 / qn_tile_in(kind);
-    const uint8_t *tiles = tiles_at(b, f->place.stage, n, qn_warp()) +
-                           f->i_block * n_tiles * QN_TILE_BYTES + qn_lane() * 16;
-    const uint8_t *scales = scales_at(b, f->place.stage, n, qn_warp()) +
-                            f->i_block * QN_TILE_SCALE_BYTES + qn_lane() / 4 * 4;
-    u32x4 raw[4];
+    const uint8_t *tiles = tiles_at(b, stage, n, qn_warp()) + qn_lane() * 16;
+    const uint8_t *scales = scales_at(b, stage, n, qn_warp());
+    if (i_block == 0) {
+        qn_mbar_wait(b->full + 8 * stage, f->ahead.parity);
+    }
     QN_UNROLL(4)
     for (uint32_t i = 0; i < n_tiles; i++) {
-        raw[i] = qn_load_16(tiles + i * QN_TILE_BYTES);
+        f->words[i] = qn_load_16(tiles + (i_block * n_tiles + i) * QN_TILE_BYTES);
     }
-    const bool has_scales = kind == QN_GPU_W_MXFP4;
-    qn_expand_64(to->a, kind, raw, has_scales ? *(const uint32_t *)scales : 0, f->bias);
-    to->x = qn_shared_address(rows_at(b, f->place.stage, n) + f->i_block * n * 128);
-    f->i_block++;
-    f->n_left--;
-    return true;
+    if (kind == QN_GPU_W_MXFP4) {
+        scales += i_block * QN_TILE_SCALE_BYTES + qn_lane() / 4 * 4;
+        f->scales = *(const uint32_t *)scales;
+    } else if (kind == QN_GPU_W_FP8 && i_block == 0) {
+        f->stage_scales = *(const f32x2 *)(scales + qn_lane() / 4 * 8);
+    }
+    if (i_block + 1 == blocks_of(kind)) {
+        next_place(b, &f->ahead);
+    }
 }
 
-/*
- * Multiply one block, and expand the next one into other registers: those of a product may not be
- * written before it has ended.  False: there is none.
- */
-QN_DEV bool multiply_block(float *d, const operands *now, operands *next, few_flow *f,
-                           const few_block *b, const uint32_t n, const uint32_t kind)
+/* Registers of the block whose words were fetched; i_block of its stage. */
+QN_DEV void expand(few_flow *f, uint32_t a[4][4], const uint32_t i_block, const uint32_t kind)
 {
+    if (kind == QN_GPU_W_FP8 && i_block == 0) {
+        f->by = qn_fp8_next_units(&f->m, f->bias, f->stage_scales);
+    }
+    qn_expand_64(a, kind, f->words, f->scales, f->bias);
+}
+
+/* Multiply block i_block of a stage, and get the next one ready, with registers of their own.
+ * False: there is none. */
+QN_DEV bool multiply_block(float *d, few_flow *f, const few_block *b, uint32_t now[4][4],
+                           uint32_t next[4][4], const uint32_t i_block, const uint32_t n,
+                           const uint32_t kind)
+{
+    const uint32_t each = blocks_of(kind);
+    const bool is_end = i_block + 1 == each;
+    const bool has_next = !is_end || f->n_left > 0;
+    const uint32_t x = f->x + i_block * n * 8;
     qn_wgmma_fence();
     QN_UNROLL(4)
     for (uint32_t i = 0; i < 4; i++) {
-        qn_wgmma_bf16(d, now->a[i], qn_wgmma_matrix(now->x) + 2 * i, n);
+        qn_wgmma_bf16(d, now[i], x + 2 * i, n);
     }
     qn_wgmma_commit();
-    const bool has_next = expand(next, f, b, n, kind);
+    if (has_next && kind == QN_GPU_W_BF16) {
+        fetch(f, b, 0, n, kind);
+    }
+    if (has_next) {
+        expand(f, next, (i_block + 1) % each, kind);
+    }
+    if (kind != QN_GPU_W_BF16 && (i_block + 2 == each ? f->n_left > 0 : has_next)) {
+        fetch(f, b, (i_block + 2) % each, n, kind);
+    }
     qn_wgmma_wait(0);
-    if (f->used != 0) {
-        qn_warp_barrier(); /* a lane arrives for all, who have read their tiles */
-        if (qn_lane() == 0) {
-            qn_mbar_arrive(f->used);
-        }
+    if (!is_end) {
+        return true;
     }
-    if (kind == QN_GPU_W_FP8 && has_next && f->used != 0) {
-        QN_UNROLL(32)
-        for (uint32_t i = 0; i < n / 2; i++) {
-            d[i] *= i % 4 < 2 ? f->by.x : f->by.y;
-        }
+    qn_warp_barrier(); /* a lane arrives for all, who have read their tiles */
+    if (qn_lane() == 0) {
+        qn_mbar_arrive(b->empty + 8 * f->here.stage);
     }
-    return has_next;
+    if (!has_next) {
+        return false;
+    }
+    f->n_left--;
+    next_place(b, &f->here);
+    f->x = qn_wgmma_matrix(qn_shared_address(rows_at(b, f->here.stage, n)));
+    QN_UNROLL(32)
+    for (uint32_t i = 0; i < n / 2 && kind == QN_GPU_W_FP8; i++) {
+        d[i] *= i % 4 < 2 ? f->by.x : f->by.y;
+    }
+    return true;
+}
+
+/* Two blocks, of bf16 of two stages. */
+QN_DEV bool multiply_two(float *d, few_flow *f, const few_block *b, const uint32_t i_block,
+                         const uint32_t n, const uint32_t kind)
+{
+    const uint32_t each = blocks_of(kind);
+    return multiply_block(d, f, b, f->a[0], f->a[1], i_block, n, kind) &&
+           multiply_block(d, f, b, f->a[1], f->a[0], (i_block + 1) % each, n, kind);
 }
 
 /* The products of a part of an item with n columns; its first stage is at `place`, which becomes
  * that of the stage behind it. */
-QN_DEV void multiply(float *d, const few_block *b, uint32_t n_blocks, few_place *place,
-                     const uint32_t n, const uint32_t kind)
+QN_DEV void multiply(float *d, const few_block *b, few_place *place, const uint32_t n,
+                     const uint32_t kind)
 {
-    few_flow f = {.place = *place, .n_left = n_blocks, .m = {1, 1}};
-    operands even;
-    operands odd;
+    few_flow f = {.here = *place, .ahead = *place, .n_left = b->n_stages - 1, .m = {1, 1}};
     QN_UNROLL(32)
     for (uint32_t i = 0; i < n / 2; i++) {
         d[i] = 0;
     }
-    open_stage(&f, b, n, kind);
-    (void)expand(&even, &f, b, n, kind); /* a part has at least one */
-    QN_UNROLL(1)
-    while (multiply_block(d, &even, &odd, &f, b, n, kind) &&
-           multiply_block(d, &odd, &even, &f, b, n, kind)) {
+    f.x = qn_wgmma_matrix(qn_shared_address(rows_at(b, f.here.stage, n)));
+    fetch(&f, b, 0, n, kind);
+    expand(&f, f.a[0], 0, kind);
+    if (kind != QN_GPU_W_BF16) {
+        fetch(&f, b, 1, n, kind);
     }
-    *place = f.place;
+    QN_UNROLL(1)
+    while (multiply_two(d, &f, b, 0, n, kind) &&
+           (blocks_of(kind) < 4 || multiply_two(d, &f, b, 2, n, kind))) {
+    }
+    *place = f.ahead;
     QN_UNROLL(32)
     for (uint32_t i = 0; i < n / 2; i++) {
         d[i] *= kind != QN_GPU_W_FP8 ? 1 : i % 4 < 2 ? f.m.x : f.m.y;
     }
 }
 
-/* Row of x, and output among the warp's strip, of d[i]. */
-QN_DEV uint32_t row_at(uint32_t i)
-{
-    return i / 4 * 8 + qn_lane() % 4 * 2 + i % 2;
-}
-
-QN_DEV uint32_t out_at(uint32_t i)
-{
-    return i / 2 % 2 * 8 + qn_lane() / 4;
-}
-
-/* Where an item is in y.  Found once: a division for each output would show. */
+/* Where sums of an item go in y.  Found once: a division for each output would show. */
 typedef struct few_goal {
     uint32_t group, strip;
+    uint32_t lane; /* qn_lane(), new for each item: places of all sums are not kept meanwhile */
 } few_goal;
 
 QN_DEV few_goal goal_of(const few_block *b, uint32_t item)
 {
     const uint32_t n_across = b->args->n_across;
-    return (few_goal){.group = item / n_across, .strip = item % n_across * STRIPS};
+    return (few_goal){
+        .group = item / n_across, .strip = item % n_across * STRIPS, .lane = qn_here(qn_lane())};
+}
+
+/* Row of x, and output among the warp's strip, of d[i]. */
+QN_DEV uint32_t row_at(few_goal to, uint32_t i)
+{
+    return i / 4 * 8 + to.lane % 4 * 2 + i % 2;
+}
+
+QN_DEV uint32_t out_at(few_goal to, uint32_t i)
+{
+    return i / 2 % 2 * 8 + to.lane / 4;
 }
 
 /* Sums i of a strip of the item go to y; of a pair they are gate's, and the next strip's up's. */
@@ -355,8 +368,8 @@ QN_DEV void put(const few_block *b, few_goal to, uint32_t strip, uint32_t i, flo
 {
     const qn_gpu_matmul_args *args = &b->args->product;
     const uint32_t out_strip = (to.strip + strip) >> (args->w.is_pair != 0 ? 1 : 0);
-    if (row_at(i) < args->n_rows) {
-        qn_put(args, to.group, row_at(i), out_strip * QN_TILE_OUT + out_at(i), value, up);
+    if (row_at(to, i) < args->n_rows) {
+        qn_put(args, to.group, row_at(to, i), out_strip * QN_TILE_OUT + out_at(to, i), value, up);
     }
 }
 
@@ -386,32 +399,42 @@ QN_DEV float add_parts(const float *sums, uint32_t n_parts, uint32_t part_size)
     return sum;
 }
 
-/* The sums of all parts of an item: each block is sent those of some strips, to where its stages
- * were, and adds them up. */
+/*
+ * The sums of all parts of an item: each block is sent those of some strips, to where its stages
+ * were, and adds them up.  Gate and up of an output meet in one block: of a pair in as many parts
+ * as strips, two blocks have the same two strips, and half of the sums of each.
+ */
 QN_DEV void join(const float *d, const few_block *b, few_goal to, const uint32_t n)
 {
     const uint32_t n_parts = b->args->n_parts;
-    const uint32_t n_strips = STRIPS / n_parts; /* of a block; of pairs there are two at least */
-    const uint32_t part_size = n_strips * (n / 2) * QN_LANES;
-    float *sums = (float *)b->stages + qn_lane(); /* [n_parts][n_strips][n / 2][QN_LANES] */
-    float *mine = sums + b->rank * part_size + qn_warp() % n_strips * (n / 2) * QN_LANES;
+    const uint32_t is_pair = b->args->product.w.is_pair != 0;
+    const uint32_t n_halves = is_pair != 0 && n_parts == STRIPS ? 2 : 1;
+    const uint32_t n_strips = STRIPS / n_parts * n_halves; /* of a block */
+    const uint32_t n_sums = n / 2 / n_halves;              /* of each of them, a lane */
+    const uint32_t part_size = n_strips * n_sums * QN_LANES;
+    float *sums = (float *)b->stages + qn_lane(); /* [n_parts][n_strips][n_sums][QN_LANES] */
+    float *mine = sums + b->rank * part_size + qn_warp() % n_strips * n_sums * QN_LANES;
+    const uint32_t goal = qn_warp() / n_strips * n_halves;
     /* Nobody reads stages any more: their copies were waited for, and what was read of them went
        into products that have ended. */
     qn_cluster_barrier();
     QN_UNROLL(32)
     for (uint32_t i = 0; i < n / 2; i++) {
-        qn_send_f32(mine + i * QN_LANES, b->sent, qn_warp() / n_strips, d[i]);
+        const uint32_t half = i < n / 4 ? 0 : n_halves - 1;
+        qn_send_f32(mine + (i - half * (n / 4)) * QN_LANES, b->sent, goal + half, d[i]);
     }
     qn_mbar_wait_cluster(b->sent, 0);
-    const uint32_t is_pair = b->args->product.w.is_pair != 0;
+    const uint32_t strip = b->rank / n_halves * n_strips;
+    const uint32_t first = b->rank % n_halves * n_sums;
     QN_UNROLL(1)
-    for (uint32_t j = qn_warp(); j < (n_strips >> is_pair) * (n / 2); j += CONSUMERS / QN_LANES) {
-        const uint32_t strip = j / (n / 2) << is_pair;
+    for (uint32_t j = qn_warp(); j < (n_strips >> is_pair) * n_sums; j += CONSUMERS / QN_LANES) {
+        /* Of halves there is one pair of strips, and j is below n / 4. */
+        const uint32_t k = j / (n / 2) << is_pair;
         const uint32_t i = j % (n / 2);
-        const float *from = sums + (strip * (n / 2) + i) * QN_LANES;
+        const float *from = sums + (k * n_sums + i) * QN_LANES;
         const float value = add_parts(from, n_parts, part_size);
-        const float up = is_pair ? add_parts(from + n / 2 * QN_LANES, n_parts, part_size) : 0;
-        put(b, to, b->rank * n_strips + strip, i, value, up);
+        const float up = is_pair ? add_parts(from + n_sums * QN_LANES, n_parts, part_size) : 0;
+        put(b, to, strip + k, first + i, value, up);
     }
 }
 
@@ -422,8 +445,8 @@ QN_DEV void consume_columns(const few_block *b, const uint32_t n, const uint32_t
     QN_UNROLL(1)
     for (uint32_t item = first_item(b); item < n_items; item += item_step(b)) {
         float d[ROWS_MAX / 2];
+        multiply(d, b, &place, n, kind);
         const few_goal to = goal_of(b, item);
-        multiply(d, b, count_blocks(b), &place, n, kind);
         if (b->args->n_parts > 1) {
             join(d, b, to, n);
             return; /* the launcher gives a cluster no more than one */
@@ -457,10 +480,14 @@ QN_DEV void run(const qn_gpu_few_args *args, uint64_t maps, const uint32_t kind)
     uint8_t *shared = qn_dynamic_shared();
     shared += (1024 - qn_shared_address(shared) % 1024) % 1024;
     const uint32_t full = qn_shared_address(bars);
+    const uint32_t rank = qn_block_x() % args->n_parts;
+    const uint32_t first_stage = rank * args->n_stages / args->n_parts;
     const few_block b = {.args = args,
                          .maps = maps,
                          .kind = kind,
-                         .rank = qn_block_x() % args->n_parts,
+                         .rank = rank,
+                         .first_stage = first_stage,
+                         .n_stages = (rank + 1) * args->n_stages / args->n_parts - first_stage,
                          .up = up,
                          .stages = shared,
                          .full = full,
@@ -469,6 +496,9 @@ QN_DEV void run(const qn_gpu_few_args *args, uint64_t maps, const uint32_t kind)
     if (qn_thread() == CONSUMERS) {
         qn_prefetch_map(maps + __builtin_offsetof(qn_gpu_few_args, tiles_map));
         qn_prefetch_map(maps + __builtin_offsetof(qn_gpu_few_args, x_map));
+        if (kind != QN_GPU_W_BF16) {
+            qn_prefetch_map(maps + __builtin_offsetof(qn_gpu_few_args, scales_map));
+        }
     } else if (qn_thread() == 0) {
         for (uint32_t i = 0; i < STAGES_MAX; i++) {
             qn_mbar_init(b.full + 8 * i, 2 /* weights, rows */);

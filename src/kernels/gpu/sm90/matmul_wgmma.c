@@ -387,7 +387,7 @@ QN_DEV void multiply(sums *acc, const piece *p, ring *r, units *u, const uint32_
     QN_UNROLL(1)
     for (uint32_t b = block; b < block_end; b++) {
         const uint8_t *stage = r->stages + r->stage * stage_bytes(kind);
-        const uint64_t x = qn_wgmma_matrix(qn_shared_address(stage));
+        const uint32_t x = qn_wgmma_matrix(qn_shared_address(stage));
         if (kind == QN_GPU_W_FP8 && b % 2 == 0) {
             units_block(u, acc->d[0], 0, b / 2, (block_end + 1) / 2, n);
             units_block(u, acc->d[1], 1, b / 2, (block_end + 1) / 2, n);

@@ -15,8 +15,8 @@ QN_GPU_KERNEL(roof_matmul)
     }
     qn_fence_async_shared();
     qn_barrier();
-    const uint64_t a = qn_wgmma_matrix(qn_shared_address(shared));
-    const uint64_t b = qn_wgmma_matrix(qn_shared_address(shared) + 64 * 128);
+    const uint32_t a = qn_wgmma_matrix(qn_shared_address(shared));
+    const uint32_t b = qn_wgmma_matrix(qn_shared_address(shared) + 64 * 128);
     float d[128];
     QN_UNROLL(128)
     for (uint32_t i = 0; i < 128; i++) {

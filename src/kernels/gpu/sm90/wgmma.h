@@ -149,13 +149,20 @@ QN_DEV void qn_wgmma_commit(void)
 
 /**
  * A matrix [rows][64] of bf16 in shared memory on a multiple of 1024 bytes, rows of 128 bytes whose
- * 16-byte chunk c lies at chunk c ^ (row % 8): the descriptor of its columns 0 .. 15; 2 more for
- * the next 16. Source  PTX ISA 8.7, "Matrix descriptor" (128-byte swizzle, 1024 bytes from 8 rows
- * to the next)
+ * 16-byte chunk c lies at chunk c ^ (row % 8): its columns 0 .. 15; 2 more for the next 16.  It is
+ * the descriptor's lower word: where it is, in 16 bytes, and at bit 16 a field that counts only
+ * where rows are columns, the same way, from 64 of these to the next.
  */
-QN_DEV uint64_t qn_wgmma_matrix(uint32_t shared)
+QN_DEV uint32_t qn_wgmma_matrix(uint32_t shared)
 {
-    return (uint64_t)((shared & 0x3ffffU) >> 4) | 1ULL << 16 | (1024ULL >> 4) << 32 | 1ULL << 62;
+    return shared >> 4 | 1U << 16;
+}
+
+/** The whole descriptor. Source  PTX ISA 8.7, "Matrix descriptor" (128-byte swizzle, 1024 bytes
+ * from 8 rows to the next) */
+QN_DEV uint64_t qn_wgmma_descriptor(uint32_t matrix)
+{
+    return (uint64_t)(1024 >> 4 | 1U << 30) << 32 | matrix;
 }
 
 /* Operands of the assembly below: so many registers of d. */
@@ -184,12 +191,12 @@ QN_DEV uint64_t qn_wgmma_matrix(uint32_t shared)
  * @param b   qn_wgmma_matrix() of [n][k]
  * Source     PTX ISA 8.7, "Register fragments for wgmma.mma_async.m64nNk16"
  */
-QN_DEV void qn_wgmma_bf16(float *d, const uint32_t a[4], uint64_t b, const uint32_t n)
+QN_DEV void qn_wgmma_bf16(float *d, const uint32_t a[4], uint32_t b, const uint32_t n)
 {
 #define QN_WGMMA(n, names, a0, a1, a2, a3, b0)                                                     \
     "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" names "}, "                        \
     "{" a0 "," a1 "," a2 "," a3 "}, " b0 ", 1, 1, 1, 0;"
-#define QN_A "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
+#define QN_A "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(qn_wgmma_descriptor(b))
     if (n == 8) {
         __asm__ volatile(QN_WGMMA("8", QN_NAMES_4, "%4", "%5", "%6", "%7", "%8")
                          : QN_D4(d, 0)
@@ -224,12 +231,12 @@ QN_DEV void qn_wgmma_bf16(float *d, const uint32_t a[4], uint64_t b, const uint3
 }
 
 /** The same with n 256 and a in shared memory too: qn_wgmma_matrix() of [64][k]. */
-QN_DEV void qn_wgmma_bf16_shared(float *d, uint64_t a, uint64_t b)
+QN_DEV void qn_wgmma_bf16_shared(float *d, uint32_t a, uint32_t b)
 {
     __asm__ volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" QN_NAMES_128 "}, "
                      "%128, %129, 1, 1, 1, 0, 0;"
                      : QN_D64(d, 0), QN_D64(d, 64)
-                     : "l"(a), "l"(b));
+                     : "l"(qn_wgmma_descriptor(a)), "l"(qn_wgmma_descriptor(b)));
 }
 
 /**
