@@ -27,7 +27,7 @@ static const struct {
     double work;
 } kinds[] = {
     [QN_GPU_W_BF16] = {QN_GPU_KERNEL_few_bf16, 1, 8000},
-    [QN_GPU_W_FP8] = {QN_GPU_KERNEL_few_fp8, 2, 18000},
+    [QN_GPU_W_FP8] = {QN_GPU_KERNEL_few_fp8, 2, 17500},
     [QN_GPU_W_MXFP4] = {QN_GPU_KERNEL_few_mxfp4, 4, 36000},
 };
 
@@ -57,7 +57,7 @@ static few_cost cost_of(const qn_gpu_few_plan *p, const qn_gpu_info *info,
     const double n_all = (double)p->n_stages * p->n_items / info->n_sms;
     const bool is_shared = p->n_grid > info->n_sms;
     const double bytes = TILES_BYTES + 0.5 * (p->stage_bytes - TILES_BYTES);
-    const double work = kinds[shape->kind].work + 150.0 * qn_gpu_few_columns(shape->n_rows);
+    const double work = kinds[shape->kind].work + 75.0 * qn_gpu_few_columns(shape->n_rows);
     const double read_most = n_mine * (is_shared ? 2 : 1) * 0.75;
     return (few_cost){.read = bytes * (read_most > n_all ? read_most : n_all),
                       .worked = work * n_mine * (is_shared ? 1.5 : 1),
@@ -189,6 +189,7 @@ void qn_gpu_few_launch(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args,
                                .n_across = p.n_items / shape->n_groups,
                                .n_stages = p.n_stages,
                                .n_parts = p.n_parts,
+                               .n_clusters = p.n_grid / p.n_parts,
                                .n_ring = p.n_ring};
     QN_ASSERT(args->first_of == NULL && args->row_of == NULL);
     map_all(ops->stream, &planned, qn_gpu_few_columns(shape->n_rows));

@@ -102,7 +102,9 @@ typedef struct qn_gpu_few_args {
     uint32_t n_stages; /**< Of an item. */
     uint32_t n_parts;  /**< Blocks of a cluster, which an item has: a power of 2, QN_GPU_FEW_STRIPS
                           at most. */
-    uint32_t n_ring;   /**< Stages in a block's shared memory. */
+    uint32_t n_clusters; /**< Each has an item, or where there are more every n_clusters-th; of
+                            these n_parts is 1. */
+    uint32_t n_ring;     /**< Stages in a block's shared memory. */
 } qn_gpu_few_args;
 _Static_assert(sizeof(qn_gpu_few_args) == 576, "host and device agree");
 

@@ -42,9 +42,8 @@ static void test_gpu_matmul_few_cuts_items_into_parts(void **state)
                                            : n_rows <= 32 ? 32
                                                           : 64;
                 assert_in_range(p.n_parts, 1, p.n_stages < 8 ? p.n_stages : 8);
-                /* Each block adds sums of as many strips, of gate and up where they are pairs. */
+                /* Each block adds sums of as many strips, or half of those of gate and up. */
                 assert_int_equal(8 / p.n_parts * p.n_parts, 8);
-                assert_true(!shape.is_pair || 8 / p.n_parts % 2 == 0);
                 assert_int_equal(p.n_grid % p.n_parts, 0);
                 if (p.n_parts > 1) { /* a cluster ends with its item */
                     assert_int_equal(p.n_grid, p.n_items * p.n_parts);
@@ -173,6 +172,7 @@ static void test_gpu_matmul_few_maps_what_it_reads(void **state)
         assert_int_equal(launched.n_across * shape.n_groups, p.n_items);
         assert_int_equal(launched.n_stages, p.n_stages);
         assert_int_equal(launched.n_parts, p.n_parts);
+        assert_int_equal(launched.n_clusters * p.n_parts, p.n_grid);
         assert_int_equal(launched.n_ring, p.n_ring);
         assert_int_equal(strstr(fake_gpu_calls(), " cluster") != NULL, p.n_parts > 1);
         qn_gpu_stream_close(&stream);

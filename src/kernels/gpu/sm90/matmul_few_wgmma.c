@@ -36,9 +36,7 @@ typedef struct few_block {
     const qn_gpu_few_args *args;
     uint64_t maps;        /* where args has the tensor maps */
     uint32_t kind;        /* a constant */
-    uint32_t rank;        /* of the block in its cluster */
-    uint32_t first_stage; /* of those of an item that the block has */
-    uint32_t n_stages;
+    uint32_t n_stages;    /* of an item, that the block has */
     uint8_t *stages;      /* on 1024 bytes: rows of x, then tiles, then scales; at the end sums */
     float *up;            /* [CONSUMERS] */
     uint32_t full, empty; /* barriers, one for each stage of the ring */
@@ -67,15 +65,21 @@ QN_DEV uint32_t columns_of(const few_block *b)
     return qn_gpu_few_columns(b->args->product.n_rows);
 }
 
+/* Of the block in its cluster, found anew wherever it is asked for. */
+QN_DEV uint32_t rank_of(const few_block *b)
+{
+    return qn_here(qn_block_x()) % b->args->n_parts;
+}
+
+/* Of an item's stages the block has those from begin_of(rank) to begin_of(rank + 1). */
+QN_DEV uint32_t begin_of(const qn_gpu_few_args *args, uint32_t rank)
+{
+    return rank * args->n_stages / args->n_parts;
+}
+
 QN_DEV uint32_t first_item(const few_block *b)
 {
     return qn_block_x() / b->args->n_parts;
-}
-
-/* From one item of the block's to the next. */
-QN_DEV uint32_t item_step(const few_block *b)
-{
-    return qn_blocks_x() / b->args->n_parts;
 }
 
 QN_DEV void next_place(const few_block *b, few_place *p)
@@ -115,6 +119,7 @@ QN_DEV uint8_t *scales_at(const few_block *b, uint32_t stage, uint32_t n, uint32
 typedef struct few_walk {
     few_place place;
     uint32_t item, stage; /* of the item */
+    uint32_t first_stage; /* of those that the block has */
     uint32_t strip, group;
 } few_walk;
 
@@ -122,7 +127,7 @@ QN_DEV void begin_item(const few_block *b, few_walk *walk, uint32_t item)
 {
     const uint32_t n_across = b->args->n_across;
     walk->item = item;
-    walk->stage = b->first_stage;
+    walk->stage = walk->first_stage;
     walk->strip = item % n_across * STRIPS;
     walk->group = item / n_across;
 }
@@ -131,8 +136,8 @@ QN_DEV void next_stage(const few_block *b, few_walk *walk)
 {
     next_place(b, &walk->place);
     walk->stage++;
-    if (walk->stage == b->first_stage + b->n_stages) {
-        begin_item(b, walk, walk->item + item_step(b));
+    if (walk->stage == walk->first_stage + b->n_stages) {
+        begin_item(b, walk, walk->item + b->args->n_clusters);
     }
 }
 
@@ -172,10 +177,11 @@ QN_DEV void copy_rows(const few_block *b, const few_walk *walk)
 QN_DEV void produce(const few_block *b)
 {
     const uint32_t n_items = b->args->n_across * b->args->product.n_groups;
-    const uint32_t n_mine = (n_items - first_item(b) + item_step(b) - 1) / item_step(b);
+    const uint32_t n_mine =
+        (n_items - first_item(b) + b->args->n_clusters - 1) / b->args->n_clusters;
     const uint32_t n_all = n_mine * b->n_stages;
-    few_walk walk = {0};
-    few_walk ahead = {0};
+    few_walk walk = {.first_stage = begin_of(b->args, rank_of(b))};
+    few_walk ahead = walk;
     begin_item(b, &walk, first_item(b));
     begin_item(b, &ahead, first_item(b));
     QN_UNROLL(1)
@@ -363,40 +369,62 @@ QN_DEV uint32_t out_at(few_goal to, uint32_t i)
     return i / 2 % 2 * 8 + to.lane / 4;
 }
 
-/* Sums i of a strip of the item go to y; of a pair they are gate's, and the next strip's up's. */
-QN_DEV void put(const few_block *b, few_goal to, uint32_t strip, uint32_t i, float value, float up)
+/* Sums i .. i + n_sums - 1 of a strip of the item go to y; of a pair they are gate's, and the next
+ * strip's up's. */
+QN_DEV void put(const few_block *b, few_goal to, uint32_t strip, uint32_t i, const float *value,
+                const float *up, const uint32_t n_sums)
 {
     const qn_gpu_matmul_args *args = &b->args->product;
-    const uint32_t out_strip = (to.strip + strip) >> (args->w.is_pair != 0 ? 1 : 0);
-    if (row_at(to, i) < args->n_rows) {
-        qn_put(args, to.group, row_at(to, i), out_strip * QN_TILE_OUT + out_at(to, i), value, up);
+    const uint32_t first = ((to.strip + strip) >> (args->w.is_pair != 0 ? 1 : 0)) * QN_TILE_OUT;
+    uint32_t at[4];
+    bool is_there[4];
+    QN_UNROLL(4)
+    for (uint32_t k = 0; k < n_sums; k++) {
+        const uint32_t row = row_at(to, i + k);
+        const uint32_t out = first + out_at(to, i + k);
+        at[k] = row * (uint32_t)args->y_stride + out;
+        is_there[k] = row < args->n_rows && out < args->w.n_out;
     }
+    qn_put_all(args, to.group * args->y_group_stride, at, is_there, value, up, n_sums);
 }
 
-/* The sum d[i] goes to y; all consumers come here with the same i. */
-QN_DEV void store(const few_block *b, few_goal to, uint32_t i, float value)
+/* Sums d[i ..] go to y; all consumers come here with the same i. */
+QN_DEV void store(const few_block *b, few_goal to, uint32_t i, const float *d,
+                  const uint32_t n_sums)
 {
+    float up[4];
+    float *shared = b->up + qn_here(qn_thread());
     if (b->args->product.w.is_pair == 0) {
-        put(b, to, qn_warp(), i, value, 0);
+        put(b, to, qn_warp(), i, d + i, up, n_sums);
         return;
     }
-    b->up[qn_thread()] = value;
-    qn_barrier_of(PAIR, CONSUMERS);
-    if (qn_warp() % 2 == 0) {
-        put(b, to, qn_warp(), i, value, b->up[qn_thread() + QN_LANES]);
+    QN_UNROLL(4)
+    for (uint32_t k = 0; k < n_sums; k++) {
+        *shared = d[i + k];
+        qn_barrier_of(PAIR, CONSUMERS);
+        up[k] = qn_warp() % 2 == 0 ? shared[QN_LANES] : 0;
+        qn_barrier_of(PAIR, CONSUMERS);
     }
-    qn_barrier_of(PAIR, CONSUMERS);
+    if (qn_warp() % 2 == 0) {
+        put(b, to, qn_warp(), i, d + i, up, n_sums);
+    }
 }
 
-/* What parts have left in sums, in their order. */
-QN_DEV float add_parts(const float *sums, uint32_t n_parts, uint32_t part_size)
+/* What parts have left in sums, in their order: those of n_sums that follow each other. */
+QN_DEV void add_parts(float *to, const float *sums, uint32_t n_parts, uint32_t part_size,
+                      const uint32_t n_sums)
 {
-    float sum = 0;
+    QN_UNROLL(4)
+    for (uint32_t i = 0; i < n_sums; i++) {
+        to[i] = 0;
+    }
     QN_UNROLL(2)
     for (uint32_t k = 0; k < n_parts; k++) {
-        sum += sums[k * part_size];
+        QN_UNROLL(4)
+        for (uint32_t i = 0; i < n_sums; i++) {
+            to[i] += sums[k * part_size + i * QN_LANES];
+        }
     }
-    return sum;
 }
 
 /*
@@ -407,13 +435,14 @@ QN_DEV float add_parts(const float *sums, uint32_t n_parts, uint32_t part_size)
 QN_DEV void join(const float *d, const few_block *b, few_goal to, const uint32_t n)
 {
     const uint32_t n_parts = b->args->n_parts;
+    const uint32_t rank = rank_of(b);
     const uint32_t is_pair = b->args->product.w.is_pair != 0;
     const uint32_t n_halves = is_pair != 0 && n_parts == STRIPS ? 2 : 1;
     const uint32_t n_strips = STRIPS / n_parts * n_halves; /* of a block */
     const uint32_t n_sums = n / 2 / n_halves;              /* of each of them, a lane */
     const uint32_t part_size = n_strips * n_sums * QN_LANES;
-    float *sums = (float *)b->stages + qn_lane(); /* [n_parts][n_strips][n_sums][QN_LANES] */
-    float *mine = sums + b->rank * part_size + qn_warp() % n_strips * n_sums * QN_LANES;
+    float *sums = (float *)b->stages + to.lane; /* [n_parts][n_strips][n_sums][QN_LANES] */
+    float *mine = sums + rank * part_size + qn_warp() % n_strips * n_sums * QN_LANES;
     const uint32_t goal = qn_warp() / n_strips * n_halves;
     /* Nobody reads stages any more: their copies were waited for, and what was read of them went
        into products that have ended. */
@@ -424,17 +453,23 @@ QN_DEV void join(const float *d, const few_block *b, few_goal to, const uint32_t
         qn_send_f32(mine + (i - half * (n / 4)) * QN_LANES, b->sent, goal + half, d[i]);
     }
     qn_mbar_wait_cluster(b->sent, 0);
-    const uint32_t strip = b->rank / n_halves * n_strips;
-    const uint32_t first = b->rank % n_halves * n_sums;
+    const uint32_t strip = rank / n_halves * n_strips;
+    const uint32_t first = rank % n_halves * n_sums;
+    const uint32_t each = n == 8 ? 2 : 4; /* which halves have, too */
+    const uint32_t end = (n_strips >> is_pair) * n_sums;
     QN_UNROLL(1)
-    for (uint32_t j = qn_warp(); j < (n_strips >> is_pair) * n_sums; j += CONSUMERS / QN_LANES) {
+    for (uint32_t j = qn_warp() * each; j < end; j += CONSUMERS / QN_LANES * each) {
         /* Of halves there is one pair of strips, and j is below n / 4. */
         const uint32_t k = j / (n / 2) << is_pair;
         const uint32_t i = j % (n / 2);
         const float *from = sums + (k * n_sums + i) * QN_LANES;
-        const float value = add_parts(from, n_parts, part_size);
-        const float up = is_pair ? add_parts(from + n_sums * QN_LANES, n_parts, part_size) : 0;
-        put(b, to, strip + k, first + i, value, up);
+        float value[4];
+        float up[4];
+        add_parts(value, from, n_parts, part_size, each);
+        if (is_pair != 0) {
+            add_parts(up, from + n_sums * QN_LANES, n_parts, part_size, each);
+        }
+        put(b, to, strip + k, first + i, value, up, each);
     }
 }
 
@@ -443,7 +478,7 @@ QN_DEV void consume_columns(const few_block *b, const uint32_t n, const uint32_t
     const uint32_t n_items = b->args->n_across * b->args->product.n_groups;
     few_place place = {0};
     QN_UNROLL(1)
-    for (uint32_t item = first_item(b); item < n_items; item += item_step(b)) {
+    for (uint32_t item = first_item(b); item < n_items; item += b->args->n_clusters) {
         float d[ROWS_MAX / 2];
         multiply(d, b, &place, n, kind);
         const few_goal to = goal_of(b, item);
@@ -451,9 +486,9 @@ QN_DEV void consume_columns(const few_block *b, const uint32_t n, const uint32_t
             join(d, b, to, n);
             return; /* the launcher gives a cluster no more than one */
         }
-        QN_UNROLL(32)
-        for (uint32_t i = 0; i < n / 2; i++) {
-            store(b, to, i, d[i]);
+        QN_UNROLL(8)
+        for (uint32_t i = 0; i < n / 2; i += 4) {
+            store(b, to, i, d, 4);
         }
     }
 }
@@ -481,13 +516,10 @@ QN_DEV void run(const qn_gpu_few_args *args, uint64_t maps, const uint32_t kind)
     shared += (1024 - qn_shared_address(shared) % 1024) % 1024;
     const uint32_t full = qn_shared_address(bars);
     const uint32_t rank = qn_block_x() % args->n_parts;
-    const uint32_t first_stage = rank * args->n_stages / args->n_parts;
     const few_block b = {.args = args,
                          .maps = maps,
                          .kind = kind,
-                         .rank = rank,
-                         .first_stage = first_stage,
-                         .n_stages = (rank + 1) * args->n_stages / args->n_parts - first_stage,
+                         .n_stages = begin_of(args, rank + 1) - begin_of(args, rank),
                          .up = up,
                          .stages = shared,
                          .full = full,
