@@ -103,7 +103,8 @@ class Memory(Case):
     def test_too_little_is_said_before_anything_is_loaded(self):
         result = quern("run", NANO, "--ids", "1", "--device", "cuda", env=above_driver(memory=60_000_000))
         self.assertEqual((result.status, result.out), (4, ""))
-        self.assertIn("0.1 GB that are free on Fake GPU", result.err)
+        self.assertIn("42.8 MB and 134.2 MB to compute with are needed, expected at most the 60.0 MB that are "
+                      "free on Fake GPU", result.err)
 
 
 if __name__ == "__main__":
