@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The measuring half of bench/cpu_peer.sh: runs quern and llama.cpp in turns, prints Markdown.
 
-    bench/cpu_peer.py [--quick] [--threads N] MODELS [TASK.jsonl...]
+    bench/cpu_peer.py [--quick | --compute-only] [--threads N] MODELS [TASK.jsonl...]
 
 MODELS is the folder that bench/cpu_peer.sh fills.  In each round each cell of the table is run by
 both programs, the one that went first last time going second; every figure is the median of the
 rounds.  Before and after each run the memory is read, and a share of the bandwidth is a share of
 the mean of the two.  Progress goes to stderr.
+
+--compute-only prints the last table alone, quern's default compute mode against f32, which needs
+no llama.cpp and of MODELS nano-mxfp4 (bench/models.py).
 """
 import argparse
 import collections
@@ -329,6 +332,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--compute-only", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("models", type=pathlib.Path)
@@ -336,6 +340,9 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = pathlib.Path(name)
+        if options.compute_only:
+            print_compute(options, list(texts(options, scratch)), scratch)
+            return
         print_head(options, "bench/cpu_peer.sh")
         say("Comparing logits")
         all_ids = list(texts(options, scratch))

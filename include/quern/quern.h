@@ -140,12 +140,13 @@ typedef struct qn_model_options {
 } qn_model_options;
 
 /**
- * What qn_model_open() would say of device, arithmetic and kernels alone, whatever the model.  No
- * device is opened, and no table of kernels is read.
+ * What qn_model_open() would say of device, arithmetic and kernels alone, whatever the model.  The
+ * table of kernels is read; no device is opened.
  *
  * @param options  NULL: the defaults
  *
- * Returns  QN_OK; QN_E_INVAL naming the option; QN_E_DEVICE; QN_E_NOMEM
+ * Returns  QN_OK; QN_E_INVAL naming the option; QN_E_NOT_FOUND, QN_E_IO or QN_E_FORMAT naming the
+ *          table; QN_E_DEVICE; QN_E_NOMEM
  */
 QN_MUST_CHECK QN_API qn_status qn_model_options_check(const qn_model_options *options,
                                                       qn_error *err);

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/try.h"
 #include "device/device.h"
+#include "device/gpu_driver.h"
 #include "kernels/gpu_tuning.h"
 
 #include <errno.h>
@@ -72,6 +73,21 @@ static qn_status check_gpu_options(const qn_model_options *o, qn_error *err)
                        "kv_dtype (--kv-dtype): f32, auto, bf16 or fp8 expected on a GPU");
     }
     return QN_OK;
+}
+
+/* A table that no device would be opened with, told before one is. */
+static qn_status check_tuning(const qn_model_options *o, qn_error *err)
+{
+    qn_gpu_info device;
+    qn_gpu_tuning *tuning = NULL;
+    uint32_t i_device = 0;
+    const qn_gpu_driver *const driver = qn_gpu_find_driver(&i_device, o->device);
+    qn_status status = qn_gpu_describe(&device, driver, i_device, err);
+    if (status == QN_OK) {
+        status = qn_gpu_tuning_load(&tuning, o->tuning, &device, err);
+    }
+    qn_gpu_tuning_close(&tuning);
+    return status;
 }
 
 /* Measured choices, and what a device without them gets. */
@@ -409,7 +425,10 @@ qn_status qn_model_options_check(const qn_model_options *options, qn_error *err)
         return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__, "model: no memory");
     }
     o.tokenizer_only = true;
-    const qn_status status = choose_machine(m, &o, err);
+    qn_status status = choose_machine(m, &o, err);
+    if (status == QN_OK && o.tuning != NULL) { /* of a GPU, or it was refused */
+        status = check_tuning(&o, err);
+    }
     qn_model_close(&m);
     return status;
 }

@@ -73,11 +73,12 @@ size_t qn_device_list_gpus(qn_device *out, size_t n_max, const qn_gpu_driver *dr
     if (n_max == 0) {
         return 0;
     }
-    if (qn_gpu_count(&n_devices, driver, &err) != QN_OK) {
+    const qn_status status = qn_gpu_count(&n_devices, driver, &err);
+    if (status != QN_OK) {
         char path[4096];
         (void)snprintf(path, sizeof path, "%s/%s", dev_dir, driver->node);
         const bool has_node = access(path, F_OK) == 0;
-        if (!has_node && !qn_gpu_has_library(driver)) {
+        if (!has_node && status == QN_E_NOT_FOUND) {
             return 0;
         }
         *out = (qn_device){0};

@@ -165,8 +165,9 @@ static qn_status count(uint32_t *n_devices, const qn_gpu_driver *driver, const c
     *n_devices = 0;
     char version[32];
     qn_error seen = {0};
-    if (driver->load(version, &seen) != QN_OK) {
-        return qn_fail(err, QN_E_DEVICE, seen.sys, where, "%s: %s", name, seen.text);
+    const qn_status status = driver->load(version, &seen);
+    if (status != QN_OK) {
+        return qn_fail(err, status, seen.sys, where, "%s: %s", name, seen.text);
     }
     const place at = {driver, name, where};
     const int code = driver->count(n_devices);
@@ -186,22 +187,17 @@ qn_status qn_gpu_count(uint32_t *n_devices, const qn_gpu_driver *driver, qn_erro
     return count(n_devices, driver, driver->name, err);
 }
 
-bool qn_gpu_has_library(const qn_gpu_driver *driver)
-{
-    char version[32];
-    qn_error err = {0};
-    return driver->load(version, &err) != QN_E_NOT_FOUND;
-}
-
 qn_status qn_gpu_describe(qn_gpu_info *out, const qn_gpu_driver *driver, uint32_t i_device,
                           qn_error *err)
 {
     uint32_t n_devices = 0;
     char name[24];
     (void)snprintf(name, sizeof name, "%s:%" PRIu32, driver->name, i_device);
-    const qn_status status = count(&n_devices, driver, name, err);
-    if (status != QN_OK) {
-        return status;
+    qn_error seen = {0};
+    const qn_status status = count(&n_devices, driver, name, &seen);
+    if (status != QN_OK) { /* a device that is asked for is missing with its library */
+        return qn_fail(err, status == QN_E_NOT_FOUND ? QN_E_DEVICE : status, seen.sys, seen.where,
+                       "%s", seen.text);
     }
     if (i_device >= n_devices) {
         return qn_fail(err, QN_E_DEVICE, 0, __func__, "%s: %s:0 to %s:%" PRIu32 " expected", name,

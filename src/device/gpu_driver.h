@@ -146,13 +146,10 @@ const qn_gpu_driver *qn_gpu_find_driver(uint32_t *i_device, const char *name);
 
 /**
  * What devices there are, without opening one.
- * Returns  QN_OK: one at least; QN_E_DEVICE: as qn_gpu_open() says it
+ * Returns  QN_OK: one at least; QN_E_NOT_FOUND: no library; else as qn_gpu_open() says it
  */
 QN_MUST_CHECK qn_status qn_gpu_count(uint32_t *n_devices, const qn_gpu_driver *driver,
                                      qn_error *err);
-
-/** Can the driver's library be loaded, whether it is of use or not?  Any thread. */
-bool qn_gpu_has_library(const qn_gpu_driver *driver);
 
 /** What one of them is.  QN_E_DEVICE: not one of them, or the driver fails. */
 QN_MUST_CHECK qn_status qn_gpu_describe(qn_gpu_info *out, const qn_gpu_driver *driver,

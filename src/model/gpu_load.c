@@ -197,6 +197,17 @@ static float *lay_out(loader *l, qn_gpu_block *c)
     return qn_gpu_cut(c, n_floats * sizeof(float));
 }
 
+enum { SIZE_TEXT_BYTES = 24 };
+
+/* "1.5 GB", "60.1 MB": no model is so small that it shows as nothing. */
+static const char *show_size(char out[SIZE_TEXT_BYTES], uint64_t n_bytes)
+{
+    const bool is_large = n_bytes >= 1000000000;
+    (void)snprintf(out, SIZE_TEXT_BYTES, "%.1f %s", (double)n_bytes * (is_large ? 1e-9 : 1e-6),
+                   is_large ? "GB" : "MB");
+    return out;
+}
+
 static qn_status check_room(const loader *l, uint64_t block_bytes, qn_error *err)
 {
     qn_gpu *const gpu = l->g->gpu;
@@ -207,11 +218,12 @@ static qn_status check_room(const loader *l, uint64_t block_bytes, qn_error *err
     if (block_bytes + other_bytes <= free_bytes) {
         return QN_OK;
     }
+    char needed[SIZE_TEXT_BYTES], other[SIZE_TEXT_BYTES], left[SIZE_TEXT_BYTES];
     return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__,
-                   "weights: %.1f GB and %.1f GB to compute with are needed, expected at most the "
-                   "%.1f GB that are free on %s",
-                   (double)block_bytes * 1e-9, (double)other_bytes * 1e-9,
-                   (double)free_bytes * 1e-9, qn_gpu_get_info(gpu)->name);
+                   "weights: %s and %s to compute with are needed, expected at most the %s that "
+                   "are free on %s",
+                   show_size(needed, block_bytes), show_size(other, other_bytes),
+                   show_size(left, free_bytes), qn_gpu_get_info(gpu)->name);
 }
 
 static qn_status reserve(void *context, qn_error *err)

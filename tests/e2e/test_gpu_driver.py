@@ -76,6 +76,14 @@ class Choices(Case):
         self.assertNotEqual(result.status, 0, result.err)
         self.assertRegex(result.err, "other.csv.*NVIDIA B300.*Fake GPU")
 
+    def test_a_table_that_cannot_be_is_told_before_a_server_listens(self):
+        for path, needle in ((self.path("none.csv"), "none.csv"),
+                             (self.write("bad.csv", HEAD + "gemm,bf16,1,1,0,1,1,plain,0,0,1\n"), "bad.csv: line 2: "),
+                             (self.write("other.csv", "# device: NVIDIA B300\n" + HEAD), "NVIDIA B300"),
+                             (os.path.dirname(self.write("Fake_GPU.csv", "none\n")), "Fake_GPU.csv: line 1")):
+            self.fail_with(3, ["serve", NANO, "--port", "0", "--device", "cuda", "--tuning", path], needle,
+                           env=above_driver())
+
     def test_a_fallback_is_told_and_refused(self):
         """What is left without tensor cores is the portable kernel, and a few rows' own."""
         found, said = self.kernels(without="mma")
@@ -95,7 +103,8 @@ class Memory(Case):
     def test_too_little_is_said_before_anything_is_loaded(self):
         result = quern("run", NANO, "--ids", "1", "--device", "cuda", env=above_driver(memory=60_000_000))
         self.assertEqual((result.status, result.out), (4, ""))
-        self.assertIn("0.1 GB that are free on Fake GPU", result.err)
+        self.assertIn("42.8 MB and 134.2 MB to compute with are needed, expected at most the 60.0 MB that are "
+                      "free on Fake GPU", result.err)
 
 
 if __name__ == "__main__":

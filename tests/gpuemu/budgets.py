@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""GPU kernels keep to their budgets: budgets.py list.h (NAME.log | NAME.gfx950)...
+"""GPU kernels keep to their budgets: budgets.py list.h PLANS (NAME.log | NAME.gfx950)...
 
-Reads what ptxas -v said and the notes of gfx950's code objects.  Fails, naming the kernel, on a spill, on
-more registers than list.h grants, where shared memory (but for what a launch adds) lets fewer blocks live on a
-multiprocessor, where ptxas makes products of a warpgroup wait for each other or finds a fence of theirs missing,
+Reads what ptxas -v said and the notes of gfx950's code objects, and what the program PLANS (plans.c) prints: the
+shared memory that launches add.  Fails, naming the kernel, on a spill, on more registers than list.h grants, where
+registers or shared memory let fewer blocks live on a multiprocessor than list.h or a launch counts on, where ptxas makes products of a warpgroup wait for each other or finds a fence of theirs missing,
 and where a kernel of list.h is not there.  Prints SKIPPED for a target that it cannot look at.
 """
 import pathlib
@@ -12,9 +12,10 @@ import shutil
 import subprocess
 import sys
 
-# Shared memory of a multiprocessor and what a block takes beside its own (CUDA C Programming Guide, compute
-# capability 9.0; CDNA 4 ISA).
+# Shared memory of a multiprocessor and what a block takes beside its own; its registers, of which threads take a
+# multiple of 8 (CUDA C Programming Guide, compute capability 9.0; CDNA 4 ISA).
 SHARED = {"sm_90a": (228 << 10, 1 << 10), "gfx950": (160 << 10, 0)}
+REGISTERS = {"sm_90a": 64 << 10, "gfx950": 128 << 10}
 # Folder beside list.h whose kernels a target alone has, and what it takes to look at one.
 FOLDERS = {"sm_90a": "sm90", "gfx950": "gfx950"}
 NEEDS = {"sm_90a": "a build with ptxas, which decides on registers; tools/ptxas.sh gets it",
@@ -41,6 +42,25 @@ def from_notes(path: pathlib.Path):
             number("group_segment_fixed_size")
 
 
+def from_plans(program: str):
+    """{kernel: [(shared bytes that launches add, blocks, 0: as list.h says)]}"""
+    plans = {}
+    lines = subprocess.run([program], capture_output=True, check=True, text=True).stdout.splitlines()
+    for name, shared, blocks in map(str.split, lines):
+        plans.setdefault(name, []).append((int(shared), int(blocks)))
+    return plans
+
+
+def crowding(target: str, n_threads: int, registers: int, shared: int, blocks: int):
+    """Yield why a multiprocessor has no room for so many blocks."""
+    total, extra = SHARED[target]
+    if blocks * (shared + extra) > total:
+        yield f"{shared} bytes shared, {total // blocks - extra} at most expected with {blocks} at once"
+    taken = blocks * n_threads * ((registers + 7) // 8 * 8)
+    if taken > REGISTERS[target]:
+        yield f"{taken} registers with {blocks} at once, {REGISTERS[target]} at most expected"
+
+
 def expected(list_h: pathlib.Path, names, target: str):
     """Names of list.h but those of other targets' folders."""
     others = [folder for of, folder in FOLDERS.items() if of != target]
@@ -51,9 +71,10 @@ def expected(list_h: pathlib.Path, names, target: str):
 def main() -> int:
     list_h = pathlib.Path(sys.argv[1])
     rows = re.findall(r"X\((\w+), (\d+), (\d+), (\d+)\)", list_h.read_text())
-    budgets = {name: (int(blocks), int(registers)) for name, _, blocks, registers in rows}
-    errors, seen = [], {}
-    for path in map(pathlib.Path, sys.argv[2:]):
+    budgets = {name: tuple(map(int, numbers)) for name, *numbers in rows}
+    plans = from_plans(sys.argv[2])
+    errors, seen = [f"{name}: launched, not in list.h" for name in sorted(plans.keys() - budgets.keys())], {}
+    for path in map(pathlib.Path, sys.argv[3:]):
         target = "gfx950" if path.suffix == ".gfx950" else "sm_90a"
         if target == "gfx950" and shutil.which("llvm-readelf-22") is None:
             continue
@@ -68,14 +89,14 @@ def main() -> int:
             if name not in budgets:
                 errors.append(f"{name} ({target}): not in list.h")
                 continue
-            blocks, registers_max = budgets[name]
-            total, extra = SHARED[target]
+            n_threads, blocks, registers_max = budgets[name]
             if registers > registers_max:
                 errors.append(f"{name} ({target}): {registers} registers, at most {registers_max} expected")
             if spilled:
                 errors.append(f"{name} ({target}): {spilled} bytes or registers on the stack, none expected")
-            if blocks * (shared + extra) > total:
-                errors.append(f"{name} ({target}): {shared} bytes shared, {total // blocks - extra} at most expected")
+            for launch_shared, launch_blocks in [(0, blocks)] + plans.get(name, []):
+                errors += [f"{name} ({target}): {why}" for why in crowding(
+                    target, n_threads, registers, shared + launch_shared, launch_blocks or blocks)]
     for target, names in seen.items():
         errors += [f"{name} ({target}): not there" for name in sorted(expected(list_h, budgets, target) - names)]
     if errors:

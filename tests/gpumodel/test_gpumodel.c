@@ -339,8 +339,8 @@ static void test_gpumodel_what_does_not_fit_is_refused(void **state)
     fake_gpu.memory_bytes = fake_gpu_used_bytes() + (1 << 20);
     assert_int_equal(try_open(&device, &config, &err), QN_E_NOMEM);
     assert_string_equal(err.text,
-                        "weights: 0.0 GB and 0.1 GB to compute with are needed, expected at most "
-                        "the 0.0 GB that are free on emulated");
+                        "weights: 1.1 MB and 134.2 MB to compute with are needed, expected at most "
+                        "the 1.0 MB that are free on emulated");
     close_device(&device);
 }
 
@@ -363,8 +363,8 @@ static void test_gpumodel_a_whole_rank_says_what_it_needs(void **state)
     assert_int_equal(qn_quant_rules_load(&rules, path, &err), QN_OK);
     assert_int_equal(qn_glm_open_dummy(&t.glm, &config, 7, &options, &err), QN_E_NOMEM);
     assert_string_equal(err.text,
-                        "weights: 108.5 GB and 0.6 GB to compute with are needed, expected at most "
-                        "the 4.3 GB that are free on emulated");
+                        "weights: 108.5 GB and 566.0 MB to compute with are needed, expected at "
+                        "most the 4.3 GB that are free on emulated");
     qn_quant_rules_close(&rules);
     tiny_close(&t);
     close_device(&device);
