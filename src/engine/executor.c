@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/executor.h"
 
+#include "base/minmax.h"
 #include "base/try.h"
 #include "engine/executor_gpu.h"
 #include "engine/executor_parts.h"
@@ -83,6 +84,8 @@ static void set_sizes(qn_executor *e, const qn_config *config, const qn_executor
     e->n_logit_rows = e->n_logit_rows < e->n_step_rows ? e->n_logit_rows : e->n_step_rows;
     e->n_table_pages = qn_pages_for(options->n_context);
     e->n_pages = options->n_pages;
+    e->n_positions_max = qn_min_u32(qn_min_u32(e->n_table_pages, e->n_pages) * QN_PAGE_TOKENS,
+                                    config->n_context_max);
     e->n_embd = config->n_embd;
     e->n_vocab = config->n_vocab;
     e->n_topk = config->index_topk;

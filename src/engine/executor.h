@@ -13,8 +13,8 @@
  * A step is submitted and its result collected; with lag 1 the next may be submitted between, so
  * that a device has work while the host looks at results.  Steps are executed one after the other.
  *
- * After open nothing here allocates, but for a driver that captures a pass as a graph when it comes
- * for the first time.  What was mapped on the host fills as slots, rows and pages are used.
+ * After open nothing here allocates, but for a driver where a step captures a pass as a graph since
+ * open did not.  What was mapped on the host fills as slots, rows and pages are used.
  * One thread at a time.
  */
 #ifndef QN_ENGINE_EXECUTOR_H
@@ -45,8 +45,8 @@ typedef struct qn_executor_options {
     uint32_t lag;              /**< At most QN_EXECUTOR_LAG_MAX. */
     bool with_mtp;             /**< Pages have the MTP layer's rows; the model has the layer. */
     bool without_graphs;       /**< On a GPU: passes are queued kernel by kernel. */
-    bool captures_early;       /**< On a GPU: those with few positions are captured by open, which
-                                    the log tells time and memory of; others at first use. */
+    bool captures_early;       /**< On a GPU: open captures them, and the log tells with what time
+                                    and memory; else each is at its first use. */
     bool checks_pages;         /**< Compare checksums of shared pages; always in debug builds. */
 } qn_executor_options;
 

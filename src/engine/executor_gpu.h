@@ -138,7 +138,9 @@ void qn_gpu_steps_draft(qn_executor *e, const qn_gpu_orders *host);
 void qn_gpu_steps_trunk(qn_executor *e);
 /** Queue what the MTP layer adds to the cache, of a settled step. */
 void qn_gpu_steps_follow(qn_executor *e);
-/** Capture all passes with few positions, so that no step has to; what cannot be is left to them.
+/**
+ * Capture all passes that steps may launch, those of few positions first, so that no step has to.
+ * Where one cannot be, it and those behind it are left to the steps.
  */
 void qn_gpu_steps_capture(qn_executor *e);
 /** Forget what was captured. */
@@ -148,7 +150,7 @@ uint32_t qn_gpu_steps_round(uint32_t n_rows, uint32_t n_rows_max);
 /**
  * Round positions up to those of a graph; returns which: each has one number of them.
  * @param n_topk  the model's index_topk
- * @param n_max   its longest context
+ * @param n_max   the longest context of a sequence
  */
 uint32_t qn_gpu_steps_extent(uint32_t n_topk, uint32_t n_max, uint32_t *n_positions);
 /** Note what failed of the step that is being queued; returns the first of it. */
