@@ -53,6 +53,12 @@ typedef struct qn_executor_options {
 /** What opening one takes of a GPU beside its pages and the model's workspace; 0 of a CPU. */
 uint64_t qn_executor_device_bytes(const qn_glm *glm, const qn_executor_options *options);
 
+/**
+ * About what the graphs take that open captures, of a cache with room for the longest context; 0
+ * where it captures none.
+ */
+uint64_t qn_executor_graph_bytes(const qn_glm *glm, const qn_executor_options *options);
+
 /** Returns QN_OK; QN_E_NOMEM that says how many bytes were asked. */
 QN_MUST_CHECK qn_status qn_executor_open(qn_executor **out, qn_glm *glm,
                                          const qn_executor_options *options, qn_error *err);

@@ -30,6 +30,11 @@ enum {
     QN_PASS_EXTENTS = 6,  /**< Extents of contexts likewise. */
     QN_SAMPLE_ROWS = 128, /**< Rows that are drawn at once. */
     QN_PASS_RETRY = 64,   /**< Launches until what could not be captured is tried again. */
+    /**
+     * Of the device, for each layer of a graph.  NEEDSWORK: guessed, 5 KB for each of some 25
+     * launches; "bytes" of the log by the launches of all graphs, on a device, would say.
+     */
+    QN_PASS_LAYER_BYTES = 128 << 10,
 };
 
 /** What is uploaded of a step; the same places on both sides, for good. */
@@ -115,6 +120,8 @@ struct qn_gpu_steps {
 QN_MUST_CHECK qn_status qn_gpu_steps_open(qn_executor *e, qn_error *err);
 /** Bytes of the device that this takes, of an executor @p e whose sizes alone are set. */
 uint64_t qn_gpu_steps_measure(const qn_executor *e);
+/** Bytes that all graphs may take, of such an executor, for a trunk of @p n_layers. */
+uint64_t qn_gpu_steps_measure_graphs(const qn_executor *e, uint32_t n_layers);
 /** Waits for what is queued; sets *steps to NULL; accepts NULL. */
 void qn_gpu_steps_close(qn_gpu_steps **steps);
 /** Of host and device; 0 of NULL. */

@@ -310,6 +310,19 @@ static uint32_t count_passes(const qn_executor *e, uint32_t i_size)
     return !e->with_mtp ? 1 : has_chains ? QN_N_PASSES : QN_PASS_CHAIN;
 }
 
+uint64_t qn_gpu_steps_measure_graphs(const qn_executor *e, uint32_t n_layers)
+{
+    uint64_t n = 0; /* layers of graphs of one extent; passes but the trunk are of one */
+    uint64_t n_extents = 0;
+    for (uint32_t i = 0; i < count_sizes(e); i++) {
+        n += n_layers + count_passes(e, i) - 1;
+    }
+    for (qn_gpu_extent x = {0}; next_extent(e, &x);) {
+        n_extents++;
+    }
+    return n_extents * n * QN_PASS_LAYER_BYTES;
+}
+
 /* All passes of g->extent, counted in @p n_graphs; false: it stopped at one that cannot be. */
 static bool capture_extent(qn_executor *e, uint32_t *n_graphs)
 {

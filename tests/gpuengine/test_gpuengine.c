@@ -788,6 +788,34 @@ static void test_gpuengine_device_bytes_are_known_before(void **state)
     }
 }
 
+/* Likewise for graphs, by how many there are. */
+static void test_gpuengine_graphs_have_room_by_their_number(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t n_context;
+        bool with_mtp;
+        uint32_t n_layers; /* of all graphs: two of each trunk, one of others */
+    } cases[] = {
+        {QN_PAGE_TOKENS, true, 8 * 3 + 3 * QN_DRAFT_TOKENS_MAX},
+        {QN_PAGE_TOKENS, false, 8 * 2},
+        {4 * QN_PAGE_TOKENS, true, 2 * (8 * 3 + 3 * QN_DRAFT_TOKENS_MAX)},
+        {16 * QN_PAGE_TOKENS, true, 3 * (8 * 3 + 3 * QN_DRAFT_TOKENS_MAX)},
+    };
+    qn_executor_options options = runner_options(1, false).executor;
+    assert_int_equal(qn_executor_graph_bytes(g_t.glm, &options), 0);
+    options.captures_early = true;
+    options.n_pages = 0; /* it is asked before they are chosen */
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        options.n_context = cases[i].n_context;
+        options.with_mtp = cases[i].with_mtp;
+        assert_int_equal(qn_executor_graph_bytes(g_t.glm, &options),
+                         cases[i].n_layers * QN_PASS_LAYER_BYTES);
+    }
+    options.without_graphs = true;
+    assert_int_equal(qn_executor_graph_bytes(g_t.glm, &options), 0);
+}
+
 static void test_gpuengine_what_cannot_be_opened_is_said(void **state)
 {
     static const char *const calls[] = {"alloc", "alloc_host", "event_open"};
@@ -827,6 +855,7 @@ int main(int argc, char **argv)
         TEST(test_gpuengine_captures_before_it_is_asked),
         TEST(test_gpuengine_captures_what_open_could_not),
         TEST(test_gpuengine_device_bytes_are_known_before),
+        TEST(test_gpuengine_graphs_have_room_by_their_number),
         cmocka_unit_test_setup_teardown(test_gpuengine_ends_all_when_the_device_is_lost, open_model,
                                         close_lost),
     };
