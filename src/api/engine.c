@@ -106,10 +106,11 @@ static uint64_t affordable_pages(const qn_model *model, const qn_executor_option
 {
     const uint64_t cache_bytes = qn_model_cache_bytes(model);
     const uint64_t steps_bytes = qn_executor_device_bytes(model->glm, executor);
+    const uint64_t taken_bytes = steps_bytes + qn_executor_graph_bytes(model->glm, executor);
     qn_executor_options with_page = *executor; /* steps know something of each page, too */
     with_page.n_pages++;
     page_bytes += qn_executor_device_bytes(model->glm, &with_page) - steps_bytes;
-    return cache_bytes > steps_bytes ? (cache_bytes - steps_bytes) / page_bytes : 0;
+    return cache_bytes > taken_bytes ? (cache_bytes - taken_bytes) / page_bytes : 0;
 }
 
 /* How many pages the bytes of the options are, or what all sequences might need: executor's. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/executor.h"
 
+#include "base/minmax.h"
 #include "base/try.h"
 #include "engine/executor_gpu.h"
 #include "engine/executor_parts.h"
@@ -83,10 +84,17 @@ static void set_sizes(qn_executor *e, const qn_config *config, const qn_executor
     e->n_logit_rows = e->n_logit_rows < e->n_step_rows ? e->n_logit_rows : e->n_step_rows;
     e->n_table_pages = qn_pages_for(options->n_context);
     e->n_pages = options->n_pages;
+    e->n_positions_max = qn_min_u32(qn_min_u32(e->n_table_pages, e->n_pages) * QN_PAGE_TOKENS,
+                                    config->n_context_max);
     e->n_embd = config->n_embd;
     e->n_vocab = config->n_vocab;
     e->n_topk = config->index_topk;
     e->with_mtp = options->with_mtp;
+}
+
+static bool captures_early(const qn_executor_options *options)
+{
+    return options->captures_early && !options->without_graphs;
 }
 
 uint64_t qn_executor_device_bytes(const qn_glm *glm, const qn_executor_options *options)
@@ -96,6 +104,21 @@ uint64_t qn_executor_device_bytes(const qn_glm *glm, const qn_executor_options *
     if (e != NULL && qn_glm_gpu(glm) != NULL) { /* without memory an open says so */
         set_sizes(e, qn_glm_config(glm), options);
         n_bytes = qn_gpu_steps_measure(e);
+    }
+    free(e);
+    return n_bytes;
+}
+
+uint64_t qn_executor_graph_bytes(const qn_glm *glm, const qn_executor_options *options)
+{
+    uint64_t n_bytes = 0;
+    const qn_config *const config = qn_glm_config(glm);
+    qn_executor_options with_pages = *options;
+    with_pages.n_pages = qn_pages_for(options->n_context);
+    qn_executor *const e = calloc(1, sizeof *e);
+    if (e != NULL && qn_glm_gpu(glm) != NULL && captures_early(options)) {
+        set_sizes(e, config, &with_pages);
+        n_bytes = qn_gpu_steps_measure_graphs(e, config->n_layers);
     }
     free(e);
     return n_bytes;
@@ -146,7 +169,7 @@ qn_status qn_executor_open(qn_executor **out, qn_glm *glm, const qn_executor_opt
     if (qn_glm_gpu(glm) != NULL) {
         QN_TRY(status, qn_gpu_steps_open(e, err), fail);
         e->gpu->without_graphs = options->without_graphs;
-        if (options->captures_early && !options->without_graphs) {
+        if (captures_early(options)) {
             qn_gpu_steps_capture(e);
         }
     }

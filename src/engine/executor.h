@@ -13,8 +13,8 @@
  * A step is submitted and its result collected; with lag 1 the next may be submitted between, so
  * that a device has work while the host looks at results.  Steps are executed one after the other.
  *
- * After open nothing here allocates, but for a driver that captures a pass as a graph when it comes
- * for the first time.  What was mapped on the host fills as slots, rows and pages are used.
+ * After open nothing here allocates, but for a driver where a step captures a pass as a graph since
+ * open did not.  What was mapped on the host fills as slots, rows and pages are used.
  * One thread at a time.
  */
 #ifndef QN_ENGINE_EXECUTOR_H
@@ -45,13 +45,19 @@ typedef struct qn_executor_options {
     uint32_t lag;              /**< At most QN_EXECUTOR_LAG_MAX. */
     bool with_mtp;             /**< Pages have the MTP layer's rows; the model has the layer. */
     bool without_graphs;       /**< On a GPU: passes are queued kernel by kernel. */
-    bool captures_early;       /**< On a GPU: those with few positions are captured by open, which
-                                    the log tells time and memory of; others at first use. */
+    bool captures_early;       /**< On a GPU: open captures them, and the log tells with what time
+                                    and memory; else each is at its first use. */
     bool checks_pages;         /**< Compare checksums of shared pages; always in debug builds. */
 } qn_executor_options;
 
 /** What opening one takes of a GPU beside its pages and the model's workspace; 0 of a CPU. */
 uint64_t qn_executor_device_bytes(const qn_glm *glm, const qn_executor_options *options);
+
+/**
+ * About what the graphs take that open captures, of a cache with room for the longest context; 0
+ * where it captures none.
+ */
+uint64_t qn_executor_graph_bytes(const qn_glm *glm, const qn_executor_options *options);
 
 /** Returns QN_OK; QN_E_NOMEM that says how many bytes were asked. */
 QN_MUST_CHECK qn_status qn_executor_open(qn_executor **out, qn_glm *glm,

@@ -2,6 +2,7 @@
 #include "engine/executor_gpu.h"
 
 #include "base/log.h"
+#include "base/minmax.h"
 #include "base/try.h"
 #include "device/gpu_block.h"
 #include "engine/accept.h"
@@ -292,6 +293,7 @@ static void order_rows(qn_executor *e, const qn_step *step, const qn_gpu_orders 
         if ((seq->is_prompt != 0) != is_prompt) {
             continue;
         }
+        QN_ASSERT(slot->n_pages <= e->n_pages);
         x->n_positions = n_positions > x->n_positions ? n_positions : x->n_positions;
         seq->first_logit = x->n_logits;
         qn_place *const p = &e->places[i];
@@ -321,7 +323,6 @@ static void order(qn_executor *e, const qn_step *step, const qn_gpu_orders *o)
 {
     qn_gpu_steps *const g = e->gpu;
     qn_gpu_stream *const stream = g->glm->stream;
-    const uint32_t n_context_max = qn_glm_config(e->glm)->n_context_max;
     qn_gpu_extent x = {0};
     for (uint32_t i = 0; i < step->n_seqs; i++) {
         order_seq(e, &step->seqs[i], &o->seqs[i]);
@@ -331,13 +332,13 @@ static void order(qn_executor *e, const qn_step *step, const qn_gpu_orders *o)
     x.n_answer_rows = x.n_rows;
     order_rows(e, step, o, true, &x);
     const bool has_prompts = x.n_rows > x.n_answer_rows;
+    x.n_positions = qn_min_u32(x.n_positions, e->n_positions_max);
     if (!has_prompts) {
         const uint32_t n = x.n_rows;
         x.n_rows = x.n_answer_rows = qn_gpu_steps_round(n, e->n_logit_rows);
         pad(o->trunk, n, x.n_rows);
-        x.i_extent = qn_gpu_steps_extent(e->n_topk, n_context_max, &x.n_positions);
+        x.i_extent = qn_gpu_steps_extent(e->n_topk, e->n_positions_max, &x.n_positions);
     }
-    x.n_positions = x.n_positions < n_context_max ? x.n_positions : n_context_max;
     pad(o->chain, x.n_chains, e->n_slots);
     g->extent = x;
     const size_t head_bytes = (size_t)((const uint8_t *)o->trunk - (const uint8_t *)o->seqs);

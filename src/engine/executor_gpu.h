@@ -30,6 +30,11 @@ enum {
     QN_PASS_EXTENTS = 6,  /**< Extents of contexts likewise. */
     QN_SAMPLE_ROWS = 128, /**< Rows that are drawn at once. */
     QN_PASS_RETRY = 64,   /**< Launches until what could not be captured is tried again. */
+    /**
+     * Of the device, for each layer of a graph.  NEEDSWORK: guessed, 5 KB for each of some 25
+     * launches; "bytes" of the log by the launches of all graphs, on a device, would say.
+     */
+    QN_PASS_LAYER_BYTES = 128 << 10,
 };
 
 /** What is uploaded of a step; the same places on both sides, for good. */
@@ -115,6 +120,8 @@ struct qn_gpu_steps {
 QN_MUST_CHECK qn_status qn_gpu_steps_open(qn_executor *e, qn_error *err);
 /** Bytes of the device that this takes, of an executor @p e whose sizes alone are set. */
 uint64_t qn_gpu_steps_measure(const qn_executor *e);
+/** Bytes that all graphs may take, of such an executor, for a trunk of @p n_layers. */
+uint64_t qn_gpu_steps_measure_graphs(const qn_executor *e, uint32_t n_layers);
 /** Waits for what is queued; sets *steps to NULL; accepts NULL. */
 void qn_gpu_steps_close(qn_gpu_steps **steps);
 /** Of host and device; 0 of NULL. */
@@ -138,7 +145,9 @@ void qn_gpu_steps_draft(qn_executor *e, const qn_gpu_orders *host);
 void qn_gpu_steps_trunk(qn_executor *e);
 /** Queue what the MTP layer adds to the cache, of a settled step. */
 void qn_gpu_steps_follow(qn_executor *e);
-/** Capture all passes with few positions, so that no step has to; what cannot be is left to them.
+/**
+ * Capture all passes that steps may launch, those of few positions first, so that no step has to.
+ * Where one cannot be, it and those behind it are left to the steps.
  */
 void qn_gpu_steps_capture(qn_executor *e);
 /** Forget what was captured. */
@@ -148,7 +157,7 @@ uint32_t qn_gpu_steps_round(uint32_t n_rows, uint32_t n_rows_max);
 /**
  * Round positions up to those of a graph; returns which: each has one number of them.
  * @param n_topk  the model's index_topk
- * @param n_max   its longest context
+ * @param n_max   the longest context of a sequence
  */
 uint32_t qn_gpu_steps_extent(uint32_t n_topk, uint32_t n_max, uint32_t *n_positions);
 /** Note what failed of the step that is being queued; returns the first of it. */

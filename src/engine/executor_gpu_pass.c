@@ -42,6 +42,17 @@ uint32_t qn_gpu_steps_extent(uint32_t n_topk, uint32_t n_max, uint32_t *n_positi
     return i;
 }
 
+/* The extent behind one, all zero: the first that contexts of whole pages have; false: none is. */
+static bool next_extent(const qn_executor *e, qn_gpu_extent *x)
+{
+    if (x->n_positions == e->n_positions_max) {
+        return false;
+    }
+    x->n_positions = qn_min_u32(x->n_positions + QN_PAGE_TOKENS, e->n_positions_max);
+    x->i_extent = qn_gpu_steps_extent(e->n_topk, e->n_positions_max, &x->n_positions);
+    return true;
+}
+
 /* ------------------------------------------------------------------------------------- pieces --
  */
 
@@ -255,7 +266,9 @@ void qn_gpu_steps_drop_graphs(qn_gpu_steps *g)
     }
 }
 
-/* Queue a pass: the trunk's with prompts has any number of rows, others one that graphs have. */
+/* Queue a pass: the trunk's with prompts has any number of rows, others one that graphs have.  What
+ * open did not capture is captured here: it could not, was not to, or did so for a workspace of
+ * before. */
 static void launch(qn_executor *e, uint32_t pass, uint32_t n_rows)
 {
     qn_gpu_steps *const g = e->gpu;
@@ -284,45 +297,77 @@ static void launch(qn_executor *e, uint32_t pass, uint32_t n_rows)
     }
 }
 
-/* All passes of one number of rows; returns how many are there, or 0 where one cannot be. */
-static uint32_t capture_size(qn_executor *e, uint32_t i_size)
+/* Numbers of rows that graphs have. */
+static uint32_t count_sizes(const qn_executor *e)
+{
+    return qn_min_u32(size_of(e->n_logit_rows) + 1, QN_PASS_SIZES);
+}
+
+/* Passes that there are of a number of rows, the first of them. */
+static uint32_t count_passes(const qn_executor *e, uint32_t i_size)
+{
+    const bool has_chains = size_of(qn_min_u32(sizes[i_size], e->n_slots)) == i_size;
+    return !e->with_mtp ? 1 : has_chains ? QN_N_PASSES : QN_PASS_CHAIN;
+}
+
+uint64_t qn_gpu_steps_measure_graphs(const qn_executor *e, uint32_t n_layers)
+{
+    uint64_t n = 0; /* layers of graphs of one extent; passes but the trunk are of one */
+    uint64_t n_extents = 0;
+    for (uint32_t i = 0; i < count_sizes(e); i++) {
+        n += n_layers + count_passes(e, i) - 1;
+    }
+    for (qn_gpu_extent x = {0}; next_extent(e, &x);) {
+        n_extents++;
+    }
+    return n_extents * n * QN_PASS_LAYER_BYTES;
+}
+
+/* All passes of g->extent, counted in @p n_graphs; false: it stopped at one that cannot be. */
+static bool capture_extent(qn_executor *e, uint32_t *n_graphs)
 {
     qn_gpu_steps *const g = e->gpu;
-    const uint32_t n_trunk = qn_min_u32(sizes[i_size], e->n_logit_rows);
-    const uint32_t n_chain = qn_min_u32(sizes[i_size], e->n_slots);
-    const bool has_chains = size_of(n_chain) == i_size; /* else there are not so many */
-    const uint32_t n_passes = !e->with_mtp ? 1 : has_chains ? QN_N_PASSES : QN_PASS_CHAIN;
-    for (uint32_t pass = 0; pass < n_passes; pass++) {
-        const uint32_t n_rows = pass < QN_PASS_CHAIN ? n_trunk : n_chain;
-        if (!capture(e, pass, n_rows, &g->captures[pass][i_size][g->extent.i_extent])) {
-            return 0;
+    for (uint32_t i = 0; i < count_sizes(e); i++) {
+        for (uint32_t pass = 0; pass < count_passes(e, i); pass++) {
+            const uint32_t n_rows =
+                qn_min_u32(sizes[i], pass < QN_PASS_CHAIN ? e->n_logit_rows : e->n_slots);
+            if (!capture(e, pass, n_rows, &g->captures[pass][i][g->extent.i_extent])) {
+                return false;
+            }
+            (*n_graphs)++;
         }
     }
-    return n_passes;
+    return true;
 }
 
 void qn_gpu_steps_capture(qn_executor *e)
 {
     qn_gpu_steps *const g = e->gpu;
     const uint64_t start_ns = qn_clock_ns();
+    uint64_t told_ns = start_ns;
     const uint64_t free_bytes = qn_gpu_free_bytes(g->glm->gpu);
     uint32_t n_graphs = 0;
-    g->extent = (qn_gpu_extent){.n_positions = QN_PAGE_TOKENS};
-    g->extent.i_extent =
-        qn_gpu_steps_extent(e->n_topk, g->glm->config->n_context_max, &g->extent.n_positions);
+    uint32_t n_extents = 0;
+    uint32_t n_positions = 0;
+    g->extent = (qn_gpu_extent){0};
     g->n_reserves = g->glm->n_reserves;
-    for (uint32_t i = 0; i <= size_of(e->n_logit_rows) && i < QN_PASS_SIZES; i++) {
-        const uint32_t n = capture_size(e, i);
-        if (n == 0) {
+    while (next_extent(e, &g->extent)) {
+        if (qn_clock_seconds(told_ns, qn_clock_ns()) > 1.0) {
+            told_ns = qn_clock_ns();
+            qn_log(QN_LOG_INFO, "graphs: n=%u so far, positions=%u of %u", n_graphs, n_positions,
+                   e->n_positions_max);
+        }
+        if (!capture_extent(e, &n_graphs)) {
             break;
         }
-        n_graphs += n;
+        n_extents++;
+        n_positions = g->extent.n_positions;
     }
     const uint64_t left_bytes = qn_gpu_free_bytes(g->glm->gpu);
     qn_log(QN_LOG_INFO,
-           "graphs: n=%u rows=%u positions=%u trunk_launches=%u draft_launches=%u "
+           "graphs: n=%u extents=%u rows=%u positions=%u trunk_launches=%u draft_launches=%u "
            "follow_launches=%u bytes=%llu capture_s=%.2f",
-           n_graphs, e->n_logit_rows, g->extent.n_positions, g->launches.trunk, g->launches.draft,
+           n_graphs, n_extents, e->n_logit_rows, n_positions, g->launches.trunk, g->launches.draft,
            g->launches.follow,
            (unsigned long long)(free_bytes > left_bytes ? free_bytes - left_bytes : 0),
            qn_clock_seconds(start_ns, qn_clock_ns()));

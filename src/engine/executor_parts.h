@@ -80,7 +80,8 @@ struct qn_executor {
     uint32_t n_step_rows;
     uint32_t n_logit_rows; /* the most that a step draws from */
     uint32_t n_table_pages;
-    uint32_t n_pages;    /* of the cache */
+    uint32_t n_pages;         /* of the cache */
+    uint32_t n_positions_max; /* of a sequence: for what table, cache and model have room */
     uint32_t n_samplers; /* one a slot; on a GPU, which draws itself, one for log-probabilities */
     uint32_t n_embd;
     uint32_t n_vocab;

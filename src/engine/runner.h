@@ -92,7 +92,8 @@ typedef struct qn_runner_sink {
 
 /**
  * One step: it is planned and submitted, and the oldest is collected, which with lag 1 is the one
- * before.  Allocates nothing, but for what a driver needs to capture a pass on a GPU as a graph.
+ * before.  Allocates nothing, but for what a driver needs to capture a pass on a GPU as a graph
+ * that open did not (executor.h).
  * Returns  QN_OK; QN_AGAIN: no request is there
  */
 QN_MUST_CHECK qn_status qn_runner_step(qn_runner *runner, const qn_runner_sink *sink);

@@ -459,55 +459,91 @@ static void test_gpuengine_captures_again_what_it_could_not(void **state)
     qn_runner_close(&runner);
 }
 
-/* What open captures no step does, nor does one allocate or wait for a stream, and answers are the
- * same. */
+/* What a step may not do: to capture, to make a graph of it, to allocate and to wait. */
+static const char *const not_in_steps[] = {"capture_begin", "capture_end", "graph_ready",
+                                           "alloc",         "alloc_host",  "free_memory",
+                                           "free_host",     "stream_wait"};
+enum { N_NOT_IN_STEPS = sizeof not_in_steps / sizeof *not_in_steps };
+
+/* Request i, the second with fewer ids than a page and more with its answer: another extent. */
+static qn_runner_request request_that_grows(uint32_t i)
+{
+    qn_runner_request request = request_of(i);
+    if (i == 1) {
+        request.n_ids = QN_PAGE_TOKENS - 5;
+        request.max_tokens = 12;
+    }
+    return request;
+}
+
+/* What open captures no step does, whatever its extent, nor does one allocate or wait for a stream,
+ * and answers are the same. */
 static void test_gpuengine_captures_before_it_is_asked(void **state)
 {
     (void)state;
-    seen expected[N_REQUESTS];
+    static seen expected[N_REQUESTS];
     qn_runner_options options = runner_options(1, false);
-    qn_runner *runner = NULL;
+    qn_request_id id = 0;
     qn_error err = {0};
-    for (uint32_t i = 0; i < N_REQUESTS; i++) {
-        answer_alone(&expected[i], i);
-    }
+    uint32_t n_before[N_NOT_IN_STEPS];
+    /* Rows 1, 2, 4 of as many slots with all passes; 8, 16, 24, 32, 36 of trunk and follow; with up
+     * to 4, 16 times index_topk and more positions. */
+    const uint32_t n_graphs = 3 * (3 * QN_N_PASSES + 5 * 2);
     options.executor.captures_early = true;
+    options.executor.n_context = 6 * QN_PAGE_TOKENS + 1; /* a table of 448 positions */
     fake_gpu.keeps_calls = true;
-    assert_int_equal(qn_runner_open(&runner, g_t.glm, &options, &err), QN_OK);
-    const uint32_t n_captured = count_calls("capture_end");
-    /* Rows 1, 2, 4 of as many slots with all passes; 8, 16, 24, 32, 36 of trunk and follow. */
-    assert_int_equal(n_captured, 3 * QN_N_PASSES + 5 * 2);
-    memset(g_seen, 0, sizeof g_seen);
-    static const char *const not_in_steps[] = {"alloc", "alloc_host", "free_memory", "free_host",
-                                               "stream_wait"};
-    uint32_t n_before[sizeof not_in_steps / sizeof *not_in_steps];
-    for (size_t i = 0; i < sizeof not_in_steps / sizeof *not_in_steps; i++) {
+    qn_runner *runner = open_runner_of(&options);
+    assert_int_equal(count_calls("graph_ready"), n_graphs);
+    for (uint32_t i = 0; i < N_NOT_IN_STEPS; i++) {
         n_before[i] = count_calls(not_in_steps[i]);
     }
-    assert_true(n_before[0] > 0 && n_before[1] > 0); /* of the opening: they are counted */
-    submit(runner, 0, false);
-    submit(runner, 2, false);
-    g_seen[1].n_ends = 1; /* of more positions: not asked for */
+    assert_true(count_calls("alloc") > 0 && count_calls("alloc_host") > 0); /* they are counted */
+    for (uint32_t i = 0; i < N_REQUESTS; i++) {
+        const qn_runner_request request = request_that_grows(i);
+        g_seen[i] = (seen){0};
+        assert_int_equal(qn_runner_submit(&id, runner, &request, &err), QN_OK);
+    }
     run_to_end(runner);
-    for (size_t i = 0; i < sizeof not_in_steps / sizeof *not_in_steps; i++) {
+    for (uint32_t i = 0; i < N_NOT_IN_STEPS; i++) {
         assert_int_equal(count_calls(not_in_steps[i]), n_before[i]);
     }
-    assert_int_equal(count_calls("capture_end"), n_captured);
     assert_true(count_calls("graph_launch") > 0);
-    for (uint32_t i = 0; i < N_REQUESTS; i += 2) {
+    qn_runner_close(&runner);
+    assert_int_equal(count_calls("exec_close"), n_graphs); /* there was room for all calls */
+    fake_gpu.keeps_calls = false;
+    for (uint32_t i = 0; i < N_REQUESTS; i++) {
+        const qn_runner_request request = request_that_grows(i);
+        answer(&expected[i], &request);
+        assert_int_equal(g_seen[i].n_ids, request.max_tokens);
         assert_memory_equal(g_seen[i].ids, expected[i].ids, g_seen[i].n_ids * sizeof(int32_t));
     }
-    qn_runner_close(&runner);
-    /* Where it stops at one that cannot be, the steps capture what they need. */
-    fake_gpu_fail("capture_end", 1, FAKE_GPU_INVALID);
-    assert_int_equal(qn_runner_open(&runner, g_t.glm, &options, &err), QN_OK);
-    fake_gpu_fail("capture_end", SIZE_MAX, 0);
-    submit(runner, 0, false);
-    g_seen[1].n_ends = g_seen[2].n_ends = 1;
-    run_to_end(runner);
-    assert_memory_equal(g_seen[0].ids, expected[0].ids, g_seen[0].n_ids * sizeof(int32_t));
+}
+
+/* Where open stops at one that cannot be captured, in any extent, the steps capture what they
+ * need. */
+static void test_gpuengine_captures_what_open_could_not(void **state)
+{
+    static const size_t moments[] = {1, 3 * QN_N_PASSES + 5 * 2 + 1};
+    (void)state;
+    seen expected;
+    qn_runner_options options = runner_options(1, false);
+    options.executor.captures_early = true;
+    answer_alone(&expected, 1);
+    fake_gpu.keeps_calls = true;
+    for (size_t i = 0; i < sizeof moments / sizeof *moments; i++) {
+        fake_gpu_fail("capture_end", moments[i], FAKE_GPU_INVALID);
+        const uint32_t n_before = count_calls("capture_end");
+        qn_runner *runner = open_runner_of(&options);
+        assert_int_equal(count_calls("capture_end") - n_before, moments[i] + 1);
+        fake_gpu_fail("capture_end", SIZE_MAX, 0);
+        submit(runner, 1, false);
+        g_seen[0].n_ends = g_seen[2].n_ends = 1; /* not asked for */
+        run_to_end(runner);
+        assert_memory_equal(g_seen[1].ids, expected.ids, g_seen[1].n_ids * sizeof(int32_t));
+        assert_true(count_calls("capture_end") - n_before > moments[i] + 1);
+        qn_runner_close(&runner);
+    }
     fake_gpu.keeps_calls = false;
-    qn_runner_close(&runner);
 }
 
 /* A request whose tokens and rows are told with their logits. */
@@ -752,6 +788,34 @@ static void test_gpuengine_device_bytes_are_known_before(void **state)
     }
 }
 
+/* Likewise for graphs, by how many there are. */
+static void test_gpuengine_graphs_have_room_by_their_number(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t n_context;
+        bool with_mtp;
+        uint32_t n_layers; /* of all graphs: two of each trunk, one of others */
+    } cases[] = {
+        {QN_PAGE_TOKENS, true, 8 * 3 + 3 * QN_DRAFT_TOKENS_MAX},
+        {QN_PAGE_TOKENS, false, 8 * 2},
+        {4 * QN_PAGE_TOKENS, true, 2 * (8 * 3 + 3 * QN_DRAFT_TOKENS_MAX)},
+        {16 * QN_PAGE_TOKENS, true, 3 * (8 * 3 + 3 * QN_DRAFT_TOKENS_MAX)},
+    };
+    qn_executor_options options = runner_options(1, false).executor;
+    assert_int_equal(qn_executor_graph_bytes(g_t.glm, &options), 0);
+    options.captures_early = true;
+    options.n_pages = 0; /* it is asked before they are chosen */
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        options.n_context = cases[i].n_context;
+        options.with_mtp = cases[i].with_mtp;
+        assert_int_equal(qn_executor_graph_bytes(g_t.glm, &options),
+                         cases[i].n_layers * QN_PASS_LAYER_BYTES);
+    }
+    options.without_graphs = true;
+    assert_int_equal(qn_executor_graph_bytes(g_t.glm, &options), 0);
+}
+
 static void test_gpuengine_what_cannot_be_opened_is_said(void **state)
 {
     static const char *const calls[] = {"alloc", "alloc_host", "event_open"};
@@ -789,7 +853,9 @@ int main(int argc, char **argv)
         TEST(test_gpuengine_goes_on_in_another_workspace),
         TEST(test_gpuengine_captures_again_what_it_could_not),
         TEST(test_gpuengine_captures_before_it_is_asked),
+        TEST(test_gpuengine_captures_what_open_could_not),
         TEST(test_gpuengine_device_bytes_are_known_before),
+        TEST(test_gpuengine_graphs_have_room_by_their_number),
         cmocka_unit_test_setup_teardown(test_gpuengine_ends_all_when_the_device_is_lost, open_model,
                                         close_lost),
     };
