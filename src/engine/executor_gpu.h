@@ -31,10 +31,10 @@ enum {
     QN_SAMPLE_ROWS = 128, /**< Rows that are drawn at once. */
     QN_PASS_RETRY = 64,   /**< Launches until what could not be captured is tried again. */
     /**
-     * Of the device, for each layer of a graph.  NEEDSWORK: guessed, 5 KB for each of some 25
-     * launches; "bytes" of the log by the launches of all graphs, on a device, would say.
+     * Of the device, for each layer of a graph: 76.5 KB measured, 3.3 KB for each of 23 launches
+     * (416 graphs of 78 layers and of the MTP layer on an H200, driver 580).
      */
-    QN_PASS_LAYER_BYTES = 128 << 10,
+    QN_PASS_LAYER_BYTES = 80 << 10,
 };
 
 /** What is uploaded of a step; the same places on both sides, for good. */

@@ -128,7 +128,7 @@ bool qn_gpu_few_supports(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shap
 bool qn_gpu_few_pays(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
 {
     const qn_gpu_info *info = qn_gpu_kernels_info(kernels);
-    return shape->n_rows >= 8 && begin_plan(info, shape).n_items <= 4 * info->n_sms;
+    return begin_plan(info, shape).n_items <= 4 * info->n_sms;
 }
 
 /* What the kernel copies, a box of each in a stage. */

@@ -48,7 +48,7 @@ class Choices(Case):
         said = self.succeed("run", NANO, "--ids", "1", "--max-tokens", "1", "--device", "cuda", *options,
                             "--log-level", "info", env=above_driver(**settings)).err
         found = {shape[:7]: shape[7:] for shape in KERNEL.findall(said)}
-        self.assertGreater(len(found), 40, said)
+        self.assertGreater(len(found), 30, said)
         return found, said
 
     def test_rules_where_there_is_no_table(self):
@@ -56,8 +56,7 @@ class Choices(Case):
         self.assertIn("tuning: no table of Fake GPU", said)
         self.assertEqual({source for _, source in found.values()}, {"default"})
         shape = ("matmul", "bf16", "128", "256", "0", "0")
-        self.assertEqual([found[(*shape, rows)][0] for rows in ("7", "64", "more")],
-                         ["sm90_mma", "sm90_few", "sm90_wgmma"])
+        self.assertEqual([found[(*shape, rows)][0] for rows in ("64", "more")], ["sm90_few", "sm90_wgmma"])
         self.kernels("--strict")
 
     def test_a_table_of_the_device(self):
@@ -94,8 +93,8 @@ class Choices(Case):
         self.assertIn(f"warning: {told}", said)
         result = quern("run", NANO, "--ids", "1", "--device", "cuda", "--strict", env=above_driver(without="mma"))
         self.assertEqual((result.status, result.out), (4, ""))
-        self.assertRegex(result.err, f"error: {told} " r"\(matmul of bf16, 128 x 256, 7 rows: plain; "
-                         r"matmul of bf16, 128 x 256, more rows: plain;.*--strict")
+        self.assertRegex(result.err, f"error: {told} " r"\(matmul of bf16, 128 x 256, more rows: plain; "
+                         r"matmul of bf16, 1024 x 128, more rows: plain;.*--strict")
 
 
 @unittest.skipUnless(HAS_KERNELS, "no kernels of GPUs in this build")

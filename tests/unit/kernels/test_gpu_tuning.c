@@ -240,7 +240,7 @@ static void test_gpu_tuning_decides_where_it_has_the_shape(void **state)
     (void)state;
     qn_gpu *gpu = NULL;
     qn_gpu_kernels *kernels = open_kernels(&gpu, false);
-    assert_choice(choose(kernels, 1, false), "sm90_mma", QN_GPU_DEFAULT);
+    assert_choice(choose(kernels, 1, false), "sm90_few", QN_GPU_DEFAULT);
     qn_gpu_kernels_tune(kernels, parse(table));
     assert_choice(choose(kernels, 1, false), "plain", QN_GPU_TUNED);
     const qn_gpu_choice c = choose(kernels, 5, false);
@@ -255,8 +255,8 @@ static void test_gpu_tuning_decides_where_it_has_the_shape(void **state)
         assert_memory_equal(&same, &c, sizeof c);
     }
     qn_gpu_kernels_tune(kernels, NULL);
-    assert_choice(choose(kernels, 7, false), "sm90_mma", QN_GPU_DEFAULT);
-    assert_choice(choose(kernels, 8, false), "sm90_few", QN_GPU_DEFAULT);
+    assert_choice(choose(kernels, 1, false), "sm90_few", QN_GPU_DEFAULT);
+    assert_choice(choose(kernels, 1, true), "sm90_mma", QN_GPU_DEFAULT);
     assert_choice(choose(kernels, 64, false), "sm90_few", QN_GPU_DEFAULT);
     assert_choice(choose(kernels, 65, false), "sm90_wgmma", QN_GPU_DEFAULT);
     close_kernels(gpu, kernels);
@@ -305,12 +305,13 @@ static void test_gpu_tuning_makes_launches_dependent(void **state)
     for (uint32_t i = 0; i < 3; i++) {
         qn_gpu *gpu = NULL;
         qn_gpu_kernels *kernels = open_kernels(&gpu, false);
-        if (i > 0) {
-            qn_gpu_kernels_tune(kernels,
-                                parse(HEAD "matmul,bf16,256,512,0,1,8,sm90_mma/early,4,3,7\n"
-                                           "moe,bf16,256,512,0,1,8,sm90_mma/early,4,3,7\n"));
-            assert_choice(choose(kernels, 4, false), "sm90_mma/early", QN_GPU_TUNED);
-        }
+        const char *const name = i > 0 ? "sm90_mma/early" : "sm90_mma";
+        char text[256];
+        (void)snprintf(text, sizeof text,
+                       HEAD "matmul,bf16,256,512,0,1,8,%s,4,3,7\nmoe,bf16,256,512,0,1,8,%s,4,3,7\n",
+                       name, name);
+        qn_gpu_kernels_tune(kernels, parse(text));
+        assert_choice(choose(kernels, 4, false), name, QN_GPU_TUNED);
         /* Which weights experts need is not known early, whatever the table says. */
         assert_int_equal(is_dependent(gpu, kernels, i == 2), i == 1);
         close_kernels(gpu, kernels);
