@@ -234,7 +234,8 @@ typedef struct qn_kernel_choice {
                              C, less than the best by a mask, a GPU's portable kernel, or not the
                              one that the table names. */
     uint32_t n_in;      /**< Columns; 0 where the operation has no such shape. */
-    uint32_t n_out;     /**< Rows of the weights, of a pair each; likewise. */
+    uint32_t n_out;     /**< Rows of the weights, of a pair each; of attention and indexer heads;
+                           likewise. */
     uint32_t n_groups;  /**< Matrices that one launch takes, experts or heads; 0: no such thing. */
     uint32_t n_rows;    /**< It serves steps of up to so many rows; 0: of any number,
                              UINT32_MAX: of any greater one. */

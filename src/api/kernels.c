@@ -207,8 +207,10 @@ static void add_others(list *to)
         n_full += c->is_index_full[i] ? 1 : 0;
         n_sparse += c->is_dense[i] ? 0 : 1;
     }
-    const qn_kernel_choice mla = {.n_in = c->kv_rank + c->rope_dim, .n_uses = n_layers};
-    const qn_kernel_choice indexer = {.n_in = c->index_dim, .n_uses = n_full};
+    const qn_kernel_choice mla = {
+        .n_in = c->kv_rank + c->rope_dim, .n_out = c->n_heads, .n_uses = n_layers};
+    const qn_kernel_choice indexer = {
+        .n_in = c->index_dim, .n_out = c->n_index_heads, .n_uses = n_full};
     if (m->gpu != NULL) {
         add_gpu_attention(to, mla, indexer);
     } else {

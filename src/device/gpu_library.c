@@ -8,24 +8,41 @@
 
 enum { NAMES_MAX = 4 };
 
+/* As glibc tells it; a library that another one needs is named instead of this one. */
+static bool is_missing(const char *why, const char *name)
+{
+    const size_t len = strlen(name);
+    return strncmp(why, name, len) == 0 && why[len] == ':' &&
+           strstr(why, "No such file or directory") != NULL;
+}
+
 qn_status qn_gpu_library_open(void **out, const char *const *names, size_t n_names, qn_error *err)
 {
     QN_ASSERT(n_names > 0);
     QN_ASSERT(n_names <= NAMES_MAX);
+    char why[256] = ""; /* of the first that is there and cannot be loaded, else of the last */
+    char all[128] = "";
+    bool has_one = false;
     for (size_t i = 0; i < n_names; i++) {
         *out = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
         if (*out != NULL) {
             return QN_OK;
         }
+        const char *const said = dlerror();
+        if (said != NULL && !has_one) {
+            (void)snprintf(why, sizeof why, "%.200s", said);
+            has_one = !is_missing(said, names[i]);
+        }
     }
-    const char *const why = dlerror(); /* of the last: another reason than a missing file shows */
-    char all[128] = "";
+    if (has_one) {
+        return qn_fail(err, QN_E_DEVICE, 0, __func__, "the driver's library cannot be loaded (%s)",
+                       why);
+    }
     for (size_t i = 0; i < n_names; i++) {
         const size_t len = strlen(all);
         (void)snprintf(all + len, sizeof all - len, "%s%s", i > 0 ? " or " : "", names[i]);
     }
-    return qn_fail(err, QN_E_NOT_FOUND, 0, __func__, "no library (%.200s), %s expected",
-                   why != NULL ? why : "not found", all);
+    return qn_fail(err, QN_E_NOT_FOUND, 0, __func__, "no library (%s), %s expected", why, all);
 }
 
 qn_status qn_gpu_library_find(void *library, const qn_gpu_symbol *symbols, size_t n_symbols,

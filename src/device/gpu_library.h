@@ -14,9 +14,10 @@ typedef struct qn_gpu_symbol {
 } qn_gpu_symbol;
 
 /**
- * Open the first of @p names that is there, for good: a driver cannot be unloaded.
+ * Open the first of @p names that can be, for good: a driver cannot be unloaded.
  * @param names  [n_names], at most 4
- * Returns  QN_OK; QN_E_NOT_FOUND with all the names
+ * Returns  QN_OK; QN_E_NOT_FOUND with all the names where none is there; QN_E_DEVICE why the first
+ *          that is there cannot be loaded
  */
 QN_MUST_CHECK qn_status qn_gpu_library_open(void **out, const char *const *names, size_t n_names,
                                             qn_error *err);

@@ -116,7 +116,7 @@ uint64_t qn_executor_graph_bytes(const qn_glm *glm, const qn_executor_options *o
     qn_executor_options with_pages = *options;
     with_pages.n_pages = qn_pages_for(options->n_context);
     qn_executor *const e = calloc(1, sizeof *e);
-    if (e != NULL && qn_glm_gpu(glm) != NULL && captures_early(options)) {
+    if (e != NULL && qn_glm_gpu(glm) != NULL && captures_early(options)) { /* as above */
         set_sizes(e, config, &with_pages);
         n_bytes = qn_gpu_steps_measure_graphs(e, config->n_layers);
     }

@@ -31,7 +31,7 @@ enum {
     QN_SAMPLE_ROWS = 128, /**< Rows that are drawn at once. */
     QN_PASS_RETRY = 64,   /**< Launches until what could not be captured is tried again. */
     /**
-     * Of the device, for each layer of a graph: 76.5 KB measured, 3.3 KB for each of 23 launches
+     * Of the device, for each layer of a graph: 75 KiB measured, 3.3 KB for each of 23 launches
      * (416 graphs of 78 layers and of the MTP layer on an H200, driver 580).
      */
     QN_PASS_LAYER_BYTES = 80 << 10,

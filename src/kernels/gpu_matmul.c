@@ -349,6 +349,7 @@ void qn_gpu_matmul(const qn_gpu_ops *ops, const qn_gpu_matmul_args *args, bool i
         .is_deterministic = is_deterministic,
     };
     QN_ASSERT(args->first_of == NULL || (args->active != NULL && args->n_active != NULL));
+    QN_ASSERT(args->epilogue != QN_GPU_ADD || args->y_dtype == QN_GPU_F32);
     if (args->n_rows == 0) {
         return;
     }

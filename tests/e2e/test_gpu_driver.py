@@ -41,6 +41,18 @@ class Devices(Case):
             self.fail_with(4, ["run", NANO, "--ids", "1", "--device", "cuda"], reason, env=env)
 
 
+    def test_a_library_that_cannot_be_loaded(self):
+        """Not a machine without a driver; nor is an older library that is not there what is told."""
+        for name, device in (("libcuda.so.1", "cuda"), ("libamdhip64.so.7", "hip")):
+            folder = os.path.dirname(self.write(name, "this is no library\n"))
+            env = environment(LD_LIBRARY_PATH=folder)
+            why = f"the driver's library cannot be loaded .*{re.escape(name)}"
+            self.assertRegex(self.succeed("devices", env=env).out, f"{device} .*\n? *not used: .*{why}")
+            result = quern("run", NANO, "--ids", "1", "--device", device, env=env)
+            self.assertEqual((result.status, result.out), (4, ""))
+            self.assertRegex(result.err, why)
+
+
 @unittest.skipUnless(HAS_KERNELS, "no kernels of GPUs in this build")
 class Choices(Case):
     def kernels(self, *options, **settings):

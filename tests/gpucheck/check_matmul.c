@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Checks of products: every variant, kind of weights, epilogue and way of grouping. */
 #include "gpucheck.h"
+#include "kernels/gpu_matmul_few.h"
 #include "kernels/weight.h"
 
 #include <string.h>
@@ -354,7 +355,7 @@ static void check_large(gc *run, uint32_t variant)
 {
     static const uint32_t shapes[][2] = {{128, 16384}, {17000, 1088}, {20552, 1088}};
     for (uint32_t i = 0; i < (run->is_emulated ? 1 : 3) * 3 * 2; i++) {
-        const uint32_t epilogue = (i / 2 + i) % 3;
+        const uint32_t epilogue = (i / 2 + i % 2 + i / 6) % 3;
         const product p = {.kind = kinds_in_tiles[i / 2 % 3],
                            .n_out = shapes[i / 6][0],
                            .n_in = shapes[i / 6][1],
@@ -365,6 +366,50 @@ static void check_large(gc *run, uint32_t variant)
         if (is_there(run, &p)) {
             run_product(run, &p);
         }
+    }
+}
+
+/*
+ * sm90_few: each number of parts of an item, and more items than multiprocessors, single and in
+ * pairs, with each number of columns in turn.
+ */
+static void check_few(gc *run)
+{
+    static const uint32_t rows[] = {5, 12, 20, 50};
+    const qn_gpu_info *info = qn_gpu_kernels_info(run->kernels);
+    uint32_t v = 0;
+    while (strcmp(qn_gpu_matmul_variants[v].name, "sm90_few") != 0) {
+        v++;
+    }
+    for (uint32_t i = 0; i < 3 * 2 * 4 * 2; i++) {
+        const uint32_t n_parts = 1U << i / 2 % 4;
+        const bool is_pair = i / 8 % 2 != 0;
+        const uint32_t n_items = n_parts == 1 ? info->n_sms + 1 : info->n_sms / n_parts;
+        const uint32_t epilogue = is_pair      ? QN_GPU_SILU_MUL
+                                  : i % 2 == 0 ? QN_GPU_ADD
+                                               : QN_GPU_STORE;
+        const product p = {.kind = kinds_in_tiles[i / 16],
+                           .n_out = n_items * (is_pair ? 64 : 128) - 8,
+                           .n_in = 8 * (64U << i / 16) - 32, /* of 8 stages */
+                           .n_rows = rows[(i + i / 2 + i / 16) % 4],
+                           .epilogue = epilogue,
+                           .y_dtype = i % 2 == 0 && !is_pair ? QN_GPU_F32 : QN_GPU_BF16,
+                           .variant = v};
+        if (!is_there(run, &p)) {
+            continue;
+        }
+        const qn_gpu_matmul_shape shape = {.kind = qn_gpu_weight_kind(p.kind),
+                                           .n_out = p.n_out,
+                                           .n_in = p.n_in,
+                                           .is_pair = is_pair,
+                                           .n_groups = 1,
+                                           .n_rows = p.n_rows};
+        const qn_gpu_few_plan plan = qn_gpu_few_plan_of(info, &shape);
+        if (plan.n_parts != n_parts) {
+            gc_fail(run, "sm90_few: %u parts of %u x %u, %u expected", plan.n_parts, p.n_out,
+                    p.n_in, n_parts);
+        }
+        run_product(run, &p);
     }
 }
 
@@ -426,6 +471,7 @@ static void check_matmul(gc *run)
         }
     }
     check_plans(run);
+    check_few(run);
 }
 
 /* A row's bits with other rows beside it: all numbers of rows, against the most, and that one

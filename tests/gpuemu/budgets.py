@@ -3,8 +3,9 @@
 
 Reads what ptxas -v said and the notes of gfx950's code objects, and what the program PLANS (plans.c) prints: the
 shared memory that launches add.  Fails, naming the kernel, on a spill, on more registers than list.h grants, where
-registers or shared memory let fewer blocks live on a multiprocessor than list.h or a launch counts on, where ptxas makes products of a warpgroup wait for each other or finds a fence of theirs missing,
-and where a kernel of list.h is not there.  Prints SKIPPED for a target that it cannot look at.
+registers or shared memory let fewer blocks live on a multiprocessor than list.h or a launch counts on, where
+ptxas makes products of a warpgroup wait for each other or finds a fence of theirs missing, and where a kernel
+of list.h is not there.  Prints SKIPPED for a target that it cannot look at.
 """
 import pathlib
 import re

@@ -12,12 +12,12 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { N_SMS = 132, ROWS_MAX = 64 };
+enum { N_SMS = 132, ASKED_MAX = 64 };
 
 static struct {
     char kernel[32];
     uint32_t n_bytes, n_blocks;
-} asked[ROWS_MAX];
+} asked[ASKED_MAX];
 static uint32_t n_asked;
 
 static void note(const char *kernel, uint32_t n_bytes, uint32_t n_blocks)
@@ -28,7 +28,7 @@ static void note(const char *kernel, uint32_t n_bytes, uint32_t n_blocks)
             return;
         }
     }
-    QN_ASSERT(n_asked < ROWS_MAX);
+    QN_ASSERT(n_asked < ASKED_MAX);
     (void)snprintf(asked[n_asked].kernel, sizeof asked[n_asked].kernel, "%s", kernel);
     asked[n_asked].n_bytes = n_bytes;
     asked[n_asked++].n_blocks = n_blocks;
@@ -49,7 +49,7 @@ static void see_launch(const char *kernel, const uint32_t grid[3], uint32_t n_th
     if (strncmp(name, "few_", 4) == 0) {
         qn_gpu_few_args few; /* the copy is not on a multiple of 64 */
         memcpy(&few, args, sizeof few);
-        n_blocks = few.n_parts > 1 || grid[0] > N_SMS ? 2 : 1;
+        n_blocks = few.n_parts > 1 ? 2 : 1; /* and of one part no more than multiprocessors */
     } else if (strncmp(name, "mma_", 4) == 0 || strncmp(name, "wgmma_", 6) == 0) {
         n_blocks = (grid[0] + N_SMS - 1) / N_SMS;
     }

@@ -212,7 +212,7 @@ static void test_gputune_choices_are_told(void **state)
     assert_in_range(n, 15, N);
     assert_string_equal(find(list, n, "matmul", 32, 64, 0).variant, "sm90_mma");
     assert_string_equal(find(list, n, "matmul", 32, 64, 0).source, "default");
-    assert_choice(find(list, n, "mla", 0, 40, 0), "portable/splits", "fallback", 0);
+    assert_choice(find(list, n, "mla", 2, 40, 0), "portable/splits", "fallback", 0);
     assert_choice(find(list, n, "norm", 0, 64, 0), "emulated", "default", 0);
     assert_int_equal(qn_gpu_tuning_parse(&tuning, qn_str_of(text), "t.csv", &err), QN_OK);
     qn_gpu_kernels_tune(m.gpu_kernels, tuning);
@@ -225,7 +225,7 @@ static void test_gputune_choices_are_told(void **state)
     assert_true(experts.is_pair);
     assert_int_equal(experts.n_groups, 5);
     assert_int_equal(experts.n_uses, 1);
-    assert_choice(find(list, n, "mla", 0, 40, 0), "portable/splits", "tuned", 0);
+    assert_choice(find(list, n, "mla", 2, 40, 0), "portable/splits", "tuned", 0);
     close_model(&m);
     /* A choice that ends between two powers of two is told to its last row. */
     open_model(&m, 3);

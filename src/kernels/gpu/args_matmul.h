@@ -42,7 +42,8 @@ enum {
  * Accuracy  as qn_matmul_fn with x in bf16: f32 sums of exact products, in an order that follows
  *           from the shape (and n_rows, unless it is deterministic), not from other rows; silu
  *           within 16 ULP; rounded once if y is bf16
- * Limits    rows of x that are used begin within 2^32 elements of it, scales have less than 4 GiB
+ * Limits    rows of x that are used begin within 2^32 elements of it, scales have less than 4 GiB;
+ *           of few_*, all rows of y of a group lie within 2^32 elements; y of QN_GPU_ADD is f32
  */
 typedef struct qn_gpu_matmul_args {
     qn_gpu_weight w;          /**< Of group 0. */
@@ -102,8 +103,8 @@ typedef struct qn_gpu_few_args {
     uint32_t n_stages; /**< Of an item. */
     uint32_t n_parts;  /**< Blocks of a cluster, which an item has: a power of 2, QN_GPU_FEW_STRIPS
                           at most. */
-    uint32_t n_clusters; /**< Each has an item, or where there are more every n_clusters-th; of
-                            these n_parts is 1. */
+    uint32_t n_clusters; /**< Each has an item; or where there are more, every n_clusters-th, and
+                            n_parts is 1. */
     uint32_t n_ring;     /**< Stages in a block's shared memory. */
 } qn_gpu_few_args;
 _Static_assert(sizeof(qn_gpu_few_args) == 576, "host and device agree");

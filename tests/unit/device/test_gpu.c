@@ -212,8 +212,8 @@ static void test_gpu_open_says_why_there_is_none(void **state)
         ASSERT_TELLS(err, cases[i].text);
         assert_null(gpu);
         assert_string_equal(fake_gpu_problem(), "");
-        if (cases[i]
-                .has_no_library) { /* who only lists devices has to tell it from one that fails */
+        if (cases[i].has_no_library) {
+            /* Who only lists devices has to tell it from one that fails. */
             uint32_t n_devices = 1;
             assert_int_equal(qn_gpu_count(&n_devices, &fake_gpu_driver, &err), QN_E_NOT_FOUND);
             assert_int_equal(n_devices, 0);

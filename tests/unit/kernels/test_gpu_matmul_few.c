@@ -42,8 +42,7 @@ static void test_gpu_matmul_few_cuts_items_into_parts(void **state)
                                            : n_rows <= 32 ? 32
                                                           : 64;
                 assert_in_range(p.n_parts, 1, p.n_stages < 8 ? p.n_stages : 8);
-                /* Each block adds sums of as many strips, or half of those of gate and up. */
-                assert_int_equal(8 / p.n_parts * p.n_parts, 8);
+                assert_int_equal(8 / p.n_parts * p.n_parts, 8); /* 1, 2, 4 or 8 */
                 assert_int_equal(p.n_grid % p.n_parts, 0);
                 if (p.n_parts > 1) { /* a cluster ends with its item */
                     assert_int_equal(p.n_grid, p.n_items * p.n_parts);
@@ -59,6 +58,36 @@ static void test_gpu_matmul_few_cuts_items_into_parts(void **state)
             }
         }
     }
+}
+
+/* Items for all multiprocessors in so many parts, which gpucheck runs on a device. */
+static void test_gpu_matmul_few_has_parts_for_all_multiprocessors(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 3 * 2 * 4 * 4; i++) {
+        const uint32_t kind = i / 32;
+        const uint32_t n_parts = 1U << i / 4 % 4;
+        const bool is_pair = i / 16 % 2 != 0;
+        const uint32_t n_items = n_parts == 1 ? h200.n_sms + 1 : h200.n_sms / n_parts;
+        const qn_gpu_matmul_shape shape = {.kind = kind,
+                                           .n_out = n_items * (is_pair ? 64 : 128) - 8,
+                                           .n_in = 8 * (64U << kind) - 32,
+                                           .n_groups = 1,
+                                           .is_pair = is_pair,
+                                           .n_rows = 8U << i % 4};
+        const qn_gpu_few_plan p = qn_gpu_few_plan_of(&h200, &shape);
+        assert_int_equal(p.n_items, n_items);
+        assert_int_equal(p.n_parts, n_parts);
+        assert_int_equal(p.n_grid, n_parts == 1 ? h200.n_sms : n_items * n_parts);
+    }
+    /* A shared expert of a rank of four. */
+    const qn_gpu_matmul_shape expert = {.kind = QN_GPU_W_MXFP4,
+                                        .n_out = 512,
+                                        .n_in = 6144,
+                                        .n_groups = 1,
+                                        .is_pair = true,
+                                        .n_rows = 8};
+    assert_int_equal(qn_gpu_few_plan_of(&h200, &expert).n_parts, 8);
 }
 
 static void test_gpu_matmul_few_supports_what_it_can(void **state)
@@ -208,6 +237,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gpu_matmul_few_cuts_items_into_parts),
+        cmocka_unit_test(test_gpu_matmul_few_has_parts_for_all_multiprocessors),
         cmocka_unit_test(test_gpu_matmul_few_supports_what_it_can),
         cmocka_unit_test(test_gpu_matmul_few_maps_what_it_reads),
         cmocka_unit_test(test_gpu_matmul_few_fails_where_rows_lie_askew),

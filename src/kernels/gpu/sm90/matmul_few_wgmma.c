@@ -215,15 +215,15 @@ QN_DEV void produce(const few_block *b)
  * FP8 and MXFP4 the words of the one behind that are on their way from shared memory, too.
  */
 typedef struct few_flow {
-    few_place here; /* the stage of the product */
-    uint32_t x;
+    few_place here;      /* the stage of the product */
+    uint32_t x;          /* its rows, qn_wgmma_matrix() of the first block */
     few_place ahead;     /* the stage that words come from next */
     uint32_t n_left;     /* stages behind here */
     uint32_t a[2][4][4]; /* weights of two blocks, of four steps each */
     u32x4 words[4];      /* tiles of a block */
     uint32_t scales;     /* the block's, of MXFP4 */
     /* FP8: y = sum over stages of m_i 2^e_i sum_i, as in matmul_wgmma.c; outputs g and g + 8. */
-    f32x2 stage_scales;
+    f32x2 stage_scales; /* of the stage that words came from last */
     f32x2 m, by;      /* what sums so far are to be multiplied by before those of a stage follow */
     uint32_t bias[2]; /* 2^(120 + e) twice */
 } few_flow;
@@ -388,25 +388,24 @@ QN_DEV void put(const few_block *b, few_goal to, uint32_t strip, uint32_t i, con
     qn_put_all(args, to.group * args->y_group_stride, at, is_there, value, up, n_sums);
 }
 
-/* Sums d[i ..] go to y; all consumers come here with the same i. */
-QN_DEV void store(const few_block *b, few_goal to, uint32_t i, const float *d,
-                  const uint32_t n_sums)
+/* Four sums, d[i ..], go to y; all consumers come here with the same i. */
+QN_DEV void store(const few_block *b, few_goal to, uint32_t i, const float *d)
 {
     float up[4];
     float *shared = b->up + qn_here(qn_thread());
     if (b->args->product.w.is_pair == 0) {
-        put(b, to, qn_warp(), i, d + i, up, n_sums);
+        put(b, to, qn_warp(), i, d + i, up, 4);
         return;
     }
     QN_UNROLL(4)
-    for (uint32_t k = 0; k < n_sums; k++) {
+    for (uint32_t k = 0; k < 4; k++) {
         *shared = d[i + k];
         qn_barrier_of(PAIR, CONSUMERS);
         up[k] = qn_warp() % 2 == 0 ? shared[QN_LANES] : 0;
         qn_barrier_of(PAIR, CONSUMERS);
     }
     if (qn_warp() % 2 == 0) {
-        put(b, to, qn_warp(), i, d + i, up, n_sums);
+        put(b, to, qn_warp(), i, d + i, up, 4);
     }
 }
 
@@ -443,14 +442,14 @@ QN_DEV void join(const float *d, const few_block *b, few_goal to, const uint32_t
     const uint32_t part_size = n_strips * n_sums * QN_LANES;
     float *sums = (float *)b->stages + to.lane; /* [n_parts][n_strips][n_sums][QN_LANES] */
     float *mine = sums + rank * part_size + qn_warp() % n_strips * n_sums * QN_LANES;
-    const uint32_t goal = qn_warp() / n_strips * n_halves;
+    const uint32_t to_rank = qn_warp() / n_strips * n_halves;
     /* Nobody reads stages any more: their copies were waited for, and what was read of them went
        into products that have ended. */
     qn_cluster_barrier();
     QN_UNROLL(32)
     for (uint32_t i = 0; i < n / 2; i++) {
         const uint32_t half = i < n / 4 ? 0 : n_halves - 1;
-        qn_send_f32(mine + (i - half * (n / 4)) * QN_LANES, b->sent, goal + half, d[i]);
+        qn_send_f32(mine + (i - half * (n / 4)) * QN_LANES, b->sent, to_rank + half, d[i]);
     }
     qn_mbar_wait_cluster(b->sent, 0);
     const uint32_t strip = rank / n_halves * n_strips;
@@ -488,7 +487,7 @@ QN_DEV void consume_columns(const few_block *b, const uint32_t n, const uint32_t
         }
         QN_UNROLL(8)
         for (uint32_t i = 0; i < n / 2; i += 4) {
-            store(b, to, i, d, 4);
+            store(b, to, i, d);
         }
     }
 }

@@ -150,8 +150,9 @@ QN_DEV void qn_wgmma_commit(void)
 /**
  * A matrix [rows][64] of bf16 in shared memory on a multiple of 1024 bytes, rows of 128 bytes whose
  * 16-byte chunk c lies at chunk c ^ (row % 8): its columns 0 .. 15; 2 more for the next 16.  It is
- * the descriptor's lower word: where it is, in 16 bytes, and at bit 16 a field that counts only
- * where rows are columns, the same way, from 64 of these to the next.
+ * the descriptor's lower word: at bit 0 the place in 16 bytes, and at bit 16 the leading
+ * dimension's bytes likewise, which count only where the matrix is taken transposed.
+ * @param shared  qn_shared_address() of the block's own, which is below 2^18
  */
 QN_DEV uint32_t qn_wgmma_matrix(uint32_t shared)
 {
