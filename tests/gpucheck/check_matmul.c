@@ -371,7 +371,7 @@ static void check_large(gc *run, uint32_t variant)
 
 /*
  * sm90_few: each number of parts of an item, and more items than multiprocessors, single and in
- * pairs, with each number of columns in turn.
+ * pairs, with each number of columns in turn.  Below a sanitizer the smaller ones.
  */
 static void check_few(gc *run)
 {
@@ -395,7 +395,7 @@ static void check_few(gc *run)
                            .epilogue = epilogue,
                            .y_dtype = i % 2 == 0 && !is_pair ? QN_GPU_F32 : QN_GPU_BF16,
                            .variant = v};
-        if (!is_there(run, &p)) {
+        if (!is_there(run, &p) || (run->is_emulated && n_parts < 4)) {
             continue;
         }
         const qn_gpu_matmul_shape shape = {.kind = qn_gpu_weight_kind(p.kind),
