@@ -444,12 +444,32 @@ static double seconds(const qn_gpu_flight *f, uint32_t first, uint32_t last)
     return isnan(s) ? 0.0 : s;
 }
 
+/* The scheduler counts on what a device that computes says; one that does not fails the step. */
+static qn_status check_result(const qn_executor *e, const qn_gpu_step_seq *seq,
+                              const qn_gpu_step_result *r, qn_error *err)
+{
+    bool is_possible = r->n_accepted <= seq->n_drafts && r->n_tokens <= r->n_accepted + 1 &&
+                       (r->is_failed != 0 || (r->n_tokens > 0) == (seq->is_drawing != 0));
+    for (uint32_t i = 0; is_possible && i < r->n_tokens; i++) {
+        is_possible = r->tokens[i] >= 0 && (uint32_t)r->tokens[i] < e->n_vocab;
+    }
+    if (!is_possible) {
+        return qn_fail(err, QN_E_DEVICE, 0, __func__,
+                       "the device says %u tokens, the first %d, and %u of %u drafts accepted, %s "
+                       "below %u expected",
+                       r->n_tokens, r->tokens[0], r->n_accepted, seq->n_drafts,
+                       seq->is_drawing != 0 ? "1 more than accepted at most, one at least, all"
+                                            : "no tokens, all",
+                       e->n_vocab);
+    }
+    return QN_OK;
+}
+
 static void collect_seq(qn_executor *e, const qn_gpu_flight *f, uint32_t i, qn_seq_result *to)
 {
     const qn_gpu_step_seq *const seq = &f->orders.seqs[i];
     const qn_gpu_step_result *const r = &f->orders.results[i];
     qn_slot *const slot = &e->slots[seq->slot];
-    QN_ASSERT(r->n_tokens <= QN_STEP_TOKENS_MAX);
     *to = (qn_seq_result){.request = f->seqs[i].request,
                           .n_tokens = r->is_failed ? 0 : r->n_tokens,
                           .n_accepted = r->n_accepted,
@@ -474,6 +494,9 @@ void qn_gpu_steps_collect(qn_executor *e, qn_step_result *result)
     result->n_seqs = f->n_seqs;
     if (f->status == QN_OK) {
         f->status = qn_gpu_event_wait(f->events[QN_FLIGHT_DONE], &f->error);
+    }
+    for (uint32_t i = 0; i < f->n_seqs && f->status == QN_OK; i++) {
+        f->status = check_result(e, &f->orders.seqs[i], &f->orders.results[i], &f->error);
     }
     if (f->status < 0) {
         collect_failure(g, &f->error, result);

@@ -110,6 +110,16 @@ class Choices(Case):
 
 
 @unittest.skipUnless(HAS_KERNELS, "no kernels of GPUs in this build")
+class Results(Case):
+    def test_a_device_that_does_not_compute_ends_the_server_with_an_error(self):
+        """Its step has no token where one was drawn: the test that a server makes of itself fails."""
+        result = quern("serve", NANO, "--port", "0", "--device", "cuda", env=above_driver())
+        self.assertEqual((result.status, result.out), (4, ""), result.err)
+        self.assertIn("step 1: the device says 0 tokens, the first 0, and 0 of 0 drafts accepted", result.err)
+        self.assertRegex(result.err, "error: self-test: .*failed on the device")
+
+
+@unittest.skipUnless(HAS_KERNELS, "no kernels of GPUs in this build")
 class Memory(Case):
     def test_too_little_is_said_before_anything_is_loaded(self):
         result = quern("run", NANO, "--ids", "1", "--device", "cuda", env=above_driver(memory=60_000_000))
