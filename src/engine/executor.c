@@ -97,29 +97,35 @@ static bool captures_early(const qn_executor_options *options)
     return options->captures_early && !options->without_graphs;
 }
 
+/* Of a GPU one whose sizes alone are set, for free(); NULL: of a CPU, or there is no memory, which
+ * an open says. */
+static qn_executor *open_sizes(const qn_glm *glm, const qn_executor_options *options)
+{
+    qn_executor *const e = qn_glm_gpu(glm) != NULL ? calloc(1, sizeof *e) : NULL;
+    if (e != NULL) {
+        set_sizes(e, qn_glm_config(glm), options);
+    }
+    return e;
+}
+
 uint64_t qn_executor_device_bytes(const qn_glm *glm, const qn_executor_options *options)
 {
-    uint64_t n_bytes = 0;
-    qn_executor *const e = calloc(1, sizeof *e);
-    if (e != NULL && qn_glm_gpu(glm) != NULL) { /* without memory an open says so */
-        set_sizes(e, qn_glm_config(glm), options);
-        n_bytes = qn_gpu_steps_measure(e);
-    }
+    qn_executor *const e = open_sizes(glm, options);
+    const uint64_t n_bytes = e != NULL ? qn_gpu_steps_measure(e) : 0;
     free(e);
     return n_bytes;
 }
 
 uint64_t qn_executor_graph_bytes(const qn_glm *glm, const qn_executor_options *options)
 {
-    uint64_t n_bytes = 0;
-    const qn_config *const config = qn_glm_config(glm);
+    if (!captures_early(options)) {
+        return 0;
+    }
     qn_executor_options with_pages = *options;
     with_pages.n_pages = qn_pages_for(options->n_context);
-    qn_executor *const e = calloc(1, sizeof *e);
-    if (e != NULL && qn_glm_gpu(glm) != NULL && captures_early(options)) { /* as above */
-        set_sizes(e, config, &with_pages);
-        n_bytes = qn_gpu_steps_measure_graphs(e, config->n_layers);
-    }
+    qn_executor *const e = open_sizes(glm, &with_pages);
+    const uint64_t n_bytes =
+        e != NULL ? qn_gpu_steps_measure_graphs(e, qn_glm_config(glm)->n_layers) : 0;
     free(e);
     return n_bytes;
 }
