@@ -308,17 +308,23 @@ static void run_product(gc *run, const product *p)
     gc_end(run);
 }
 
+/* Before there are operands, whose number of groups shape_of() knows. */
+static qn_gpu_matmul_shape shape_ahead(const product *p)
+{
+    return (qn_gpu_matmul_shape){.kind = qn_gpu_weight_kind(p->kind),
+                                 .n_out = p->n_out,
+                                 .n_in = p->n_in,
+                                 .is_pair = p->epilogue == QN_GPU_SILU_MUL,
+                                 .n_groups = p->grouping == DENSE ? 1 : 4,
+                                 .n_rows = p->n_rows,
+                                 .is_grouped = p->grouping == EXPERTS || p->grouping == SLOTS,
+                                 .is_deterministic = p->is_deterministic};
+}
+
 /* The variants that run here, one after the other. */
 static bool is_there(gc *run, const product *p)
 {
-    const qn_gpu_matmul_shape shape = {.kind = qn_gpu_weight_kind(p->kind),
-                                       .n_out = p->n_out,
-                                       .n_in = p->n_in,
-                                       .is_pair = p->epilogue == QN_GPU_SILU_MUL,
-                                       .n_groups = 4,
-                                       .n_rows = p->n_rows,
-                                       .is_grouped = p->grouping == EXPERTS || p->grouping == SLOTS,
-                                       .is_deterministic = p->is_deterministic};
+    const qn_gpu_matmul_shape shape = shape_ahead(p);
     return qn_gpu_matmul_variants[p->variant].supports(run->kernels, &shape);
 }
 
@@ -398,17 +404,14 @@ static void check_few(gc *run)
         if (!is_there(run, &p) || (run->is_emulated && n_parts < 4)) {
             continue;
         }
-        const qn_gpu_matmul_shape shape = {.kind = qn_gpu_weight_kind(p.kind),
-                                           .n_out = p.n_out,
-                                           .n_in = p.n_in,
-                                           .is_pair = is_pair,
-                                           .n_groups = 1,
-                                           .n_rows = p.n_rows};
+        const qn_gpu_matmul_shape shape = shape_ahead(&p);
         const qn_gpu_few_plan plan = qn_gpu_few_plan_of(info, &shape);
+        gc_begin(run, "plan %u of sm90_few", i); /* a case of its own, or it would not count */
         if (plan.n_parts != n_parts) {
-            gc_fail(run, "sm90_few: %u parts of %u x %u, %u expected", plan.n_parts, p.n_out,
-                    p.n_in, n_parts);
+            gc_fail(run, "%u parts of %u x %u, %u expected", plan.n_parts, p.n_out, p.n_in,
+                    n_parts);
         }
+        gc_end(run);
         run_product(run, &p);
     }
 }
