@@ -40,7 +40,6 @@ class Devices(Case):
             self.assertRegex(self.succeed("devices", env=env).out, "not used: .*" + re.escape(reason))
             self.fail_with(4, ["run", NANO, "--ids", "1", "--device", "cuda"], reason, env=env)
 
-
     def test_a_library_that_cannot_be_loaded(self):
         """Not a machine without a driver; nor is an older library that is not there what is told."""
         for name, device in (("libcuda.so.1", "cuda"), ("libamdhip64.so.7", "hip")):
@@ -60,7 +59,7 @@ class Choices(Case):
         said = self.succeed("run", NANO, "--ids", "1", "--max-tokens", "1", "--device", "cuda", *options,
                             "--log-level", "info", env=above_driver(**settings)).err
         found = {shape[:7]: shape[7:] for shape in KERNEL.findall(said)}
-        self.assertGreater(len(found), 30, said)
+        self.assertGreater(len(found), 36, said)
         return found, said
 
     def test_rules_where_there_is_no_table(self):

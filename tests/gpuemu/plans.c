@@ -8,6 +8,7 @@
 #include "base/assert.h"
 #include "kernels/gpu_ops.h"
 #include "support/fake_gpu.h"
+#include "support/product_shapes.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -92,28 +93,30 @@ static void launch_product(const qn_gpu_ops *ops, const qn_gpu_matmul_shape *sha
     }
 }
 
-static void launch_products(const qn_gpu_ops *ops)
+/* With all numbers of rows that are planned apart. */
+static void launch_shape(const qn_gpu_ops *ops, const uint32_t shape[4])
 {
-    static const uint32_t shapes[][4] = {
-        /* outputs, inputs, groups, pair */
-        {16384, 2048, 1, 0}, {6144, 16384, 1, 0}, {2048, 6144, 1, 0},   {154880, 6144, 1, 0},
-        {4096, 2048, 1, 0},  {6144, 4096, 1, 0},  {512, 192, 64, 0},    {256, 512, 16, 0},
-        {12288, 6144, 1, 1}, {512, 6144, 1, 1},   {32, 6144, 1, 0},     {24, 96, 1, 0},
-        {64, 64, 1, 0},      {136, 1088, 3, 1},   {2048, 6144, 256, 1}, {6144, 2048, 256, 0},
-    };
-    for (uint32_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        for (uint32_t kind = QN_GPU_W_BF16; kind <= QN_GPU_W_MXFP4; kind++) {
-            for (uint32_t n_rows = 1; n_rows <= 4096; n_rows += n_rows < 64 ? 1 : n_rows) {
-                launch_product(ops, &(qn_gpu_matmul_shape){.kind = kind,
-                                                           .n_out = shapes[i][0],
-                                                           .n_in = shapes[i][1],
-                                                           .n_groups = shapes[i][2],
-                                                           .is_pair = shapes[i][3],
-                                                           .n_rows = n_rows,
-                                                           .is_grouped = shapes[i][2] == 256});
-            }
+    for (uint32_t kind = QN_GPU_W_BF16; kind <= QN_GPU_W_MXFP4; kind++) {
+        for (uint32_t n_rows = 1; n_rows <= 4096; n_rows += n_rows < 64 ? 1 : n_rows) {
+            launch_product(ops, &(qn_gpu_matmul_shape){.kind = kind,
+                                                       .n_out = shape[0],
+                                                       .n_in = shape[1],
+                                                       .n_groups = shape[2],
+                                                       .is_pair = shape[3],
+                                                       .n_rows = n_rows,
+                                                       .is_grouped = shape[2] == 256});
         }
     }
+}
+
+static void launch_products(const qn_gpu_ops *ops)
+{
+    static const uint32_t experts[][4] = {{2048, 6144, 256, 1}, {6144, 2048, 256, 0}};
+    for (uint32_t i = 0; i < N_PRODUCT_SHAPES; i++) {
+        launch_shape(ops, product_shapes[i]);
+    }
+    launch_shape(ops, experts[0]);
+    launch_shape(ops, experts[1]);
 }
 
 static void launch_attention(const qn_gpu_ops *ops)

@@ -3,36 +3,27 @@
 #include "kernels/gpu/args_matmul.h"
 #include "kernels/gpu_matmul_few.h"
 #include "support/fake_kernels.h"
+#include "support/product_shapes.h"
 
 #include <stdio.h>
 #include <string.h>
 
 static const qn_gpu_info h200 = {.n_sms = 132, .shared_bytes = 227 << 10};
 
-/* GLM-5.2's products, whole and as ranks hold them, and odd ones. */
-static const uint32_t shapes[][4] = {
-    /* outputs, inputs, groups, pair */
-    {16384, 2048, 1, 0}, {6144, 16384, 1, 0}, {2048, 6144, 1, 0}, {154880, 6144, 1, 0},
-    {4096, 2048, 1, 0},  {6144, 4096, 1, 0},  {512, 192, 64, 0},  {256, 512, 16, 0},
-    {12288, 6144, 1, 1}, {512, 6144, 1, 1},   {32, 6144, 1, 0},   {24, 96, 1, 0},
-    {64, 64, 1, 0},      {136, 1088, 3, 1},
-};
-enum { N_SHAPES = sizeof shapes / sizeof *shapes };
-
 static qn_gpu_matmul_shape shape_of(uint32_t i, uint32_t kind, uint32_t n_rows)
 {
     return (qn_gpu_matmul_shape){.kind = kind,
-                                 .n_out = shapes[i][0],
-                                 .n_in = shapes[i][1],
-                                 .n_groups = shapes[i][2],
-                                 .is_pair = shapes[i][3],
+                                 .n_out = product_shapes[i][0],
+                                 .n_in = product_shapes[i][1],
+                                 .n_groups = product_shapes[i][2],
+                                 .is_pair = product_shapes[i][3],
                                  .n_rows = n_rows};
 }
 
 static void test_gpu_matmul_few_cuts_items_into_parts(void **state)
 {
     (void)state;
-    for (uint32_t i = 0; i < N_SHAPES; i++) {
+    for (uint32_t i = 0; i < N_PRODUCT_SHAPES; i++) {
         for (uint32_t kind = QN_GPU_W_BF16; kind <= QN_GPU_W_MXFP4; kind++) {
             for (uint32_t n_rows = 1; n_rows <= 64; n_rows += n_rows < 8 ? 7 : 8) {
                 const qn_gpu_matmul_shape shape = shape_of(i, kind, n_rows);
@@ -95,7 +86,7 @@ static void test_gpu_matmul_few_supports_what_it_can(void **state)
     (void)state;
     qn_gpu *gpu = NULL;
     qn_gpu_kernels *kernels = fake_open_kernels(&gpu, NULL);
-    for (uint32_t i = 0; i < 3 * N_SHAPES; i++) {
+    for (uint32_t i = 0; i < 3 * N_PRODUCT_SHAPES; i++) {
         for (uint32_t n_rows = 1; n_rows <= 64; n_rows++) {
             const qn_gpu_matmul_shape shape = shape_of(i / 3, i % 3, n_rows);
             assert_true(qn_gpu_few_supports(kernels, &shape));
