@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/str.h"
 
+#include <stdio.h>
+
 int qn_str_compare(qn_str a, qn_str b)
 {
     const size_t len = a.len < b.len ? a.len : b.len;
@@ -80,4 +82,13 @@ void qn_text_clean(char *text)
         from += len;
     }
     *to = 0;
+}
+
+qn_size_text qn_show_size(uint64_t n_bytes)
+{
+    const bool is_large = n_bytes >= 1000000000;
+    qn_size_text out;
+    (void)snprintf(out.text, sizeof out.text, "%.1f %s", (double)n_bytes * (is_large ? 1e-9 : 1e-6),
+                   is_large ? "GB" : "MB");
+    return out;
 }

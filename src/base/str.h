@@ -80,4 +80,12 @@ bool qn_utf8_is_valid(qn_str text);
  * becomes one '?', so does every byte that is not part of a valid sequence.
  */
 void qn_text_clean(char *text);
+
+/** A size as messages say it: "1.5 GB", and in MB what is less than one. */
+typedef struct qn_size_text {
+    char text[24];
+} qn_size_text;
+
+/** Of that many bytes. */
+qn_size_text qn_show_size(uint64_t n_bytes);
 #endif

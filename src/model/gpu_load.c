@@ -5,6 +5,7 @@
  * pieces of whole rows.  Dummy ones are made where they would be uploaded to, by the device.
  */
 #include "base/assert.h"
+#include "base/str.h"
 #include "base/try.h"
 #include "device/gpu_block.h"
 #include "kernels/gpu/tiles.h"
@@ -197,17 +198,6 @@ static float *lay_out(loader *l, qn_gpu_block *c)
     return qn_gpu_cut(c, n_floats * sizeof(float));
 }
 
-enum { SIZE_TEXT_BYTES = 24 };
-
-/* "1.5 GB", "60.1 MB": no model is so small that it shows as nothing. */
-static const char *show_size(char out[SIZE_TEXT_BYTES], uint64_t n_bytes)
-{
-    const bool is_large = n_bytes >= 1000000000;
-    (void)snprintf(out, SIZE_TEXT_BYTES, "%.1f %s", (double)n_bytes * (is_large ? 1e-9 : 1e-6),
-                   is_large ? "GB" : "MB");
-    return out;
-}
-
 static qn_status check_room(const loader *l, uint64_t block_bytes, qn_error *err)
 {
     qn_gpu *const gpu = l->g->gpu;
@@ -218,12 +208,11 @@ static qn_status check_room(const loader *l, uint64_t block_bytes, qn_error *err
     if (block_bytes + other_bytes <= free_bytes) {
         return QN_OK;
     }
-    char needed[SIZE_TEXT_BYTES], other[SIZE_TEXT_BYTES], left[SIZE_TEXT_BYTES];
     return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__,
                    "weights: %s and %s to compute with are needed, expected at most the %s that "
                    "are free on %s",
-                   show_size(needed, block_bytes), show_size(other, other_bytes),
-                   show_size(left, free_bytes), qn_gpu_get_info(gpu)->name);
+                   qn_show_size(block_bytes).text, qn_show_size(other_bytes).text,
+                   qn_show_size(free_bytes).text, qn_gpu_get_info(gpu)->name);
 }
 
 static qn_status reserve(void *context, qn_error *err)

@@ -7,6 +7,7 @@
 #include "base/assert.h"
 #include "base/cpu.h"
 #include "base/numbers.h"
+#include "base/str.h"
 #include "base/try.h"
 #include "model/dummy.h"
 #include "model/weights.h"
@@ -374,9 +375,8 @@ static qn_status reserve(loader *l, qn_error *err)
     const uint64_t memory_bytes = qn_cpu_ram_bytes();
     if (weights->block_bytes > memory_bytes) {
         return qn_fail(err, QN_E_NOMEM, ENOMEM, __func__,
-                       "weights: %.1f GB are needed, expected at most the %.1f GB that this "
-                       "process may use",
-                       (double)weights->block_bytes * 1e-9, (double)memory_bytes * 1e-9);
+                       "weights: %s are needed, expected at most the %s that this process may use",
+                       qn_show_size(weights->block_bytes).text, qn_show_size(memory_bytes).text);
     }
     /* A head's values, and as many of it as stored; dummy ones begin a block of scales before it.
      */

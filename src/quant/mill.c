@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/str.h"
 #include "base/try.h"
 #include "quant/ending.h"
 #include "quant/piece.h"
@@ -400,7 +401,7 @@ static qn_status check_done(qn_mill *mill, bool *is_same, qn_error *err)
     if (mill->total_bytes == 0) {
         return QN_OK;
     }
-    qn_log(QN_LOG_INFO, "checking %.1f GB that are done", (double)mill->total_bytes * 1e-9);
+    qn_log(QN_LOG_INFO, "checking %s that are done", qn_show_size(mill->total_bytes).text);
     (void)pthread_mutex_init(&j.lock, NULL);
     qn_pool_run(mill->pool, mill->n_threads, check, &j);
     (void)pthread_mutex_destroy(&j.lock);

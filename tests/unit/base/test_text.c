@@ -270,10 +270,21 @@ static void test_a_date_has_milliseconds(void **state)
     assert_string_equal(iso, "2554-07-21T23:34:33.709Z");
 }
 
+static void test_a_size_is_in_mb_below_one_gb(void **state)
+{
+    (void)state;
+    assert_string_equal(qn_show_size(0).text, "0.0 MB");
+    assert_string_equal(qn_show_size(60123456).text, "60.1 MB");
+    assert_string_equal(qn_show_size(999999999).text, "1000.0 MB");
+    assert_string_equal(qn_show_size(1000000000).text, "1.0 GB");
+    assert_string_equal(qn_show_size(UINT64_MAX).text, "18446744073.7 GB");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_date_has_milliseconds),
+        cmocka_unit_test(test_a_size_is_in_mb_below_one_gb),
         cmocka_unit_test(test_error_text_is_one_printable_line),
         cmocka_unit_test(test_error_text_is_cut_between_characters),
         cmocka_unit_test(test_every_status_has_a_name),
