@@ -65,40 +65,56 @@ class States(unittest.TestCase):
 
 
 class Gaps(unittest.TestCase):
-    TRACE = """Processing [whole.sqlite] with [cuda_gpu_trace.py]...
-
-Start (ns),Duration (ns),CorrId,GrdX,Device,Strm,Name
-1000,500,1,,NVIDIA H200 (0),7,[CUDA memcpy Host-to-Device]
-900000,9000,2,1,NVIDIA H200 (0),7,qn_gpu_pack
-2000000,1000,3,1,NVIDIA H200 (0),7,qn_gpu_embed
-2002500,3000,4,1,NVIDIA H200 (0),7,qn_gpu_rmsnorm
-2004000,2000,4,1,NVIDIA H200 (0),8,"qn_gpu_rope"
-2006500,500,5,,NVIDIA H200 (0),7,[CUDA memset]
-2107000,2000,6,1,NVIDIA H200 (0),7,qn_gpu_embed
+    TRACE = """2106500,2000,qn_gpu_embed
+1000,500,copy
+900000,9000,qn_gpu_pack
+2002500,3000,qn_gpu_rmsnorm
+2000000,1000,qn_gpu_embed
+2004000,2000,qn_gpu_rope
+2006000,500,fill
 """
 
-    def profile(self, trace, *arguments):
+    def profile(self, trace, *arguments, cc="true"):
+        """Below a CUPTI, a compiler and a program that do nothing but write the trace."""
         with tempfile.TemporaryDirectory() as folder:
-            fake = os.path.join(folder, "nsys")
-            with open(fake, "w", encoding="utf-8") as file:
-                file.write(f'#!/bin/sh\n[ "$1" = stats ] || {{ echo "$@"; exit; }}\ncat <<END\n{trace}END\n')
-            os.chmod(fake, 0o755)
-            return run("profile.sh", "--whole", *arguments, PATH=folder + ":" + os.environ["PATH"])
+            for name, text in (("CUPTI/include/cupti_activity.h", ""), ("CUPTI/lib64/libcupti.so.13", ""),
+                               ("quern", '#!/bin/sh\necho "$@"\n' + (
+                                   f'cat >"$QUERN_TRACE" <<END\n{trace}END\n' if trace is not None else ""))):
+                os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
+                with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+                    file.write(text)
+            os.chmod(os.path.join(folder, "quern"), 0o755)
+            self.output = os.path.join(folder, "out")
+            done = run("profile.sh", "--whole", "--device", "cuda", "--output", self.output, *arguments,
+                       QUERN_BUILD=folder, CUPTI=os.path.join(folder, "CUPTI"), CC=cc)
+            self.trace = None
+            if os.path.exists(self.output + ".csv"):
+                with open(self.output + ".csv", encoding="utf-8") as file:
+                    self.trace = file.read().splitlines()
+            return done
 
     def test_what_loads_is_left_out_and_waits_are_no_gaps(self):
         done = self.profile(self.TRACE, "model", "--batch", "4")
         self.assertEqual(done.returncode, 0, done.stderr)
         command, *sums = done.stdout.splitlines()
-        self.assertRegex(command, r"^profile .* --output whole .*quern bench engine model --device \w+ --batch 4$")
+        self.assertEqual(command, "bench engine model --device cuda --batch 4")
         self.assertEqual(sums, ["5 kernels, copies and fills: 0.007 ms of work",
-                                "2 gaps: 0.002 ms, 1.00 us in the mean, 22.2 % of work and gaps",
+                                "1 gaps: 0.002 ms, 1.50 us in the mean, 17.6 % of work and gaps",
                                 "1 waits: 0.100 ms"])
+        self.assertEqual(self.trace, sorted(self.TRACE.splitlines(), key=lambda line: int(line.split(",")[0])))
 
     def test_a_trace_of_nothing_is_an_error(self):
-        done = self.profile("Start (ns),Duration (ns),Name\n", "model")
+        done = self.profile("", "model")
         self.assertEqual(done.returncode, 2)
-        self.assertIn("whole.nsys-rep: no kernels", done.stderr)
+        self.assertIn("out.csv: no kernels", done.stderr)
         self.assertIn("--load-format dummy", done.stdout)
+
+    def test_says_what_is_missing(self):
+        self.assertIn("cuda: no trace of it, expected an NVIDIA GPU", self.profile(None, "model").stderr)
+        self.assertIn("trace.c: not compiled, expected a C compiler", self.profile("", "model", cc="false").stderr)
+        done = run("profile.sh", "--whole", "model", CUPTI="/nowhere")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("/nowhere/include/cupti_activity.h: not there, expected CUPTI", done.stderr)
 
 
 @unittest.skipUnless(HAS_GPUCHECK, "no gpucheck in this build")

@@ -13,16 +13,18 @@ usage: tools/gpu/profile.sh [--tool ncu|nsys] [--device NAME] [--kernel REGEX] [
 Profiles the benchmark of an operation of gpucheck --list: by ncu (counters of single launches,
 which needs their permission) where it is found, else by nsys (when each kernel ran).
 
-With --whole nsys looks at 'quern bench engine MODEL OPTION...' (one sequence with five drafts and dummy
-weights if no option is given), and behind what that prints stands how long the device had work once the
-model was loaded, and how long it had none between two kernels, copies or fills. What is longer than
-50 us is not such a gap but a wait for the host.
+With --whole CUDA's CUPTI says when each kernel, copy and fill of 'quern bench engine MODEL OPTION...' ran
+(one sequence with five drafts and dummy weights if no option is given). Behind what that prints stands how
+long the device had work once the model was loaded, and how long it had none between two of them. What is
+longer than 50 us is not such a gap but a wait for the host. It needs a C compiler; CUPTI is looked for in
+\$CUPTI (which has include/ and lib64/ or lib/) and in extras/CUPTI of /usr/local/cuda.
 
   --tool NAME     ncu or nsys; ncu if not given, nsys where there is no ncu
   --device NAME   cuda[:N]; $device if not given
   --kernel REGEX  of ncu: kernels by name; all but those that measure the machine if not given
   --count N       of ncu: launches to look at, 10 if not given
   --output NAME   of the report, without its suffix; the name of the operation, or whole, if not given
+                  (whole.csv: a line "start,duration,name" in ns for each kernel, copy and fill)
 
 QUERN_BUILD: a build folder, where it is not build/release or this bundle.
 END
@@ -52,12 +54,10 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$op" ] || { usage >&2; exit 2; }
 
-# Sums of a cuda_gpu_trace behind the kernels that load: start and duration in ns are its first columns.
+# Sums of a trace in order, behind the kernels that load.
 sum_gaps() {
     awk -F, -v most=50000 '
-        { gsub(/"/, "") }
-        $1 !~ /^[0-9]+$/ || $2 !~ /^[0-9]+$/ { next }
-        $NF ~ /^qn_gpu_(pack|dummy)$/ { n = gaps = waits = n_gaps = n_waits = 0; next }
+        $3 ~ /^qn_gpu_(pack|dummy)$/ { n = gaps = waits = n_gaps = n_waits = 0; next }
         n++ == 0 { first = last = $1 }
         $1 > last && $1 - last <= most { gaps += $1 - last; n_gaps++ }
         $1 > last && $1 - last > most { waits += $1 - last; n_waits++ }
@@ -72,16 +72,33 @@ sum_gaps() {
         }'
 }
 
+# Makes $trace, the library that writes a trace, of trace.c and CUPTI.
+make_tracer() {
+    cupti=${CUPTI:-/usr/local/cuda/extras/CUPTI}
+    [ -r "$cupti/include/cupti_activity.h" ] ||
+        fail "$cupti/include/cupti_activity.h: not there, expected CUPTI of CUDA's toolkit (CUPTI names its folder)"
+    set -- "$cupti"/lib64/libcupti.so "$cupti"/lib64/libcupti.so.* "$cupti"/lib/libcupti.so.*
+    while [ $# -gt 1 ] && [ ! -e "$1" ]; do shift; done
+    [ -e "$1" ] || fail "$cupti/lib64/libcupti.so: not there, expected CUPTI of CUDA's toolkit"
+    "${CC:-cc}" -std=gnu11 -O2 -Wall -shared -fPIC -I"$cupti/include" -I"$cupti/../../include" \
+        -I/usr/local/cuda/include "$top/tools/gpu/trace.c" -o "$trace" "$1" -Wl,-rpath,"$(dirname "$1")" ||
+        fail "trace.c: not compiled, expected a C compiler and the headers of CUDA's toolkit"
+}
+
 if [ -n "$whole" ]; then
     [ -x "$quern" ] || fail "$quern: not there, expected cmake --build to have made it"
-    nsys=$(find_tool nsys) || fail "nsys: not found, expected in PATH or /usr/local/cuda/bin (Nsight Systems)"
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+    trace=$folder/trace.so
+    make_tracer
     [ $# -gt 0 ] || set -- --load-format dummy --batch 1 --context 0 --prompt-tokens 16 --output-tokens 256 \
         --draft-tokens 5 --acceptance-length 3.61 --repeat 1
-    output=${output:-whole}
-    "$nsys" profile --trace cuda --cuda-graph-trace node --force-overwrite true --output "$output" \
+    output=${output:-whole}.csv
+    CUDA_INJECTION64_PATH=$trace QUERN_TRACE=$folder/trace.csv \
         "$quern" bench engine "$op" --device "$device" "$@" || exit
-    "$nsys" stats --quiet --force-export true --report cuda_gpu_trace --format csv "$output.nsys-rep" | sum_gaps ||
-        fail "$output.nsys-rep: no kernels, copies or fills, some expected behind the load of a model"
+    [ -e "$folder/trace.csv" ] || fail "$device: no trace of it, expected an NVIDIA GPU that CUPTI knows"
+    sort -t , -n -k 1,1 "$folder/trace.csv" >"$output" || exit
+    sum_gaps <"$output" || fail "$output: no kernels, copies or fills, some expected behind the load of a model"
     exit 0
 fi
 need_gpucheck
