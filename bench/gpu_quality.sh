@@ -53,10 +53,7 @@ done
 
 . bench/models.sh
 open_folder "$keep"
-python=python3
-"$python" -c 'import numpy' 2>/dev/null || python=/usr/bin/python3 # Debian's has Debian's numpy
-make fp8 "$python" -B bench/models.py fp8 models/glm-nano
-make mxfp4 "$build/quern" quantize -q models/glm-nano
+make_formats "$build/quern"
 
 passed=0
 failed=0

@@ -20,3 +20,11 @@ make() {
     rm -rf "$folder/new"
     "$@" "$folder/new" >&2 && mv "$folder/new" "$folder/$name"
 }
+
+# make_formats QUERN: glm-nano as $folder/fp8 (needs numpy) and $folder/mxfp4.
+make_formats() {
+    python=python3
+    "$python" -c 'import numpy' 2>/dev/null || python=/usr/bin/python3 # Debian's has Debian's numpy
+    make fp8 "$python" -B bench/models.py fp8 models/glm-nano
+    make mxfp4 "$1" quantize -q models/glm-nano
+}

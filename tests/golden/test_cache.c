@@ -16,6 +16,7 @@
  *               another has to be as likely as the session's, but for epsilon
  * --epsilon X   of a log-probability, as the session has both (epsilon_default)
  * --only NAME   one of the tests: "bf16 rows" or "FP8 rows"
+ * --model DIR   glm-nano with other weights: in FP8, in MXFP4
  * --source DIR  where models/glm-nano and tests/eval are, if not where this was built
  */
 #include "base/page.h"
@@ -52,6 +53,7 @@ static const float share_max = 0.1F;
 /* As the arguments say. */
 static struct arguments {
     const char *device, *source;
+    const char *model; /* NULL: models/glm-nano below source */
     float epsilon;
     bool is_all, is_free;
 } g = {.source = QN_SOURCE_DIR, .epsilon = epsilon_default};
@@ -221,7 +223,7 @@ static void fixture_open(fixture *f, const setting *s)
     assert_non_null(q);
     questions_open(q, g.source);
     (void)snprintf(path, sizeof path, "%s/models/glm-nano", g.source);
-    must(qn_model_open(&f->model, path, &options, &err), &err);
+    must(qn_model_open(&f->model, g.model != NULL ? g.model : path, &options, &err), &err);
     f->is_on_gpu = strcmp(qn_model_get_info(f->model)->device, "cpu") != 0;
     f->n_crowd = f->is_on_gpu ? CROWD_GPU : CROWD;
     memset(&g_near, 0, sizeof g_near);
@@ -743,6 +745,8 @@ static bool parse(int argc, char **argv)
                 return false;
             }
             cmocka_set_test_filter(argv[i]);
+        } else if (has_value && strcmp(argv[i], "--model") == 0) {
+            g.model = argv[++i];
         } else if (has_value && strcmp(argv[i], "--source") == 0) {
             g.source = argv[++i];
         } else if (has_value && strcmp(argv[i], "--epsilon") == 0) {
@@ -754,7 +758,7 @@ static bool parse(int argc, char **argv)
         } else {
             (void)fprintf(stderr,
                           "%s: not an option, or without its value; expected --all, --device NAME, "
-                          "--free, --epsilon X, --only NAME or --source DIR\n",
+                          "--free, --epsilon X, --only NAME, --model DIR or --source DIR\n",
                           argv[i]);
             return false;
         }

@@ -17,7 +17,7 @@ Runs these, or those that are named, from the source as it was built; a log each
   model     gpumodel_test: layers of tiny models; 200 problems beside transformers in bf16
   engine    gpuengine_test: steps of many sequences
   cache     golden_cache: conversations cold, warm, evicted and in a crowd of 64, bit for bit with
-            --deterministic, near without
+            --deterministic, some of them in FP8 and MXFP4, too; near without
   quality   bench/gpu_quality.sh: bf16, FP8, MXFP4 against the CPU in f32
   layer     tools/gpu/layer.sh: one layer of GLM-5.2's shape at 65,536 positions
   bench     tools/gpu/bench.sh: every operation, its result in bench.json
@@ -68,10 +68,17 @@ run_check() { limited tools/gpu/check.sh --device "$device"; }
 run_model() { limited "$tests/gpumodel_test" "$device"; }
 run_engine() { limited "$tests/gpuengine_test" "$device"; }
 run_cache() {
+    . bench/models.sh
+    open_folder "$output/models"
+    make_formats "$quern"
+    for model in fp8 mxfp4; do
+        echo "== $model"
+        limited "$tests/golden_cache" --device "$device" --model "$folder/$model" || return
+    done
     limited "$tests/golden_cache" --all --device "$device" &&
         limited "$tests/golden_cache" --all --device "$device" --free
 }
-run_quality() { limited bench/gpu_quality.sh --device "$device"; }
+run_quality() { limited bench/gpu_quality.sh --device "$device" --keep "$output/models"; }
 run_layer() { limited tools/gpu/layer.sh --device "$device"; }
 run_bench() { limited tools/gpu/bench.sh --device "$device" --output "$output/bench.json"; }
 run_tune() {
