@@ -45,23 +45,24 @@ typedef struct few_cost {
 
 /*
  * A multiprocessor alone reads a third faster; two blocks on one take half as long again for their
- * work, and leave the next launch none to begin on.  Constants are those that gpucheck --bench bore
- * out on an H200.
+ * work, and leave the next launch none to begin on, which then lacks two stages' work.  Constants
+ * are those that gpucheck --bench bore out on an H200 (2026-11-27, 14 shapes by all plans).
  */
 static few_cost cost_of(const qn_gpu_few_plan *p, const qn_gpu_info *info,
                         const qn_gpu_matmul_shape *shape)
 {
-    const uint32_t n_clusters = p->n_grid / p->n_parts;
-    const uint32_t n_turns = (p->n_items + n_clusters - 1) / n_clusters;
-    const double n_mine = n_turns * ((double)p->n_stages / p->n_parts);
-    const double n_all = (double)p->n_stages * p->n_items / info->n_sms;
-    const bool is_shared = p->n_grid > info->n_sms;
-    const double bytes = TILES_BYTES + 0.5 * (p->stage_bytes - TILES_BYTES);
     const double work = kinds[shape->kind].work + 75.0 * qn_gpu_few_columns(shape->n_rows);
-    const double read_most = n_mine * (is_shared ? 2 : 1) * 0.75;
-    return (few_cost){.read = bytes * (read_most > n_all ? read_most : n_all),
-                      .worked = work * n_mine * (is_shared ? 1.5 : 1),
-                      .joined = (p->n_parts > 1 ? 25000 : 0) + (is_shared ? 60000 : 0)};
+    const double bytes = TILES_BYTES + 0.5 * (p->stage_bytes - TILES_BYTES);
+    const double n_stages = (double)p->n_stages / p->n_parts;
+    const uint32_t n_parts = p->n_items * p->n_parts;
+    const uint32_t n_most = (n_parts + info->n_sms - 1) / info->n_sms; /* of a multiprocessor */
+    const bool is_shared = p->n_grid > info->n_sms;
+    const double n_worked = is_shared ? n_most - 0.5 * (n_most / 2) : n_most;
+    const double n_mean = (double)n_parts / info->n_sms;
+    return (few_cost){.read = bytes * n_stages * (0.75 * n_most > n_mean ? 0.75 * n_most : n_mean),
+                      .worked = work * n_stages * n_worked,
+                      .joined = (p->n_parts > 1 ? 25000 : 0) +
+                                (is_shared ? 2 * kinds[shape->kind].work : 0)};
 }
 
 static double total_of(const few_cost *cost)
@@ -77,39 +78,58 @@ static void fill_with_ring(qn_gpu_few_plan *p, uint32_t shared_bytes)
     p->shared_bytes = ALIGN_BYTES + p->n_ring * p->stage_bytes;
 }
 
-/* What a plan has before items are cut. */
-static qn_gpu_few_plan begin_plan(const qn_gpu_info *info, const qn_gpu_matmul_shape *shape)
+/* A plan with so many parts of an item, on half a multiprocessor: blocks of the next launch come
+ * before these have ended. */
+static qn_gpu_few_plan make_plan(const qn_gpu_info *info, const qn_gpu_matmul_shape *shape,
+                                 uint32_t n_parts)
 {
     const uint32_t n_strips = strips_of(shape->n_out, shape->is_pair);
     const uint32_t n_inputs = 64 * kinds[shape->kind].n_blocks;
     qn_gpu_few_plan p = {.n_items = (n_strips + STRIPS - 1) / STRIPS * shape->n_groups,
                          .n_stages = (qn_tile_pad(shape->n_in) + n_inputs - 1) / n_inputs,
-                         .n_parts = 1,
+                         .n_parts = n_parts,
                          .stage_bytes =
                              TILES_BYTES + 2 * n_inputs * qn_gpu_few_columns(shape->n_rows)};
     p.stage_bytes += shape->kind != QN_GPU_W_BF16 ? QN_GPU_FEW_SCALES_BYTES : 0U;
-    p.n_grid = qn_min_u32(p.n_items, info->n_sms);
-    /* Half of a multiprocessor: blocks of the next launch come before these have ended. */
+    p.n_grid = p.n_items * n_parts;
     fill_with_ring(&p, (info->shared_bytes - LAUNCH_BYTES) / 2);
+    return p;
+}
+
+/* With so many blocks a multiprocessor at most, items are taken by turns. */
+static qn_gpu_few_plan make_turns(const qn_gpu_info *info, const qn_gpu_matmul_shape *shape,
+                                  uint32_t n_each)
+{
+    qn_gpu_few_plan p = make_plan(info, shape, 1);
+    p.n_grid = qn_min_u32(p.n_items, n_each * info->n_sms);
     return p;
 }
 
 qn_gpu_few_plan qn_gpu_few_plan_of(const qn_gpu_info *info, const qn_gpu_matmul_shape *shape)
 {
-    qn_gpu_few_plan p = begin_plan(info, shape);
-    qn_gpu_few_plan best = p;
-    few_cost best_cost = cost_of(&p, info, shape);
-    for (uint32_t k = 2; k <= PARTS_MAX && k <= p.n_stages; k *= 2) {
-        p.n_parts = k;
-        p.n_grid = k * p.n_items;
-        const few_cost cost = cost_of(&p, info, shape);
-        if (p.n_grid <= BLOCKS_EACH * info->n_sms && total_of(&cost) < total_of(&best_cost)) {
-            best = p;
+    qn_gpu_few_plan plans[BLOCKS_EACH + PARTS_MAX];
+    uint32_t n_plans = 0;
+    for (uint32_t n_each = 1; n_each <= BLOCKS_EACH; n_each++) {
+        plans[n_plans++] = make_turns(info, shape, n_each);
+    }
+    for (uint32_t k = 2; k <= PARTS_MAX; k *= 2) {
+        plans[n_plans++] = make_plan(info, shape, k);
+    }
+    qn_gpu_few_plan best = plans[0];
+    few_cost best_cost = cost_of(&best, info, shape);
+    for (uint32_t i = 1; i < n_plans; i++) {
+        const qn_gpu_few_plan *p = &plans[i];
+        const few_cost cost = cost_of(p, info, shape);
+        if (p->n_parts <= p->n_stages && p->n_grid <= BLOCKS_EACH * info->n_sms &&
+            total_of(&cost) < total_of(&best_cost)) {
+            best = *p;
             best_cost = cost;
         }
     }
-    if (best.n_parts == 1 && best_cost.read > best_cost.worked) {
-        /* A long ring is full sooner than the next launch's blocks could be of use. */
+    /* A long ring is full sooner than the next launch's blocks could be of use; or these have
+     * multiprocessors of their own, and a block's stages are more than half of one holds. */
+    if ((best.n_parts == 1 && best.n_grid <= info->n_sms && best_cost.read > best_cost.worked) ||
+        (best.n_grid <= info->n_sms / 2 && best.n_ring * best.n_parts < best.n_stages)) {
         fill_with_ring(&best, info->shared_bytes);
     }
     return best;
@@ -121,15 +141,7 @@ bool qn_gpu_few_supports(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shap
         shape->n_in % 8 != 0 || !qn_gpu_kernels_has(kernels, kinds[shape->kind].i_kernel)) {
         return false;
     }
-    return begin_plan(qn_gpu_kernels_info(kernels), shape).n_ring >= 2;
-}
-
-/* By gpucheck --bench on an H200: of many turns of all blocks mma has the shorter last one; else it
- * is faster (by 6 %) with o of bf16 and one row alone.  "/early", which is too, no rule takes. */
-bool qn_gpu_few_pays(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape)
-{
-    const qn_gpu_info *info = qn_gpu_kernels_info(kernels);
-    return begin_plan(info, shape).n_items <= 4 * info->n_sms;
+    return make_plan(qn_gpu_kernels_info(kernels), shape, 1).n_ring >= 2;
 }
 
 /* What the kernel copies, a box of each in a stage. */

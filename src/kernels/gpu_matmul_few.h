@@ -13,7 +13,7 @@ typedef struct qn_gpu_few_plan {
     uint32_t n_items;
     uint32_t n_stages; /**< Of an item; a stage is what a block takes of its inputs at a time. */
     uint32_t n_parts;  /**< Blocks of a cluster; above 1 no cluster has more than one item. */
-    uint32_t n_grid;   /**< Blocks. */
+    uint32_t n_grid;   /**< Blocks: two of a multiprocessor at most. */
     uint32_t stage_bytes;
     uint32_t n_ring; /**< Stages in shared memory: 2 at least. */
     uint32_t shared_bytes;
@@ -21,9 +21,6 @@ typedef struct qn_gpu_few_plan {
 
 /** The plan that takes the least time, of a shape of up to 64 rows. */
 qn_gpu_few_plan qn_gpu_few_plan_of(const qn_gpu_info *info, const qn_gpu_matmul_shape *shape);
-
-/** Faster than the others, where nothing is measured?  Of a shape that it supports. */
-bool qn_gpu_few_pays(const qn_gpu_kernels *kernels, const qn_gpu_matmul_shape *shape);
 
 /**
  * Not of experts, whose weights are not known before a launch begins; up to 64 rows; not

@@ -63,7 +63,7 @@ uint64_t qn_gpu_wgmma_partial_bytes(const qn_gpu_kernels *kernels, const qn_gpu_
     return count_parts(shape) == 1 ? 0 : QN_GPU_COUNTERS_BYTES + n * PART_BYTES;
 }
 
-/* By gpucheck --bench on an H200.  Of one matrix, what qn_gpu_few_pays() does not take. */
+/* By gpucheck --bench on an H200.  Of one matrix, what gpu_matmul_few.h does not take. */
 bool qn_gpu_wgmma_pays(const qn_gpu_matmul_shape *shape)
 {
     if (!shape->is_grouped) {

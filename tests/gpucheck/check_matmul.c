@@ -376,7 +376,7 @@ static void check_large(gc *run, uint32_t variant)
 }
 
 /*
- * sm90_few: each number of parts of an item, and more items than multiprocessors, single and in
+ * sm90_few: each number of parts of an item, and more items than blocks at once, single and in
  * pairs, with each number of columns in turn.  Below a sanitizer the smaller ones.
  */
 static void check_few(gc *run)
@@ -390,7 +390,7 @@ static void check_few(gc *run)
     for (uint32_t i = 0; i < 3 * 2 * 4 * 2; i++) {
         const uint32_t n_parts = 1U << i / 2 % 4;
         const bool is_pair = i / 8 % 2 != 0;
-        const uint32_t n_items = n_parts == 1 ? info->n_sms + 1 : info->n_sms / n_parts;
+        const uint32_t n_items = n_parts == 1 ? 2 * info->n_sms + 1 : info->n_sms / n_parts;
         const uint32_t epilogue = is_pair      ? QN_GPU_SILU_MUL
                                   : i % 2 == 0 ? QN_GPU_ADD
                                                : QN_GPU_STORE;

@@ -50,7 +50,8 @@ static void see_launch(const char *kernel, const uint32_t grid[3], uint32_t n_th
     if (strncmp(name, "few_", 4) == 0) {
         qn_gpu_few_args few; /* the copy is not on a multiple of 64 */
         memcpy(&few, args, sizeof few);
-        n_blocks = few.n_parts > 1 ? 2 : 1; /* and of one part no more than multiprocessors */
+        /* One part takes what it needs, and half of all multiprocessors leave the others. */
+        n_blocks = grid[0] > N_SMS || (few.n_parts > 1 && grid[0] > N_SMS / 2) ? 2 : 1;
     } else if (strncmp(name, "mma_", 4) == 0 || strncmp(name, "wgmma_", 6) == 0) {
         n_blocks = (grid[0] + N_SMS - 1) / N_SMS;
     }
