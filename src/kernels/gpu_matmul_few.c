@@ -57,7 +57,8 @@ static few_cost cost_of(const qn_gpu_few_plan *p, const qn_gpu_info *info,
     const uint32_t n_parts = p->n_items * p->n_parts;
     const uint32_t n_most = (n_parts + info->n_sms - 1) / info->n_sms; /* of a multiprocessor */
     const bool is_shared = p->n_grid > info->n_sms;
-    const double n_worked = is_shared ? n_most - 0.5 * (n_most / 2) : n_most;
+    const uint32_t n_pairs = is_shared ? n_most / 2 : 0; /* of blocks at once */
+    const double n_worked = n_most - 0.5 * n_pairs;
     const double n_mean = (double)n_parts / info->n_sms;
     return (few_cost){.read = bytes * n_stages * (0.75 * n_most > n_mean ? 0.75 * n_most : n_mean),
                       .worked = work * n_stages * n_worked,
