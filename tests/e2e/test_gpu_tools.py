@@ -114,7 +114,7 @@ class Gaps(unittest.TestCase):
         self.assertIn("trace.c: not compiled, expected a C compiler", self.profile("", "model", cc="false").stderr)
         done = run("profile.sh", "--whole", "model", CUPTI="/nowhere")
         self.assertEqual(done.returncode, 2)
-        self.assertIn("/nowhere/include/cupti_activity.h: not there, expected CUPTI", done.stderr)
+        self.assertIn("CUPTI: no include/cupti_activity.h and lib64/libcupti.so in /nowhere, expected", done.stderr)
 
 
 @unittest.skipUnless(HAS_GPUCHECK, "no gpucheck in this build")

@@ -16,8 +16,8 @@ which needs their permission) where it is found, else by nsys (when each kernel 
 With --whole CUDA's CUPTI says when each kernel, copy and fill of 'quern bench engine MODEL OPTION...' ran
 (one sequence with five drafts and dummy weights if no option is given). Behind what that prints stands how
 long the device had work once the model was loaded, and how long it had none between two of them. What is
-longer than 50 us is not such a gap but a wait for the host. It needs a C compiler; CUPTI is looked for in
-\$CUPTI (which has include/ and lib64/ or lib/) and in extras/CUPTI of /usr/local/cuda.
+longer than 50 us is not such a gap but a wait for the host. It needs a C compiler, and CUPTI of CUDA's
+toolkit in /usr/local/cuda, or where the variable CUPTI says: a folder with include/ and lib64/ or lib/.
 
   --tool NAME     ncu or nsys; ncu if not given, nsys where there is no ncu
   --device NAME   cuda[:N]; $device if not given
@@ -74,14 +74,22 @@ sum_gaps() {
 
 # Makes $trace, the library that writes a trace, of trace.c and CUPTI.
 make_tracer() {
-    cupti=${CUPTI:-/usr/local/cuda/extras/CUPTI}
-    [ -r "$cupti/include/cupti_activity.h" ] ||
-        fail "$cupti/include/cupti_activity.h: not there, expected CUPTI of CUDA's toolkit (CUPTI names its folder)"
-    set -- "$cupti"/lib64/libcupti.so "$cupti"/lib64/libcupti.so.* "$cupti"/lib/libcupti.so.*
-    while [ $# -gt 1 ] && [ ! -e "$1" ]; do shift; done
-    [ -e "$1" ] || fail "$cupti/lib64/libcupti.so: not there, expected CUPTI of CUDA's toolkit"
+    if [ -n "${CUPTI:-}" ]; then
+        set -- "$CUPTI"
+    else
+        set -- /usr/local/cuda/extras/CUPTI /usr/local/cuda/targets/*-linux
+    fi
+    for cupti in "$@"; do
+        for library in "$cupti"/lib64/libcupti.so* "$cupti"/lib/libcupti.so*; do
+            [ ! -e "$library" ] || [ ! -e "$cupti/include/cupti_activity.h" ] || break 2
+        done
+        library=""
+    done
+    [ -n "$library" ] || fail "CUPTI: no include/cupti_activity.h and lib64/libcupti.so in $*, expected those of" \
+        "CUDA's toolkit (CUPTI names their folder)"
     "${CC:-cc}" -std=gnu11 -O2 -Wall -shared -fPIC -I"$cupti/include" -I"$cupti/../../include" \
-        -I/usr/local/cuda/include "$top/tools/gpu/trace.c" -o "$trace" "$1" -Wl,-rpath,"$(dirname "$1")" ||
+        -I/usr/local/cuda/include "$top/tools/gpu/trace.c" -o "$trace" "$library" \
+        -Wl,-rpath,"$(dirname "$library")" ||
         fail "trace.c: not compiled, expected a C compiler and the headers of CUDA's toolkit"
 }
 
