@@ -45,23 +45,24 @@ typedef struct few_cost {
 
 /*
  * A multiprocessor alone reads a third faster; two blocks on one take half as long again for their
- * work, and leave the next launch none to begin on, which then lacks two stages' work.  Constants
- * are those that gpucheck --bench bore out on an H200 (2026-11-27, 14 shapes by all plans).
+ * work, and leave the next launch none to begin on, which then lacks two stages' work of one row.
+ * Constants are those that gpucheck --bench bore out on an H200 (2026-11-27, 14 shapes by all
+ * plans).
  */
 static few_cost cost_of(const qn_gpu_few_plan *p, const qn_gpu_info *info,
                         const qn_gpu_matmul_shape *shape)
 {
     const double work = kinds[shape->kind].work + 75.0 * qn_gpu_few_columns(shape->n_rows);
     const double bytes = TILES_BYTES + 0.5 * (p->stage_bytes - TILES_BYTES);
-    const double n_stages = (double)p->n_stages / p->n_parts;
-    const uint32_t n_parts = p->n_items * p->n_parts;
-    const uint32_t n_most = (n_parts + info->n_sms - 1) / info->n_sms; /* of a multiprocessor */
+    const double part_stages = (double)p->n_stages / p->n_parts;
+    const uint32_t n_all = p->n_items * p->n_parts;                  /* parts */
+    const uint32_t n_most = (n_all + info->n_sms - 1) / info->n_sms; /* of a multiprocessor */
     const bool is_shared = p->n_grid > info->n_sms;
-    const uint32_t n_pairs = is_shared ? n_most / 2 : 0; /* of blocks at once */
-    const double n_worked = n_most - 0.5 * n_pairs;
-    const double n_mean = (double)n_parts / info->n_sms;
-    return (few_cost){.read = bytes * n_stages * (0.75 * n_most > n_mean ? 0.75 * n_most : n_mean),
-                      .worked = work * n_stages * n_worked,
+    const uint32_t n_pairs = is_shared ? n_most / 2 : 0; /* of parts at once */
+    const double n_mean = (double)n_all / info->n_sms;
+    const double n_read = 0.75 * n_most > n_mean ? 0.75 * n_most : n_mean;
+    return (few_cost){.read = bytes * part_stages * n_read,
+                      .worked = work * part_stages * (n_most - 0.5 * n_pairs),
                       .joined = (p->n_parts > 1 ? 25000 : 0) +
                                 (is_shared ? 2 * kinds[shape->kind].work : 0)};
 }
@@ -106,25 +107,26 @@ static qn_gpu_few_plan make_turns(const qn_gpu_info *info, const qn_gpu_matmul_s
     return p;
 }
 
+static void keep_cheaper(qn_gpu_few_plan *best, few_cost *best_cost, const qn_gpu_few_plan *p,
+                         const qn_gpu_info *info, const qn_gpu_matmul_shape *shape)
+{
+    const few_cost cost = cost_of(p, info, shape);
+    if (total_of(&cost) < total_of(best_cost)) {
+        *best = *p;
+        *best_cost = cost;
+    }
+}
+
 qn_gpu_few_plan qn_gpu_few_plan_of(const qn_gpu_info *info, const qn_gpu_matmul_shape *shape)
 {
-    qn_gpu_few_plan plans[BLOCKS_EACH + PARTS_MAX];
-    uint32_t n_plans = 0;
-    for (uint32_t n_each = 1; n_each <= BLOCKS_EACH; n_each++) {
-        plans[n_plans++] = make_turns(info, shape, n_each);
-    }
-    for (uint32_t k = 2; k <= PARTS_MAX; k *= 2) {
-        plans[n_plans++] = make_plan(info, shape, k);
-    }
-    qn_gpu_few_plan best = plans[0];
+    qn_gpu_few_plan best = make_turns(info, shape, 1);
     few_cost best_cost = cost_of(&best, info, shape);
-    for (uint32_t i = 1; i < n_plans; i++) {
-        const qn_gpu_few_plan *p = &plans[i];
-        const few_cost cost = cost_of(p, info, shape);
-        if (p->n_parts <= p->n_stages && p->n_grid <= BLOCKS_EACH * info->n_sms &&
-            total_of(&cost) < total_of(&best_cost)) {
-            best = *p;
-            best_cost = cost;
+    const qn_gpu_few_plan shared = make_turns(info, shape, BLOCKS_EACH);
+    keep_cheaper(&best, &best_cost, &shared, info, shape);
+    for (uint32_t k = 2; k <= PARTS_MAX; k *= 2) {
+        const qn_gpu_few_plan p = make_plan(info, shape, k);
+        if (k <= p.n_stages && p.n_grid <= BLOCKS_EACH * info->n_sms) {
+            keep_cheaper(&best, &best_cost, &p, info, shape);
         }
     }
     /* A long ring is full sooner than the next launch's blocks could be of use; or these have

@@ -390,7 +390,7 @@ static void check_few(gc *run)
     for (uint32_t i = 0; i < 3 * 2 * 4 * 2; i++) {
         const uint32_t n_parts = 1U << i / 2 % 4;
         const bool is_pair = i / 8 % 2 != 0;
-        const uint32_t n_items = n_parts == 1 ? 2 * info->n_sms + 1 : info->n_sms / n_parts;
+        const uint32_t n_items = n_parts == 1 ? 5 * info->n_sms + 1 : info->n_sms / n_parts;
         const uint32_t epilogue = is_pair      ? QN_GPU_SILU_MUL
                                   : i % 2 == 0 ? QN_GPU_ADD
                                                : QN_GPU_STORE;
@@ -407,9 +407,11 @@ static void check_few(gc *run)
         const qn_gpu_matmul_shape shape = shape_ahead(&p);
         const qn_gpu_few_plan plan = qn_gpu_few_plan_of(info, &shape);
         gc_begin(run, "plan %u of sm90_few", i); /* a case of its own, or it would not count */
-        if (plan.n_parts != n_parts) {
-            gc_fail(run, "%u parts of %u x %u, %u expected", plan.n_parts, p.n_out, p.n_in,
-                    n_parts);
+        const uint32_t n_each = i < 16 ? 1 : 2;  /* blocks a multiprocessor: of bf16 one */
+        const uint32_t n_grid = n_parts == 1 ? n_each * info->n_sms : n_parts * n_items;
+        if (plan.n_parts != n_parts || plan.n_grid != n_grid) {
+            gc_fail(run, "%u parts and %u blocks of %u x %u, %u and %u expected", plan.n_parts,
+                    plan.n_grid, p.n_out, p.n_in, n_parts, n_grid);
         }
         gc_end(run);
         run_product(run, &p);

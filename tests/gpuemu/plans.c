@@ -37,7 +37,7 @@ static void note(const char *kernel, uint32_t n_bytes, uint32_t n_blocks)
 
 /*
  * Blocks of products by tensor cores stay until all is done, so more than there are multiprocessors
- * are meant to share them; and so are those of a cluster, which leave room for the next launch's.
+ * are meant to share them; clusters on more than half of them leave room for the next launch's.
  */
 static void see_launch(const char *kernel, const uint32_t grid[3], uint32_t n_threads,
                        uint32_t shared_bytes, const void *args)
@@ -50,7 +50,6 @@ static void see_launch(const char *kernel, const uint32_t grid[3], uint32_t n_th
     if (strncmp(name, "few_", 4) == 0) {
         qn_gpu_few_args few; /* the copy is not on a multiple of 64 */
         memcpy(&few, args, sizeof few);
-        /* One part takes what it needs, and half of all multiprocessors leave the others. */
         n_blocks = grid[0] > N_SMS || (few.n_parts > 1 && grid[0] > N_SMS / 2) ? 2 : 1;
     } else if (strncmp(name, "mma_", 4) == 0 || strncmp(name, "wgmma_", 6) == 0) {
         n_blocks = (grid[0] + N_SMS - 1) / N_SMS;

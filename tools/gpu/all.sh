@@ -88,6 +88,7 @@ run_tune() {
 run_whole() { limited bench/gpu_whole.sh --device "$device" "$output/whole"; }
 run_sanitize() { limited tools/gpu/sanitize.sh --device "$device"; }
 
+rm -rf "$output/models" # of another build
 passed=0
 failed=0
 for step in ${chosen:-$steps}; do

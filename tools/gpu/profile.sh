@@ -54,7 +54,7 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$op" ] || { usage >&2; exit 2; }
 
-# Sums of a trace in order, behind the kernels that load.
+# Sums of a trace in order, behind the kernels that load; awk's numbers hold the microseconds of a day in ns.
 sum_gaps() {
     awk -F, -v most=50000 '
         $3 ~ /^qn_gpu_(pack|dummy)$/ { n = gaps = waits = n_gaps = n_waits = 0; next }
@@ -89,14 +89,15 @@ make_tracer() {
         "CUDA's toolkit (CUPTI names their folder)"
     "${CC:-cc}" -std=gnu11 -O2 -Wall -shared -fPIC -I"$cupti/include" -I"$cupti/../../include" \
         -I/usr/local/cuda/include "$top/tools/gpu/trace.c" -o "$trace" "$library" \
-        -Wl,-rpath,"$(dirname "$library")" ||
+        -Xlinker -rpath -Xlinker "$(dirname "$library")" ||
         fail "trace.c: not compiled, expected a C compiler and the headers of CUDA's toolkit"
 }
 
 if [ -n "$whole" ]; then
     [ -x "$quern" ] || fail "$quern: not there, expected cmake --build to have made it"
-    folder=$(mktemp -d)
+    folder=$(mktemp -d) || exit
     trap 'rm -rf "$folder"' EXIT
+    trap 'exit 130' INT TERM
     trace=$folder/trace.so
     make_tracer
     [ $# -gt 0 ] || set -- --load-format dummy --batch 1 --context 0 --prompt-tokens 16 --output-tokens 256 \
@@ -104,7 +105,7 @@ if [ -n "$whole" ]; then
     output=${output:-whole}.csv
     CUDA_INJECTION64_PATH=$trace QUERN_TRACE=$folder/trace.csv \
         "$quern" bench engine "$op" --device "$device" "$@" || exit
-    [ -e "$folder/trace.csv" ] || fail "$device: no trace of it, expected an NVIDIA GPU that CUPTI knows"
+    [ -e "$folder/trace.csv" ] || fail "$device: no trace of it, expected one of an NVIDIA GPU that CUPTI knows"
     sort -t , -n -k 1,1 "$folder/trace.csv" >"$output" || exit
     sum_gaps <"$output" || fail "$output: no kernels, copies or fills, some expected behind the load of a model"
     exit 0

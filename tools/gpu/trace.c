@@ -2,10 +2,11 @@
 /*
  * When each kernel, copy and fill of a program ran.  tools/gpu/profile.sh compiles it, and CUDA's
  * driver loads it into the program (CUDA_INJECTION64_PATH); at its end $QUERN_TRACE has a line for
- * each, in no order: start and duration in ns, name ("copy", "fill" or the kernel's).
+ * each, in no order: start in ns since the program began, duration in ns, name ("copy", "fill" or
+ * the kernel's).
  *
  * Kernels of a graph come one by one, and what a kernel overlaps with the one before it, having
- * been launched early, stays: of 3,000 of them on an H200 1,199 did.
+ * been launched early, stays: of 4,000 of them on an H200 1,760 did.
  *
  * Source   CUPTI's documentation, "CUPTI Activity API"; records as of CUDA 13.0
  */
@@ -13,6 +14,7 @@
 #include <cupti_result.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,11 +22,15 @@
 
 enum { BUFFER_BYTES = 8 << 20 };
 
+/* Begun by the program's first call of the driver; buffers come from threads of CUPTI, and at the
+ * end from the one that ends the program. */
 static struct {
-    FILE *out;
+    pthread_mutex_t lock;
+    FILE *out; /* NULL: at an end */
     const char *path;
-    size_t n_dropped; /* records that CUPTI had no room for */
-} g;
+    uint64_t begin_ns; /* subtracted: stamps since 1970 are more than awk's numbers hold */
+    size_t n_lost;     /* records without a time, or without room */
+} g = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void CUPTIAPI give_buffer(uint8_t **buffer, size_t *n_bytes, size_t *n_records_max)
 {
@@ -35,7 +41,12 @@ static void CUPTIAPI give_buffer(uint8_t **buffer, size_t *n_bytes, size_t *n_re
 
 static void put_line(uint64_t start_ns, uint64_t end_ns, const char *name)
 {
-    (void)fprintf(g.out, "%" PRIu64 ",%" PRIu64 ",%s\n", start_ns, end_ns - start_ns, name);
+    if (start_ns < g.begin_ns || end_ns < start_ns) { /* 0: it has not ended, or was not timed */
+        g.n_lost++;
+        return;
+    }
+    (void)fprintf(g.out, "%" PRIu64 ",%" PRIu64 ",%s\n", start_ns - g.begin_ns, end_ns - start_ns,
+                  name);
 }
 
 static void put_record(const CUpti_Activity *record)
@@ -60,35 +71,47 @@ static void put_record(const CUpti_Activity *record)
     }
 }
 
-/* Called by one thread at a time. */
+static void add_dropped(CUcontext context, uint32_t stream)
+{
+    size_t n_dropped = 0;
+    if (cuptiActivityGetNumDroppedRecords(context, stream, &n_dropped) == CUPTI_SUCCESS) {
+        g.n_lost += n_dropped;
+    }
+}
+
 static void CUPTIAPI take_buffer(CUcontext context, uint32_t stream, uint8_t *buffer,
                                  size_t n_bytes, size_t n_valid_bytes)
 {
     CUpti_Activity *record = NULL;
-    size_t n_dropped = 0;
     (void)n_bytes;
-    while (cuptiActivityGetNextRecord(buffer, n_valid_bytes, &record) == CUPTI_SUCCESS) {
+    (void)pthread_mutex_lock(&g.lock);
+    while (g.out != NULL &&
+           cuptiActivityGetNextRecord(buffer, n_valid_bytes, &record) == CUPTI_SUCCESS) {
         put_record(record);
     }
-    if (cuptiActivityGetNumDroppedRecords(context, stream, &n_dropped) == CUPTI_SUCCESS) {
-        g.n_dropped += n_dropped;
-    }
+    add_dropped(context, stream);
+    (void)pthread_mutex_unlock(&g.lock);
     free(buffer);
 }
 
-/* Half a trace is none: what is missing would count as gaps. */
+/* What is missing counts as gaps, so it is said. */
 static void end_trace(void)
 {
     const bool is_whole = cuptiActivityFlushAll(CUPTI_ACTIVITY_FLAG_FLUSH_FORCED) == CUPTI_SUCCESS;
+    (void)pthread_mutex_lock(&g.lock);
+    add_dropped(NULL, 0);
     bool is_written = ferror(g.out) == 0;
     is_written = fclose(g.out) == 0 && is_written;
-    if (is_whole && is_written && g.n_dropped == 0) {
-        return;
+    g.out = NULL;
+    if (g.n_lost > 0 || !is_whole) {
+        (void)fprintf(stderr, "trace: %zu kernels, copies and fills left out%s\n", g.n_lost,
+                      is_whole ? "" : ", and the last were not given");
     }
-    (void)fprintf(stderr, "trace: %s: %zu records lost%s%s, removed\n", g.path, g.n_dropped,
-                  is_whole ? "" : ", the last were not given",
-                  is_written ? "" : ", not all could be written");
-    (void)remove(g.path);
+    (void)pthread_mutex_unlock(&g.lock);
+    if (!is_written) {
+        (void)fprintf(stderr, "trace: %s: not all could be written, removed\n", g.path);
+        (void)remove(g.path);
+    }
 }
 
 static const char *begin_trace(void)
@@ -97,7 +120,10 @@ static const char *begin_trace(void)
                                                CUPTI_ACTIVITY_KIND_MEMCPY,
                                                CUPTI_ACTIVITY_KIND_MEMSET};
     const char *text = NULL;
-    CUptiResult result = cuptiActivityRegisterCallbacks(give_buffer, take_buffer);
+    CUptiResult result = cuptiGetTimestamp(&g.begin_ns);
+    if (result == CUPTI_SUCCESS) {
+        result = cuptiActivityRegisterCallbacks(give_buffer, take_buffer);
+    }
     for (size_t i = 0; result == CUPTI_SUCCESS && i < sizeof kinds / sizeof *kinds; i++) {
         result = cuptiActivityEnable(kinds[i]);
     }
@@ -113,10 +139,11 @@ __attribute__((visibility("default"))) int InitializeInjection(void);
 int InitializeInjection(void)
 {
     g.path = getenv("QUERN_TRACE");
-    g.out = g.path != NULL ? fopen(g.path, "w") : NULL;
+    g.path = g.path != NULL ? g.path : "";
+    g.out = fopen(g.path, "w");
     if (g.out == NULL) {
-        (void)fprintf(stderr, "trace: QUERN_TRACE: %s: %s, a file that can be written expected\n",
-                      g.path != NULL ? g.path : "not set", strerror(errno));
+        (void)fprintf(stderr, "trace: QUERN_TRACE: '%s': %s, a file that can be written expected\n",
+                      g.path, strerror(errno));
         return 0;
     }
     const char *const failure = begin_trace();

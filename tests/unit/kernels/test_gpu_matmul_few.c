@@ -20,34 +20,42 @@ static qn_gpu_matmul_shape shape_of(uint32_t i, uint32_t kind, uint32_t n_rows)
                                  .n_rows = n_rows};
 }
 
+/* What the kernel and a launch count on. */
+static void assert_is_sound(const qn_gpu_few_plan *p, const qn_gpu_info *info, uint32_t n_columns)
+{
+    assert_in_range(p->n_parts, 1, p->n_stages < 8 ? p->n_stages : 8);
+    assert_int_equal(8 / p->n_parts * p->n_parts, 8); /* 1, 2, 4 or 8 */
+    assert_int_equal(p->n_grid % p->n_parts, 0);
+    if (p->n_parts > 1) { /* a cluster ends with its item */
+        assert_int_equal(p->n_grid, p->n_items * p->n_parts);
+    }
+    assert_in_range(p->n_grid, 1, 2 * info->n_sms);
+    assert_in_range(p->n_ring, 2, 12);
+    assert_int_equal(p->stage_bytes % 1024, 0);
+    /* Two blocks have room on a multiprocessor where there may be two. */
+    const bool may_be_two =
+        p->n_grid > info->n_sms || (p->n_parts > 1 && p->n_grid > info->n_sms / 2);
+    assert_in_range(p->shared_bytes, 1, info->shared_bytes / (may_be_two ? 2 : 1) - 2048);
+    /* Sums of all outputs and columns take the place of stages. */
+    assert_in_range(128 * 4 * n_columns, 1, p->n_ring * p->stage_bytes);
+}
+
 static void test_gpu_matmul_few_cuts_items_into_parts(void **state)
 {
     (void)state;
-    for (uint32_t i = 0; i < N_PRODUCT_SHAPES; i++) {
-        for (uint32_t kind = QN_GPU_W_BF16; kind <= QN_GPU_W_MXFP4; kind++) {
-            for (uint32_t n_rows = 1; n_rows <= 64; n_rows += n_rows < 8 ? 7 : 8) {
-                const qn_gpu_matmul_shape shape = shape_of(i, kind, n_rows);
-                const qn_gpu_few_plan p = qn_gpu_few_plan_of(&h200, &shape);
-                const uint32_t n_columns = n_rows <= 8    ? 8
-                                           : n_rows <= 16 ? 16
-                                           : n_rows <= 32 ? 32
-                                                          : 64;
-                assert_in_range(p.n_parts, 1, p.n_stages < 8 ? p.n_stages : 8);
-                assert_int_equal(8 / p.n_parts * p.n_parts, 8); /* 1, 2, 4 or 8 */
-                assert_int_equal(p.n_grid % p.n_parts, 0);
-                if (p.n_parts > 1) { /* a cluster ends with its item */
-                    assert_int_equal(p.n_grid, p.n_items * p.n_parts);
-                }
-                assert_in_range(p.n_grid, 1, 2 * h200.n_sms);
-                assert_in_range(p.n_ring, 2, 12);
-                assert_int_equal(p.stage_bytes % 1024, 0);
-                /* Two blocks have room on a multiprocessor where there may be two. */
-                const bool may_be_two =
-                    p.n_grid > h200.n_sms || (p.n_parts > 1 && p.n_grid > h200.n_sms / 2);
-                assert_in_range(p.shared_bytes, 1, h200.shared_bytes / (may_be_two ? 2 : 1) - 2048);
-                /* Sums of all outputs and columns take the place of stages. */
-                assert_in_range(128 * 4 * n_columns, 1, p.n_ring * p.stage_bytes);
-            }
+    static const uint32_t n_sms[] = {1,  7,   16,
+                                     78, 114, 132}; /* slices of a device, an H100 of PCIe */
+    for (uint32_t i = 0; i < N_PRODUCT_SHAPES * 3 * 6; i++) {
+        qn_gpu_info info = h200;
+        info.n_sms = n_sms[i % 6];
+        for (uint32_t n_rows = 1; n_rows <= 64; n_rows += n_rows < 8 ? 7 : 8) {
+            const qn_gpu_matmul_shape shape = shape_of(i / 18, QN_GPU_W_BF16 + i / 6 % 3, n_rows);
+            const qn_gpu_few_plan p = qn_gpu_few_plan_of(&info, &shape);
+            assert_is_sound(&p, &info,
+                            n_rows <= 8    ? 8
+                            : n_rows <= 16 ? 16
+                            : n_rows <= 32 ? 32
+                                           : 64);
         }
     }
 }
@@ -60,7 +68,7 @@ static void test_gpu_matmul_few_has_parts_for_all_multiprocessors(void **state)
         const uint32_t kind = i / 32;
         const uint32_t n_parts = 1U << i / 4 % 4;
         const bool is_pair = i / 16 % 2 != 0;
-        const uint32_t n_items = n_parts == 1 ? 2 * h200.n_sms + 1 : h200.n_sms / n_parts;
+        const uint32_t n_items = n_parts == 1 ? 5 * h200.n_sms + 1 : h200.n_sms / n_parts;
         const qn_gpu_matmul_shape shape = {.kind = kind,
                                            .n_out = n_items * (is_pair ? 64 : 128) - 8,
                                            .n_in = 8 * (64U << kind) - 32,
@@ -70,11 +78,9 @@ static void test_gpu_matmul_few_has_parts_for_all_multiprocessors(void **state)
         const qn_gpu_few_plan p = qn_gpu_few_plan_of(&h200, &shape);
         assert_int_equal(p.n_items, n_items);
         assert_int_equal(p.n_parts, n_parts);
-        if (n_parts == 1) { /* by turns of one block a multiprocessor, or two */
-            assert_int_equal(p.n_grid % h200.n_sms, 0);
-        } else {
-            assert_int_equal(p.n_grid, n_items * n_parts);
-        }
+        /* By turns of one block a multiprocessor, or of two where expanding binds one. */
+        const uint32_t n_each = kind == QN_GPU_W_BF16 ? 1 : 2;
+        assert_int_equal(p.n_grid, n_parts == 1 ? n_each * h200.n_sms : n_items * n_parts);
     }
     /* The head: expanding bounds a block, reading the two of a multiprocessor. */
     qn_gpu_matmul_shape head = {
