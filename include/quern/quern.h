@@ -202,7 +202,7 @@ typedef struct qn_model_info {
     const char *architecture; /**< "GlmMoeDsaForCausalLM" */
     const char *quantization; /**< "none", "fp8", "mxfp4": the smallest format of any expert. */
     const char *weights;      /**< "trained", "dummy"; "none" with tokenizer_only. */
-    const char *device;       /**< "cpu", or as it was named: "cuda:0". */
+    const char *device;       /**< As qn_devices() names it: "cpu", "cuda:0". */
     const char *kernels;      /**< Kernel set in use: "ref", "avx2", "avx512" ..; "sm_90". */
     const char *compute;      /**< "f32", "bf16", "int8": what is used. */
     const char *kv_dtype;     /**< "f32", "bf16", "fp8": what is used. */

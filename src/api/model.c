@@ -75,6 +75,18 @@ static qn_status check_gpu_options(const qn_model_options *o, qn_error *err)
     return QN_OK;
 }
 
+/* As qn_devices() names it, a GPU that was named without a number, too; NULL: the CPU. */
+static void name_device(qn_model *m, const char *gpu)
+{
+    uint32_t i_device = 0;
+    const qn_gpu_driver *const driver = gpu != NULL ? qn_gpu_find_driver(&i_device, gpu) : NULL;
+    if (driver == NULL) {
+        (void)snprintf(m->device, sizeof m->device, "cpu");
+    } else {
+        (void)snprintf(m->device, sizeof m->device, "%s:%u", driver->name, i_device);
+    }
+}
+
 /* A table that no device would be opened with, told before one is. */
 static qn_status check_tuning(const qn_model_options *o, qn_error *err)
 {
@@ -88,6 +100,27 @@ static qn_status check_tuning(const qn_model_options *o, qn_error *err)
     }
     qn_gpu_tuning_close(&tuning);
     return status;
+}
+
+/* A row of another version: what it is for becomes a fallback, and this says why. */
+static void warn_of_variants(const qn_gpu_tuning *tuning)
+{
+    uint32_t n_rows = 0;
+    uint32_t n_unknown = 0;
+    const qn_gpu_tuning_row *first = NULL;
+    const qn_gpu_tuning_row *const rows = qn_gpu_tuning_rows(tuning, &n_rows);
+    for (uint32_t i = 0; i < n_rows; i++) {
+        if (rows[i].i_variant == UINT32_MAX) {
+            first = first == NULL || rows[i].line < first->line ? &rows[i] : first;
+            n_unknown++;
+        }
+    }
+    if (first != NULL) {
+        qn_log(QN_LOG_WARN,
+               "tuning: %s: line %u: variant %s is none of this build, nor are those of %u rows "
+               "behind it; rules choose for them, as fallbacks",
+               qn_gpu_tuning_name(tuning), first->line, first->variant, n_unknown - 1);
+    }
 }
 
 /* Measured choices, and what a device without them gets. */
@@ -107,6 +140,7 @@ static qn_status open_tuning(qn_model *m, const qn_model_options *o, qn_error *e
                qn_gpu_tuning_name(tuning), device->arch);
     } else {
         qn_log(QN_LOG_INFO, "tuning: %s", qn_gpu_tuning_name(tuning));
+        warn_of_variants(tuning);
     }
     qn_gpu_kernels_tune(m->gpu_kernels, tuning);
     return QN_OK;
@@ -159,7 +193,7 @@ static qn_status choose_machine(qn_model *m, const qn_model_options *o, qn_error
     m->cpu_flags = qn_cpu_flags() & cpu_mask;
     qn_kernels_init(&m->kernels, m->cpu_flags);
     m->info.kernels = qn_kernels_level(m->cpu_flags);
-    (void)snprintf(m->device, sizeof m->device, "%s", is_gpu ? o->device : "cpu");
+    name_device(m, is_gpu ? o->device : NULL);
     if (o->tuning != NULL && !is_gpu) {
         return qn_fail(err, QN_E_INVAL, 0, __func__,
                        "tuning (--tuning): %.300s, none expected on a CPU", o->tuning);

@@ -66,11 +66,14 @@ static qn_status share_memory(uint64_t *cache_bytes, double share, const qn_mode
         bytes = strcmp(devices[i].name, info->device) == 0 ? devices[i].memory_bytes : bytes;
     }
     const double room = share * (double)bytes - (double)info->weight_bytes;
+    const bool is_large = info->weight_bytes >= 1000000000;
+    const double unit = is_large ? 1e-9 : 1e-6;
     if (room < 1.0) {
         return qn_fail(err, QN_E_NOMEM, 0, __func__,
-                       SERVE_MEMORY_SHARE ": %g of %.1f GB, expected more than the %.1f GB of "
-                                          "the weights",
-                       share, (double)bytes * 1e-9, (double)info->weight_bytes * 1e-9);
+                       SERVE_MEMORY_SHARE ": %g of %.1f %s, expected more than the %.1f of the "
+                                          "weights",
+                       share, (double)bytes * unit, is_large ? "GB" : "MB",
+                       (double)info->weight_bytes * unit);
     }
     *cache_bytes = (uint64_t)room;
     return QN_OK;
