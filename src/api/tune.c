@@ -32,6 +32,7 @@ typedef struct tuning {
     qn_gpu_tuning_row rows[ROWS_MAX];
     uint32_t n_rows;
     uint32_t n_wrong;
+    const qn_gpu_tuning_row *lost; /* the first for which all but the portable kernel were wrong */
 } tuning;
 
 /* ------------------------------------------------------------------------------------ shapes -- */
@@ -105,6 +106,10 @@ static qn_status measure(tuning *t, const qn_gpu_tuning_key *key, qn_error *err)
     }
     const qn_status status =
         qn_gpu_tune(t->rows + t->n_rows, &n, &n_wrong, &tuner, key, rows, (uint32_t)o->n_rows, err);
+    for (uint32_t i = 0; i < n && n_wrong > 0 && t->lost == NULL; i++) {
+        const qn_gpu_tuning_row *const row = &t->rows[t->n_rows + i];
+        t->lost = qn_gpu_tuning_is_portable(row) ? row : NULL;
+    }
     t->n_rows += n;
     t->n_wrong += n_wrong;
     t->n_before += o->n_rows;
@@ -233,6 +238,14 @@ qn_status qn_tune_on(char **table, const qn_tune_job *job, qn_error *err)
     }
     t->job = job;
     qn_status status = measure_all(t, err);
+    if (status == QN_OK && t->lost != NULL) {
+        const qn_gpu_tuning_key *const k = &t->lost->key;
+        status = qn_fail(err, QN_E_DEVICE, 0, __func__,
+                         "tuning: %s of %u x %u, %u rows: wrong results of all kernels but the "
+                         "portable one, right ones expected of those made for %s",
+                         qn_gpu_tuned_op_name(k->op), k->n_out, k->n_in, t->lost->n_rows,
+                         qn_gpu_get_info(job->gpu)->name);
+    }
     if (status == QN_OK) {
         status = write_table(table, t, err);
     }

@@ -55,9 +55,11 @@ static void index_mma_launch(const qn_gpu_ops *ops, const qn_gpu_index_scores_ar
     qn_gpu_ops_launch(ops, QN_GPU_KERNEL_index_scores_mma, grid, 0, args, sizeof *args);
 }
 
+enum { INDEX_MMA, INDEX_PORTABLE };
+
 const qn_gpu_index_scores_variant qn_gpu_index_scores_variants[] = {
-    {"sm90_mma", index_mma_supports, index_mma_launch},
-    {"portable", index_supports, index_launch},
+    [INDEX_MMA] = {"sm90_mma", index_mma_supports, index_mma_launch},
+    [INDEX_PORTABLE] = {"portable", index_supports, index_launch},
 };
 const uint32_t qn_gpu_n_index_scores_variants =
     sizeof qn_gpu_index_scores_variants / sizeof *qn_gpu_index_scores_variants;
@@ -70,10 +72,12 @@ qn_gpu_choice qn_gpu_index_scores_choose(const qn_gpu_kernels *kernels,
         qn_gpu_tuning_find(qn_gpu_kernels_tuning(kernels), &key, args->n_rows);
     if (row != NULL && row->i_variant < qn_gpu_n_index_scores_variants &&
         qn_gpu_index_scores_variants[row->i_variant].supports(kernels, args)) {
-        return (qn_gpu_choice){.i_variant = row->i_variant, .source = QN_GPU_TUNED};
+        return (qn_gpu_choice){.i_variant = row->i_variant,
+                               .source = row->i_variant == INDEX_PORTABLE ? QN_GPU_FALLBACK
+                                                                          : QN_GPU_TUNED};
     }
     const bool has_mma = index_mma_supports(kernels, args);
-    return (qn_gpu_choice){.i_variant = has_mma ? 0 : 1,
+    return (qn_gpu_choice){.i_variant = has_mma ? INDEX_MMA : INDEX_PORTABLE,
                            .source = row != NULL || !has_mma ? QN_GPU_FALLBACK : QN_GPU_DEFAULT};
 }
 
@@ -240,7 +244,9 @@ qn_gpu_choice qn_gpu_attend_choose(const qn_gpu_kernels *kernels, const qn_gpu_a
         qn_gpu_tuning_find(qn_gpu_kernels_tuning(kernels), &key, args->n_rows);
     if (row != NULL && row->i_variant < qn_gpu_n_attend_variants &&
         qn_gpu_attend_variants[row->i_variant].supports(kernels, args)) {
-        return (qn_gpu_choice){.i_variant = row->i_variant, .source = QN_GPU_TUNED};
+        return (qn_gpu_choice){.i_variant = row->i_variant,
+                               .source =
+                                   row->i_variant >= PORTABLE ? QN_GPU_FALLBACK : QN_GPU_TUNED};
     }
     const uint32_t i_variant = attend_by_rule(kernels, args);
     const bool is_fallback = row != NULL || i_variant == PORTABLE;

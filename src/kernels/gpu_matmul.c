@@ -295,7 +295,8 @@ qn_gpu_choice qn_gpu_matmul_choose(const qn_gpu_kernels *kernels, const qn_gpu_m
     if (row != NULL && row->i_variant < qn_gpu_n_matmul_variants) {
         const qn_gpu_matmul_variant *variant = &qn_gpu_matmul_variants[row->i_variant];
         if (variant->supports(kernels, shape)) {
-            return (qn_gpu_choice){row->i_variant, row->n_strips, row->n_splits, QN_GPU_TUNED};
+            return (qn_gpu_choice){row->i_variant, row->n_strips, row->n_splits,
+                                   row->i_variant == PLAIN ? QN_GPU_FALLBACK : QN_GPU_TUNED};
         }
         /* That a row names what has no fixed order of sums is no fault of it. */
         qn_gpu_matmul_shape of_row = *shape;

@@ -49,7 +49,7 @@ const qn_gpu_tuning *qn_gpu_kernels_tuning(const qn_gpu_kernels *kernels);
 typedef enum qn_gpu_source {
     QN_GPU_TUNED,    /**< The device's table says so. */
     QN_GPU_DEFAULT,  /**< A rule, which had a variant made for the architecture. */
-    QN_GPU_FALLBACK, /**< There is the portable one only, or not the one that the table names. */
+    QN_GPU_FALLBACK, /**< The portable one, by a table, too; or not the one that the table names. */
 } qn_gpu_source;
 
 /** What is chosen for a shape. */

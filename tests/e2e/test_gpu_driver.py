@@ -86,6 +86,30 @@ class Choices(Case):
         self.assertNotEqual(result.status, 0, result.err)
         self.assertRegex(result.err, "other.csv.*NVIDIA B300.*Fake GPU")
 
+    def test_a_row_of_another_version_is_named(self):
+        path = self.write("table.csv", "# device: Fake GPU\n" + HEAD + "matmul,bf16,128,256,0,1,1,sm90_few,0,0,1\n"
+                          "matmul,bf16,128,256,0,1,8,sm90_nonexist,0,0,1\n")
+        found, said = self.kernels("--tuning", path)
+        self.assertRegex(said, r"tuning: .*table\.csv: line 4: variant sm90_nonexist is none of this build, nor are "
+                         "those of 0 rows behind it")
+        self.assertEqual(found["matmul", "bf16", "128", "256", "0", "0", "8"], ("sm90_few", "fallback"))
+
+    def test_tuning_where_kernels_compute_nothing_right_fails(self):
+        """Or its table would have portable kernels alone, and --strict nothing to refuse."""
+        path = self.path("made.csv")
+        result = quern("tune", NANO, "--device", "cuda", "--rows", "1", "--quick", "--out", path, env=above_driver())
+        self.assertEqual((result.status, result.out), (4, ""), result.err)
+        self.assertRegex(result.err, "error: tuning: .* wrong results of all kernels but the portable one, .* Fake GPU")
+        self.assertFalse(os.path.exists(path))
+
+    def test_portable_kernels_of_a_table_stay_fallbacks(self):
+        path = self.write("table.csv", "# device: Fake GPU\n" + HEAD + "matmul,bf16,128,256,0,1,1,plain,0,0,1\n")
+        found, _ = self.kernels("--tuning", path)
+        self.assertEqual(found["matmul", "bf16", "128", "256", "0", "0", "1"], ("plain", "fallback"))
+        result = quern("run", NANO, "--ids", "1", "--device", "cuda", "--strict", "--tuning", path, env=above_driver())
+        self.assertEqual((result.status, result.out), (4, ""), result.err)
+        self.assertIn("matmul of bf16, 128 x 256, 1 row: plain", result.err)
+
     def test_a_table_that_cannot_be_is_told_before_a_server_listens(self):
         for path, needle in ((self.path("none.csv"), "none.csv"),
                              (self.write("bad.csv", HEAD + "gemm,bf16,1,1,0,1,1,plain,0,0,1\n"), "bad.csv: line 2: "),
@@ -120,6 +144,18 @@ class Results(Case):
 
 @unittest.skipUnless(HAS_KERNELS, "no kernels of GPUs in this build")
 class Memory(Case):
+    def test_the_cache_has_a_share_of_a_device_that_was_named_without_a_number(self):
+        for device in ("cuda", "cuda:0"):
+            result = quern("serve", NANO, "--port", "0", "--device", device, "--gpu-memory-utilization", "0.5",
+                           "--log-level", "info", env=above_driver())
+            self.assertIn("device=cuda:0", result.err)
+            self.assertRegex(result.err, "self-test", result.err) # it was loaded
+            self.assertNotIn("GB, expected more than", result.err)
+        result = quern("serve", NANO, "--port", "0", "--device", "cuda", "--gpu-memory-utilization", "0.1",
+                       env=above_driver(memory=200_000_000))
+        self.assertEqual((result.status, result.out), (4, ""), result.err)
+        self.assertIn("0.1 of 200.0 MB, expected more than the 42.8 of the weights", result.err)
+
     def test_too_little_is_said_before_anything_is_loaded(self):
         result = quern("run", NANO, "--ids", "1", "--device", "cuda", env=above_driver(memory=60_000_000))
         self.assertEqual((result.status, result.out), (4, ""))
