@@ -46,7 +46,7 @@ static const cli_option what_options[] = {
      "Rows of a step (default 512, on a GPU 2048, or 64 more than the sequences)"},
     {"page-cache", 0, CLI_TEXT, "SIZE", BENCH(page_cache), 0, 0,
      "Memory of the cache, such as 8G or 512M (default: what the sequences need, at most a quarter "
-     "of the machine's)"},
+     "of the machine's, of a GPU's what is free)"},
 };
 
 static const cli_option output_options[] = {

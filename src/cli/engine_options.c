@@ -21,7 +21,7 @@ const cli_option cli_engine_options[CLI_N_ENGINE_OPTIONS] = {
      "on a GPU 2048, or 64 more than the sequences)"},
     {"page-cache", 0, CLI_TEXT, "SIZE", ENGINE(page_cache), 0, 0,
      "Memory of the cache, such as 8G or 512M (default: what the sequences need, at most a quarter "
-     "of the machine's)"},
+     "of the machine's, of a GPU's what is free)"},
     {"context max-model-len context-length", 0, CLI_COUNT, "N", ENGINE(context), 1, 1 << 24,
      "Positions of a sequence (default: the model's maximum)"},
     CLI_DRAFT_TOKENS(ENGINE(draft_tokens), " auto: as many as pay by batch and acceptance"),

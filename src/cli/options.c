@@ -41,11 +41,12 @@ const cli_option cli_model_options[CLI_N_MODEL_OPTIONS] = {
     {"cpu-mask", 0, CLI_TEXT, "LEVEL", MODEL(cpu_mask), 0, 0,
      "Best kernel level allowed: ref, avx2, avx512, avx512bf16, amx"},
     {"compute", 0, CLI_CHOICE, "auto|f32|bf16|int8", MODEL(compute), 0, 0,
-     "Arithmetic of matrix products (default auto: int8 with MXFP4 weights, else bf16)"},
+     "Arithmetic of matrix products (default auto: int8 with MXFP4 weights, else bf16; a GPU has "
+     "bf16 alone)"},
     {"kv-dtype kv-cache-dtype", 0, CLI_CHOICE, "auto|bf16/bfloat16|f32/float32|fp8/fp8_e4m3",
      MODEL(kv_dtype), 0, 0,
-     "Storage of cache rows (default auto: f32 with compute f32, else bf16); bfloat16, float32 and "
-     "fp8_e4m3 are the same"},
+     "Storage of cache rows (default auto: f32 with compute f32, else bf16; a GPU has bf16 and "
+     "fp8); bfloat16, float32 and fp8_e4m3 are the same"},
     {"chat-format", 0, CLI_TEXT, "auto|glm5|glm5.1|glm5.2", MODEL(chat_format), 0, 0,
      "Prompt format (default auto: by the template beside the model, then by config.json)"},
     {"deterministic", 0, CLI_FLAG, NULL, MODEL(is_deterministic), 0, 0,
