@@ -110,7 +110,7 @@ class Gaps(unittest.TestCase):
         self.assertIn("--load-format dummy", done.stdout)
 
     def test_says_what_is_missing(self):
-        self.assertIn("cuda: no trace of it, expected an NVIDIA GPU", self.profile(None, "model").stderr)
+        self.assertIn("cuda: no trace of it, expected one of an NVIDIA GPU", self.profile(None, "model").stderr)
         self.assertIn("trace.c: not compiled, expected a C compiler", self.profile("", "model", cc="false").stderr)
         done = run("profile.sh", "--whole", "model", CUPTI="/nowhere")
         self.assertEqual(done.returncode, 2)

@@ -729,12 +729,19 @@ static bool names_test(const char *name)
     return false;
 }
 
+static const char usage[] =
+    "[--all] [--device NAME] [--free] [--epsilon X] [--only \"bf16 rows\"|\"FP8 rows\"]\n"
+    "    [--model DIR] [--source DIR] [--help]\n";
+
 static bool parse(int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
         const bool has_value = i + 1 < argc;
         char *end = NULL;
-        if (strcmp(argv[i], "--all") == 0) {
+        if (strcmp(argv[i], "--help") == 0) {
+            (void)printf("usage: golden_cache %s", usage);
+            exit(0);
+        } else if (strcmp(argv[i], "--all") == 0) {
             g.is_all = true;
         } else if (strcmp(argv[i], "--free") == 0) {
             g.is_free = true;
@@ -756,10 +763,8 @@ static bool parse(int argc, char **argv)
                 return false;
             }
         } else {
-            (void)fprintf(stderr,
-                          "%s: not an option, or without its value; expected --all, --device NAME, "
-                          "--free, --epsilon X, --only NAME, --model DIR or --source DIR\n",
-                          argv[i]);
+            (void)fprintf(stderr, "%s: not an option, or without its value; expected %s", argv[i],
+                          usage);
             return false;
         }
     }

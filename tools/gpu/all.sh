@@ -22,8 +22,10 @@ Runs these, or those that are named, from the source as it was built; a log each
   layer     tools/gpu/layer.sh: one layer of GLM-5.2's shape at 65,536 positions
   bench     tools/gpu/bench.sh: every operation, its result in bench.json
   tune      quern tune of one rank of four of GLM-5.2, into tuning.csv
-  whole     bench/gpu_whole.sh: a server of such a rank; needs 140 GB
+  whole     bench/gpu_whole.sh --rate 0.3: a server of such a rank; needs 140 GB
   sanitize  tools/gpu/sanitize.sh: memcheck, racecheck, synccheck
+
+cache and quality make glm-nano in FP8, for which python3 needs numpy.
 
   --device NAME      cuda[:N] or hip[:N]; $device if not given
   --limit SECONDS    of a program; 1800 if not given
@@ -68,6 +70,8 @@ run_check() { limited tools/gpu/check.sh --device "$device"; }
 run_model() { limited "$tests/gpumodel_test" "$device"; }
 run_engine() { limited "$tests/gpuengine_test" "$device"; }
 run_cache() {
+    limited "$tests/golden_cache" --all --device "$device" || return
+    limited "$tests/golden_cache" --all --device "$device" --free || return
     . bench/models.sh
     open_folder "$output/models"
     make_formats "$quern"
@@ -75,8 +79,6 @@ run_cache() {
         echo "== $model"
         limited "$tests/golden_cache" --device "$device" --model "$folder/$model" || return
     done
-    limited "$tests/golden_cache" --all --device "$device" &&
-        limited "$tests/golden_cache" --all --device "$device" --free
 }
 run_quality() { limited bench/gpu_quality.sh --device "$device" --keep "$output/models"; }
 run_layer() { limited tools/gpu/layer.sh --device "$device"; }
@@ -85,7 +87,7 @@ run_tune() {
     limited "$quern" tune configs/glm-5.2-mxfp4-tp4 --load-format dummy --device "$device" \
         --out "$output/tuning.csv"
 }
-run_whole() { limited bench/gpu_whole.sh --device "$device" "$output/whole"; }
+run_whole() { limited bench/gpu_whole.sh --device "$device" --rate 0.3 "$output/whole"; }
 run_sanitize() { limited tools/gpu/sanitize.sh --device "$device"; }
 
 rm -rf "$output/models" # of another build

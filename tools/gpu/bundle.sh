@@ -10,8 +10,8 @@ usage() {
 usage: tools/gpu/bundle.sh [--model] [--output FILE] [--help]
 
 Makes quern-VERSION-linux-ARCH.tar.gz: bin/quern, bin/gpucheck and bin/golden_cache (where tests are
-built), in lib/ all libraries that they need but for glibc's, their licences, tools/gpu, docs/ and docs/gpu.md as
-README.md. It runs wherever it is unpacked, on a glibc that is no older than the one said at the end.
+built), in lib/ all libraries that they need but for glibc's, their licences, tools/gpu, configs/, docs/ and
+docs/gpu.md as README.md. It runs wherever it is unpacked, on a glibc that is no older than the one said at the end.
 
   --model        with models/glm-nano (42 MB) and the problems that golden_cache asks it
   --output FILE  instead of build/release/quern-VERSION-linux-ARCH.tar.gz
@@ -78,6 +78,7 @@ cp -r /usr/share/common-licenses "$root/licences/" # to which these refer
 cp tools/gpu/common.sh tools/gpu/check.sh tools/gpu/sanitize.sh tools/gpu/bench.sh tools/gpu/profile.sh tools/gpu/trace.c \
     "$root/tools/gpu"
 cp LICENSE "$root"
+cp -r configs "$root" # shapes for quern tune and profile.sh --whole
 # The pages, and where they point to.
 cp -r --parents docs ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md data/prices.json data/references.json \
     tests/mock/README.md "$root"

@@ -55,7 +55,11 @@ count $(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed on .*/\1 \2/p' "$log" | 
 case $device in
 cuda*)
     if [ -z "$only" ] && [ -x "$tests/unit_device_cuda" ]; then
-        "$tests/unit_device_cuda" >"$log" 2>&1
+        case $device in # the test takes the first that there is
+        cuda:*) CUDA_VISIBLE_DEVICES=${device#cuda:} ;;
+        *) CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-0} ;;
+        esac
+        CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES "$tests/unit_device_cuda" >"$log" 2>&1
         status=$?
         cat "$log"
         count "$(sed -n 's/.*  PASSED  \] \([0-9]*\) test.*/\1/p' "$log")" \

@@ -46,7 +46,7 @@ while [ $# -gt 0 ]; do
     --whole) whole=yes ;;
     -h | --help) usage; exit 0 ;;
     -*) usage >&2; exit 2 ;;
-    *) [ -z "$op" ] || { usage >&2; exit 2; }
+    *) [ -z "$op" ] || fail "$1: behind $op, expected nothing (--whole stands in front of MODEL)"
         op=$1
         [ -z "$whole" ] || { shift; break; } ;; # the rest is for quern
     esac
