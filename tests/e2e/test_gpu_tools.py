@@ -109,6 +109,44 @@ class Gaps(unittest.TestCase):
         self.assertIn("out.csv: no kernels", done.stderr)
         self.assertIn("--load-format dummy", done.stdout)
 
+    def trace(self, **settings):
+        """trace.c above a CUPTI of ours, in a program that the driver would load it into."""
+        fake = os.path.join(ROOT, "tests/support/fake_cupti")
+        with tempfile.TemporaryDirectory() as folder:
+            os.makedirs(os.path.join(folder, "CUPTI", "lib64"))
+            os.symlink(fake, os.path.join(folder, "CUPTI", "include"))
+            subprocess.run(["cc", "-shared", "-fPIC", os.path.join(fake, "cupti.c"), "-o",
+                            os.path.join(folder, "CUPTI", "lib64", "libcupti.so")], check=True, timeout=60)
+            program = os.path.join(folder, "quern")
+            with open(program, "w", encoding="utf-8") as file:
+                file.write("#!/usr/bin/python3\nimport ctypes, os, sys\n"
+                           "sys.exit(ctypes.CDLL(os.environ['CUDA_INJECTION64_PATH']).InitializeInjection() != 1)\n")
+            os.chmod(program, 0o755)
+            done = run("profile.sh", "--whole", "--output", os.path.join(folder, "out"), "model", QUERN_BUILD=folder,
+                       CUPTI=os.path.join(folder, "CUPTI"), **settings)
+            lines = []
+            if os.path.exists(os.path.join(folder, "out.csv")):
+                with open(os.path.join(folder, "out.csv"), encoding="utf-8") as file:
+                    lines = file.read().splitlines()
+            return done, lines
+
+    def test_times_of_a_trace_are_exact(self):
+        done, lines = self.trace()
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(lines, ["9000,1000,qn_gpu_pack", "20000,100,qn_gpu_embed", "20050,51,fill",
+                                 "20300,1001,qn_gpu_rope", "21301,99,copy"])
+        self.assertEqual(done.stdout.splitlines()[:2],
+                         ["4 kernels, copies and fills: 0.001 ms of work",
+                          "1 gaps: 0.000 ms, 0.20 us in the mean, 14.2 % of work and gaps"])
+
+    def test_what_a_trace_lacks_is_said(self):
+        done, lines = self.trace(FAKE_CUPTI_LOST="1")
+        self.assertEqual((done.returncode, len(lines)), (0, 4), done.stderr)
+        self.assertIn("trace: 3 kernels, copies and fills left out", done.stderr)
+        done, lines = self.trace(FAKE_CUPTI_FAILS="1")
+        self.assertEqual((done.returncode, lines), (1, []))
+        self.assertIn("trace: CUPTI: CUPTI_ERROR_NOT_READY", done.stderr)
+
     def test_says_what_is_missing(self):
         self.assertIn("cuda: no trace of it, expected one of an NVIDIA GPU", self.profile(None, "model").stderr)
         self.assertIn("trace.c: not compiled, expected a C compiler", self.profile("", "model", cc="false").stderr)
