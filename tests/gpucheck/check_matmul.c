@@ -354,8 +354,9 @@ static void check_plans(gc *run)
 }
 
 /*
- * Long and wide ones, for rings that are filled again and again: inputs in many parts; blocks that
- * have more than one item, and share some.  Below a sanitizer those with few outputs alone.
+ * Long and wide ones, for rings that are filled again and again: inputs in many parts, of sm90_few
+ * by a cluster whose blocks each have a multiprocessor's ring; blocks that have more than one item,
+ * and share some.  Below a sanitizer those with few outputs alone.
  */
 static void check_large(gc *run, uint32_t variant)
 {
