@@ -383,7 +383,8 @@ static qn_status try_again(session *at, best *of_variant, qn_error *err)
     return status;
 }
 
-/* All variants with some number of rows, the portable one last: it is far from the best. */
+/* Variants with some number of rows; of products the portable one only where no other is right: a
+ * table that names it names a fallback. */
 static qn_status try_all(session *at, best *bests, const best *before, uint32_t n_before,
                          qn_error *err)
 {
@@ -396,8 +397,9 @@ static qn_status try_all(session *at, best *bests, const best *before, uint32_t 
     for (uint32_t i = 0; i <= s->n_variants; i++) {
         const uint32_t v = i == s->n_variants ? s->i_portable : i;
         const qn_gpu_tune_candidate own = {.i_variant = v};
+        const bool has_others = s->key.op < QN_GPU_TUNED_ATTEND && best_us < (double)INFINITY;
         if ((v == s->i_portable) != (i == s->n_variants) || !s->supports(s, &own) ||
-            is_hopeless(at, before, v, n_before)) {
+            is_hopeless(at, before, v, n_before) || (v == s->i_portable && has_others)) {
             continue;
         }
         status = try_candidate(at, &bests[v], &best_us, own, err);
@@ -415,12 +417,16 @@ static qn_status try_all(session *at, best *bests, const best *before, uint32_t 
     return status;
 }
 
-/* Of attention and index scores: what takes the least time for all rows together. */
+/* Of attention and index scores: what takes the least time for all rows together; the portable one
+ * where no other is right with each number of them. */
 static uint32_t choose_for_all(const session *at, uint32_t n)
 {
     uint32_t found = at->s.i_portable;
     double found_us = (double)INFINITY;
     for (uint32_t v = 0; v < at->s.n_variants; v++) {
+        if (is_alike(&at->s, v, at->s.i_portable)) {
+            continue;
+        }
         double us = 0;
         for (uint32_t i = 0; i < n; i++) {
             /* Relative to the best, or the most rows would decide. */

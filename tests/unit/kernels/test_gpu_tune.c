@@ -169,14 +169,15 @@ static void check(const qn_gpu_tuning_key *key, const char *wrong, bool is_quick
 static void test_gpu_tune_takes_the_fastest(void **state)
 {
     (void)state;
-    static const char *const all[] = {"1 plain 0/0 10", "4 sm90_mma 4/3 20",
+    static const char *const all[] = {"1 sm90_few 0/0 10", "4 sm90_mma 4/3 20",
                                       "16 sm90_mma/early 4/3 18"};
-    static const char *const late[] = {"1 plain 0/0 10", "4 sm90_mma 4/3 20", "16 sm90_mma 4/3 20"};
-    static const char *const quick[] = {"1 plain 0/0 10", "4 sm90_mma 0/0 25",
+    /* The portable one would be faster with 1 row, and is a fallback. */
+    static const char *const late[] = {"1 sm90_mma 4/3 20", "4 sm90_mma 4/3 20",
+                                       "16 sm90_mma 4/3 20"};
+    static const char *const quick[] = {"1 sm90_few 0/0 10", "4 sm90_mma 0/0 25",
                                         "16 sm90_mma/early 0/0 23"};
     static const char *const splits[] = {"1 sm90_mma64/splits 0/0 21", "4 sm90_mma64/splits 0/0 21",
                                          "16 sm90_mma64/whole 0/0 20"};
-    /* The portable one is faster with 1 row, but one has to do for all. */
     static const char *const one[] = {"1 sm90_mma 0/0 50", "4 sm90_mma 0/0 10",
                                       "16 sm90_mma 0/0 10"};
     check(&dense, NULL, false, all);
@@ -190,10 +191,12 @@ static void test_gpu_tune_takes_the_fastest(void **state)
 static void test_gpu_tune_leaves_out_what_is_wrong(void **state)
 {
     (void)state;
+    static const char *const few[] = {"1 sm90_few 0/0 10", "4 sm90_few 0/0 100",
+                                      "16 sm90_few 0/0 100"};
     static const char *const plain[] = {"1 plain 0/0 10", "4 plain 0/0 100", "16 plain 0/0 100"};
     static const char *const portable[] = {"1 portable/splits 0/0 61", "4 portable/splits 0/0 61",
                                            "16 portable/splits 0/0 61"};
-    check(&dense, "mma", false, plain);
+    check(&dense, "mma", false, few);
     check(&experts, "mma", false, plain);
     check(&attend, "mma", false, portable);
 }
