@@ -3,6 +3,7 @@
 #include "gpucheck.h"
 #include "kernels/gpu_matmul_few.h"
 #include "kernels/weight.h"
+#include "support/few_case.h"
 
 #include <string.h>
 
@@ -391,13 +392,13 @@ static void check_few(gc *run)
     for (uint32_t i = 0; i < 3 * 2 * 4 * 2; i++) {
         const uint32_t n_parts = 1U << i / 2 % 4;
         const bool is_pair = i / 8 % 2 != 0;
-        const uint32_t n_items = n_parts == 1 ? 5 * info->n_sms + 1 : info->n_sms / n_parts;
+        const few_case c = few_case_of(i / 16, n_parts, is_pair, info->n_sms);
         const uint32_t epilogue = is_pair      ? QN_GPU_SILU_MUL
                                   : i % 2 == 0 ? QN_GPU_ADD
                                                : QN_GPU_STORE;
         const product p = {.kind = kinds_in_tiles[i / 16],
-                           .n_out = n_items * (is_pair ? 64 : 128) - 8,
-                           .n_in = 8 * (64U << i / 16) - 32, /* of 8 stages */
+                           .n_out = c.n_out,
+                           .n_in = c.n_in,
                            .n_rows = rows[(i + i / 2 + i / 16) % 4],
                            .epilogue = epilogue,
                            .y_dtype = i % 2 == 0 && !is_pair ? QN_GPU_F32 : QN_GPU_BF16,
@@ -408,11 +409,9 @@ static void check_few(gc *run)
         const qn_gpu_matmul_shape shape = shape_ahead(&p);
         const qn_gpu_few_plan plan = qn_gpu_few_plan_of(info, &shape);
         gc_begin(run, "plan %u of sm90_few", i); /* a case of its own, or it would not count */
-        const uint32_t n_each = i < 16 ? 1 : 2;  /* blocks a multiprocessor: of bf16 one */
-        const uint32_t n_grid = n_parts == 1 ? n_each * info->n_sms : n_parts * n_items;
-        if (plan.n_parts != n_parts || plan.n_grid != n_grid) {
+        if (plan.n_parts != n_parts || plan.n_grid != c.n_grid) {
             gc_fail(run, "%u parts and %u blocks of %u x %u, %u and %u expected", plan.n_parts,
-                    plan.n_grid, p.n_out, p.n_in, n_parts, n_grid);
+                    plan.n_grid, p.n_out, p.n_in, n_parts, c.n_grid);
         }
         gc_end(run);
         run_product(run, &p);

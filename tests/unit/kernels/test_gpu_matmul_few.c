@@ -3,6 +3,7 @@
 #include "kernels/gpu/args_matmul.h"
 #include "kernels/gpu_matmul_few.h"
 #include "support/fake_kernels.h"
+#include "support/few_case.h"
 #include "support/product_shapes.h"
 
 #include <stdio.h>
@@ -68,19 +69,17 @@ static void test_gpu_matmul_few_has_parts_for_all_multiprocessors(void **state)
         const uint32_t kind = i / 32;
         const uint32_t n_parts = 1U << i / 4 % 4;
         const bool is_pair = i / 16 % 2 != 0;
-        const uint32_t n_items = n_parts == 1 ? 5 * h200.n_sms + 1 : h200.n_sms / n_parts;
+        const few_case c = few_case_of(kind, n_parts, is_pair, h200.n_sms);
         const qn_gpu_matmul_shape shape = {.kind = kind,
-                                           .n_out = n_items * (is_pair ? 64 : 128) - 8,
-                                           .n_in = 8 * (64U << kind) - 32,
+                                           .n_out = c.n_out,
+                                           .n_in = c.n_in,
                                            .n_groups = 1,
                                            .is_pair = is_pair,
                                            .n_rows = 8U << i % 4};
         const qn_gpu_few_plan p = qn_gpu_few_plan_of(&h200, &shape);
-        assert_int_equal(p.n_items, n_items);
+        assert_int_equal(p.n_items, c.n_items);
         assert_int_equal(p.n_parts, n_parts);
-        /* By turns of one block a multiprocessor, or of two where expanding binds one. */
-        const uint32_t n_each = kind == QN_GPU_W_BF16 ? 1 : 2;
-        assert_int_equal(p.n_grid, n_parts == 1 ? n_each * h200.n_sms : n_items * n_parts);
+        assert_int_equal(p.n_grid, c.n_grid);
     }
     /* The head: expanding bounds a block, reading the two of a multiprocessor. */
     qn_gpu_matmul_shape head = {
