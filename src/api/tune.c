@@ -108,7 +108,7 @@ static qn_status measure(tuning *t, const qn_gpu_tuning_key *key, qn_error *err)
         qn_gpu_tune(t->rows + t->n_rows, &n, &n_wrong, &tuner, key, rows, (uint32_t)o->n_rows, err);
     for (uint32_t i = 0; i < n && n_wrong > 0 && t->lost == NULL; i++) {
         const qn_gpu_tuning_row *const row = &t->rows[t->n_rows + i];
-        t->lost = qn_gpu_tuning_is_portable(row) ? row : NULL;
+        t->lost = qn_gpu_tuning_source(row) == QN_GPU_FALLBACK ? row : NULL;
     }
     t->n_rows += n;
     t->n_wrong += n_wrong;

@@ -72,9 +72,7 @@ qn_gpu_choice qn_gpu_index_scores_choose(const qn_gpu_kernels *kernels,
         qn_gpu_tuning_find(qn_gpu_kernels_tuning(kernels), &key, args->n_rows);
     if (row != NULL && row->i_variant < qn_gpu_n_index_scores_variants &&
         qn_gpu_index_scores_variants[row->i_variant].supports(kernels, args)) {
-        return (qn_gpu_choice){.i_variant = row->i_variant,
-                               .source = row->i_variant == INDEX_PORTABLE ? QN_GPU_FALLBACK
-                                                                          : QN_GPU_TUNED};
+        return (qn_gpu_choice){.i_variant = row->i_variant, .source = qn_gpu_tuning_source(row)};
     }
     const bool has_mma = index_mma_supports(kernels, args);
     return (qn_gpu_choice){.i_variant = has_mma ? INDEX_MMA : INDEX_PORTABLE,
@@ -244,9 +242,7 @@ qn_gpu_choice qn_gpu_attend_choose(const qn_gpu_kernels *kernels, const qn_gpu_a
         qn_gpu_tuning_find(qn_gpu_kernels_tuning(kernels), &key, args->n_rows);
     if (row != NULL && row->i_variant < qn_gpu_n_attend_variants &&
         qn_gpu_attend_variants[row->i_variant].supports(kernels, args)) {
-        return (qn_gpu_choice){.i_variant = row->i_variant,
-                               .source =
-                                   row->i_variant >= PORTABLE ? QN_GPU_FALLBACK : QN_GPU_TUNED};
+        return (qn_gpu_choice){.i_variant = row->i_variant, .source = qn_gpu_tuning_source(row)};
     }
     const uint32_t i_variant = attend_by_rule(kernels, args);
     const bool is_fallback = row != NULL || i_variant == PORTABLE;

@@ -296,7 +296,7 @@ qn_gpu_choice qn_gpu_matmul_choose(const qn_gpu_kernels *kernels, const qn_gpu_m
         const qn_gpu_matmul_variant *variant = &qn_gpu_matmul_variants[row->i_variant];
         if (variant->supports(kernels, shape)) {
             return (qn_gpu_choice){row->i_variant, row->n_strips, row->n_splits,
-                                   row->i_variant == PLAIN ? QN_GPU_FALLBACK : QN_GPU_TUNED};
+                                   qn_gpu_tuning_source(row)};
         }
         /* That a row names what has no fixed order of sums is no fault of it. */
         qn_gpu_matmul_shape of_row = *shape;

@@ -397,9 +397,9 @@ static qn_status try_all(session *at, best *bests, const best *before, uint32_t 
     for (uint32_t i = 0; i <= s->n_variants; i++) {
         const uint32_t v = i == s->n_variants ? s->i_portable : i;
         const qn_gpu_tune_candidate own = {.i_variant = v};
-        const bool has_others = s->key.op < QN_GPU_TUNED_ATTEND && best_us < (double)INFINITY;
+        const bool is_spare = v == s->i_portable && s->key.op < QN_GPU_TUNED_ATTEND;
         if ((v == s->i_portable) != (i == s->n_variants) || !s->supports(s, &own) ||
-            is_hopeless(at, before, v, n_before) || (v == s->i_portable && has_others)) {
+            (is_spare ? best_us < (double)INFINITY : is_hopeless(at, before, v, n_before))) {
             continue;
         }
         status = try_candidate(at, &bests[v], &best_us, own, err);

@@ -33,9 +33,11 @@ static const char *const weight_names[] = {"bf16", "fp8", "mxfp4"};
 static const char *const cache_names[] = {"bf16", "fp8"};
 const char qn_gpu_tuning_head[] = "op,kind,n_out,n_in,pair,groups,rows,variant,strips,splits,us";
 
-bool qn_gpu_tuning_is_portable(const qn_gpu_tuning_row *row)
+qn_gpu_source qn_gpu_tuning_source(const qn_gpu_tuning_row *row)
 {
-    return strcmp(row->variant, "plain") == 0 || strncmp(row->variant, "portable", 8) == 0;
+    return strcmp(row->variant, "plain") == 0 || strncmp(row->variant, "portable", 8) == 0
+               ? QN_GPU_FALLBACK
+               : QN_GPU_TUNED;
 }
 
 const char *qn_gpu_tuned_op_name(uint32_t op)

@@ -81,8 +81,9 @@ const qn_gpu_tuning_row *qn_gpu_tuning_find(const qn_gpu_tuning *tuning,
 /** "NVIDIA H200" -> "NVIDIA_H200.csv": a device's file.  @param out  room for any name of a device
  */
 void qn_gpu_tuning_file(char out[96], const char *device);
-/** Of the variant that runs everywhere and is made for no device: a fallback, measured or not. */
-bool qn_gpu_tuning_is_portable(const qn_gpu_tuning_row *row);
+/** What a choice by the row is: the variant that runs everywhere, and is made for no device, is a
+ * fallback, measured or not. */
+qn_gpu_source qn_gpu_tuning_source(const qn_gpu_tuning_row *row);
 /** Names of operations and kinds as files have them. */
 const char *qn_gpu_tuned_op_name(uint32_t op);
 const char *qn_gpu_tuned_kind_name(uint32_t op, uint32_t kind);
