@@ -83,28 +83,32 @@ class Gaps(unittest.TestCase):
                 os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
                 with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
                     file.write(text)
-            os.chmod(os.path.join(folder, "quern"), 0o755)
-            self.output = os.path.join(folder, "out")
-            done = run("profile.sh", "--whole", "--device", "cuda", "--output", self.output, *arguments,
-                       QUERN_BUILD=folder, CUPTI=os.path.join(folder, "CUPTI"), CC=cc)
-            self.trace = None
-            if os.path.exists(self.output + ".csv"):
-                with open(self.output + ".csv", encoding="utf-8") as file:
-                    self.trace = file.read().splitlines()
-            return done
+            return self.profile_in(folder, *arguments, CC=cc)
+
+    def profile_in(self, folder, *arguments, **settings):
+        """With the program and the CUPTI that are there; what is said, and the lines of the trace."""
+        os.chmod(os.path.join(folder, "quern"), 0o755)
+        output = os.path.join(folder, "out")
+        done = run("profile.sh", "--whole", "--device", "cuda", "--output", output, *arguments, QUERN_BUILD=folder,
+                   CUPTI=os.path.join(folder, "CUPTI"), **settings)
+        lines = []
+        if os.path.exists(output + ".csv"):
+            with open(output + ".csv", encoding="utf-8") as file:
+                lines = file.read().splitlines()
+        return done, lines
 
     def test_what_loads_is_left_out_and_waits_are_no_gaps(self):
-        done = self.profile(self.TRACE, "model", "--batch", "4")
+        done, lines = self.profile(self.TRACE, "model", "--batch", "4")
         self.assertEqual(done.returncode, 0, done.stderr)
         command, *sums = done.stdout.splitlines()
         self.assertEqual(command, "bench engine model --device cuda --batch 4")
         self.assertEqual(sums, ["5 kernels, copies and fills: 0.007 ms of work",
                                 "1 gaps: 0.002 ms, 1.50 us in the mean, 17.6 % of work and gaps",
                                 "1 waits: 0.100 ms"])
-        self.assertEqual(self.trace, sorted(self.TRACE.splitlines(), key=lambda line: int(line.split(",")[0])))
+        self.assertEqual(lines, sorted(self.TRACE.splitlines(), key=lambda line: int(line.split(",")[0])))
 
     def test_a_trace_of_nothing_is_an_error(self):
-        done = self.profile("", "model")
+        done, _ = self.profile("", "model")
         self.assertEqual(done.returncode, 2)
         self.assertIn("out.csv: no kernels", done.stderr)
         self.assertIn("--load-format dummy", done.stdout)
@@ -117,18 +121,10 @@ class Gaps(unittest.TestCase):
             os.symlink(fake, os.path.join(folder, "CUPTI", "include"))
             subprocess.run(["cc", "-shared", "-fPIC", os.path.join(fake, "cupti.c"), "-o",
                             os.path.join(folder, "CUPTI", "lib64", "libcupti.so")], check=True, timeout=60)
-            program = os.path.join(folder, "quern")
-            with open(program, "w", encoding="utf-8") as file:
+            with open(os.path.join(folder, "quern"), "w", encoding="utf-8") as file:
                 file.write("#!/usr/bin/python3\nimport ctypes, os, sys\n"
                            "sys.exit(ctypes.CDLL(os.environ['CUDA_INJECTION64_PATH']).InitializeInjection() != 1)\n")
-            os.chmod(program, 0o755)
-            done = run("profile.sh", "--whole", "--output", os.path.join(folder, "out"), "model", QUERN_BUILD=folder,
-                       CUPTI=os.path.join(folder, "CUPTI"), **settings)
-            lines = []
-            if os.path.exists(os.path.join(folder, "out.csv")):
-                with open(os.path.join(folder, "out.csv"), encoding="utf-8") as file:
-                    lines = file.read().splitlines()
-            return done, lines
+            return self.profile_in(folder, "model", **settings)
 
     def test_times_of_a_trace_are_exact(self):
         done, lines = self.trace()
@@ -148,8 +144,8 @@ class Gaps(unittest.TestCase):
         self.assertIn("trace: CUPTI: CUPTI_ERROR_NOT_READY", done.stderr)
 
     def test_says_what_is_missing(self):
-        self.assertIn("cuda: no trace of it, expected one of an NVIDIA GPU", self.profile(None, "model").stderr)
-        self.assertIn("trace.c: not compiled, expected a C compiler", self.profile("", "model", cc="false").stderr)
+        self.assertIn("cuda: no trace of it, expected one of an NVIDIA GPU", self.profile(None, "model")[0].stderr)
+        self.assertIn("trace.c: not compiled, expected a C compiler", self.profile("", "model", cc="false")[0].stderr)
         done = run("profile.sh", "--whole", "model", CUPTI="/nowhere")
         self.assertEqual(done.returncode, 2)
         self.assertIn("CUPTI: no include/cupti_activity.h and lib64/libcupti.so in /nowhere, expected", done.stderr)

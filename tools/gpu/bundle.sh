@@ -75,8 +75,8 @@ while read -r library; do
     cp "/usr/share/doc/$package/copyright" "$root/licences/$package"
 done <"$work/libraries"
 cp -r /usr/share/common-licenses "$root/licences/" # to which these refer
-cp tools/gpu/common.sh tools/gpu/check.sh tools/gpu/sanitize.sh tools/gpu/bench.sh tools/gpu/profile.sh tools/gpu/trace.c \
-    "$root/tools/gpu"
+cp tools/gpu/common.sh tools/gpu/check.sh tools/gpu/sanitize.sh tools/gpu/bench.sh tools/gpu/profile.sh \
+    tools/gpu/trace.c "$root/tools/gpu"
 cp LICENSE "$root"
 cp -r configs "$root" # shapes for quern tune and profile.sh --whole
 # The pages, and where they point to.

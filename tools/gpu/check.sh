@@ -55,11 +55,13 @@ count $(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed on .*/\1 \2/p' "$log" | 
 case $device in
 cuda*)
     if [ -z "$only" ] && [ -x "$tests/unit_device_cuda" ]; then
-        case $device in # the test takes the first that there is
-        cuda:*) CUDA_VISIBLE_DEVICES=${device#cuda:} ;;
-        *) CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-0} ;;
-        esac
-        CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES "$tests/unit_device_cuda" >"$log" 2>&1
+        # The test takes the first that it sees, and others where there are more.
+        number=${device#cuda}
+        number=${number#:}
+        if [ -n "$number" ] && [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
+            number=$(echo "$CUDA_VISIBLE_DEVICES" | cut -d , -f "$((number + 1))")
+        fi
+        env ${number:+"CUDA_VISIBLE_DEVICES=$number"} "$tests/unit_device_cuda" >"$log" 2>&1
         status=$?
         cat "$log"
         count "$(sed -n 's/.*  PASSED  \] \([0-9]*\) test.*/\1/p' "$log")" \

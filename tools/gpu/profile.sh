@@ -54,7 +54,7 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$op" ] || { usage >&2; exit 2; }
 
-# Sums of a trace in order, behind the kernels that load; awk's numbers hold the microseconds of a day in ns.
+# Sums of a trace in order, behind the kernels that load; awk's numbers are exact for 104 days of ns.
 sum_gaps() {
     awk -F, -v most=50000 '
         $3 ~ /^qn_gpu_(pack|dummy)$/ { n = gaps = waits = n_gaps = n_waits = 0; next }
